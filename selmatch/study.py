@@ -5,10 +5,10 @@
 # %% auto #0
 __all__ = ['profile_folder', 'floors', 'list_profiles', 'Score', 'Evaluation', 'Strength', 'Window', 'Experts', 'Matching',
            'Profile', 'convert', 'read_section', 'load_profile', 'without_docstrings', 'code_key', 'keyed', 'Store',
-           'remembered', 'home', 'SetTask', 'Judge', 'make_set', 'Study', 'observations', 'difficulty', 'break_ties',
-           'easy', 'score_table', 'run_trials', 'tests', 'windows', 'beta', 'experts', 'start_set', 'set_task',
-           'small_sets', 'best_of', 'accuracies', 'full_accuracy', 'feature_space', 'cover', 'coverages', 'anatomy',
-           'provenance', 'publish', 'published', 'open_study']
+           'remembered', 'root', 'home', 'SetTask', 'Judge', 'make_set', 'Study', 'observations', 'difficulty',
+           'break_ties', 'easy', 'score_table', 'run_trials', 'tests', 'windows', 'beta', 'experts', 'start_set',
+           'set_task', 'small_sets', 'best_of', 'accuracies', 'full_accuracy', 'feature_space', 'cover', 'coverages',
+           'anatomy', 'provenance', 'publish', 'published', 'open_study']
 
 # %% ../nbs/11_study.ipynb #21c53a41
 import ast, functools, importlib, json, os, platform, sys
@@ -236,14 +236,17 @@ def remembered(call: Callable, task: Callable, pair: tuple):
     "Run one task through the store, in whatever process this is; the result travels by disk."
     call(pair[0], task, pair[1])
 
-# %% ../nbs/11_study.ipynb #5415067e
-def home() -> Path:
-    "Where results are kept: `SELMATCH_HOME`, or `.selmatch` in the project's root, or in the current folder."
-    if os.environ.get("SELMATCH_HOME"): return Path(os.environ["SELMATCH_HOME"])
+# %% ../nbs/11_study.ipynb #4b38b188
+def root() -> Path:
+    "The folder of the project: the nearest one, from here upwards, that holds `settings.ini`; else the current folder."
     here = Path.cwd()
-    root = next((p for p in (here, *here.parents) if (p / "settings.ini").exists() or (p / ".selmatch").exists()), here)
-    return root / ".selmatch"
+    return next((p for p in (here, *here.parents) if (p / "settings.ini").exists()), here)
 
+def home() -> Path:
+    "Where results are kept: the environment variable `SELMATCH_HOME`, or `.selmatch` in the project's folder."
+    return Path(os.environ.get("SELMATCH_HOME") or root() / ".selmatch")
+
+# %% ../nbs/11_study.ipynb #205fc72f
 @dataclass(frozen=True)
 class SetTask:
     "One small set to make: everything its bits depend on."
@@ -526,11 +529,11 @@ def publish(name: str,              # file name without suffix
             table: pd.DataFrame,    # the rows it was drawn from
             study: Study,
             caption: str,           # one or two sentences; stands under the picture in the gallery
-            folder: Path | str | None = None,   # default: figures/PROFILE beside the store
+            folder: Path | str | None = None,   # default: figures/PROFILE in the project
 ) -> Path:
     "Write NAME.png, .svg, .csv and .json."
     import matplotlib
-    folder = Path(folder) if folder else Path(study.folder).parent / "figures" / study.profile.name
+    folder = Path(folder) if folder else root() / "figures" / study.profile.name
     folder.mkdir(parents=True, exist_ok=True)
     table.to_csv(folder / f"{name}.csv", index=False, float_format="%.6g")
     with matplotlib.rc_context({"svg.hashsalt": name}):

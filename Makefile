@@ -1,0 +1,38 @@
+# Two commands are all one needs:   make figures   and   make test
+# Each makes the virtual environment when it is missing. PYTHON=… and PROFILE=… may be given.
+PYTHON  ?= python3
+PROFILE ?= digits
+VENV    ?= .venv
+WORKERS ?= 2
+BIN      = $(VENV)/bin
+READY    = $(VENV)/.ready
+
+.PHONY: figures test lab sync notebooks clean
+
+figures: $(READY)
+	$(BIN)/selmatch figures --profile $(PROFILE) --workers $(WORKERS)
+
+test: $(READY)
+	$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal
+
+lab: $(READY)
+	$(BIN)/jupyter lab nbs
+
+# after editing a notebook: clean it and export the package
+sync: $(READY)
+	$(BIN)/nbdev_clean && $(BIN)/nbdev_export
+
+# run the library notebooks and keep their outputs, so that they read well on the web
+notebooks: $(READY)
+	$(BIN)/python tests/run_notebooks.py
+	$(BIN)/nbdev_clean && $(BIN)/nbdev_export
+
+$(READY): settings.ini setup.py
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "selmatch needs Python 3.11 or newer, this is " + sys.version.split()[0] + ": give PYTHON=python3.11")'
+	@echo "Making the virtual environment $(VENV) (PyTorch is large: about two minutes)"
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --progress-bar on -e '.[dev]'
+	@touch $(READY)
+
+clean:
+	rm -rf .selmatch .pytest_cache build *.egg-info

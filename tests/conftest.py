@@ -1,0 +1,24 @@
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+# two tests run side by side: one thread each, or they fight for the cores
+for variable in ("OMP_NUM_THREADS", "MKL_NUM_THREADS"):
+    os.environ[variable] = "1"
+os.environ["MPLBACKEND"] = "agg"
+
+ROOT = Path(__file__).resolve().parent.parent
+LIBRARY = sorted((ROOT / "nbs").glob("[0-9]*.ipynb"))
+FIGURES = sorted((ROOT / "nbs" / "figures").glob("*.ipynb"))
+
+
+@pytest.fixture
+def selmatch_command(tmp_path):
+    """Run `selmatch …` in a process of its own with results in a temporary home; returns the finished process."""
+    def run(*arguments, home=tmp_path / "home", timeout=300):
+        command = [sys.executable, "-c", "from selmatch.app import main; main()", *map(str, arguments)]
+        return subprocess.run(command, cwd=ROOT, env={**os.environ, "SELMATCH_HOME": str(home)}, capture_output=True, text=True, timeout=timeout)
+    return run
