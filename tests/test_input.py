@@ -1,0 +1,154 @@
+"""Bad input: the message names the thing, its value and what is allowed; the command line says it in one line, before any work."""
+import json
+
+import numpy as np
+import pytest
+import torch
+import yaml
+
+from selmatch.data import InputError, load_data, load_digits, save_folder, save_tensors
+from selmatch.distill import distilled_mask, find_method
+from selmatch.experts import expert_recipe, open_expert, train_experts
+from selmatch.networks import FlatNetwork, make_network
+from selmatch.scores import check_difficulty, load_difficulty
+from selmatch.selection import select
+from selmatch.study import Study, load_profile, profile_folder, read_section, Profile
+from selmatch.training import Computer
+
+DIGITS = load_digits(per_class=40)
+SPEC = {"name": "ConvNet", "width": 4, "depth": 2}
+
+
+def refuses(*words):
+    """The block must raise an InputError whose message holds all the words."""
+    class Check:
+        def __enter__(self): return self
+        def __exit__(self, kind, error, trace):
+            assert kind is not None and issubclass(kind, InputError), f"expected an InputError, got {kind}"
+            for word in words: assert str(word) in str(error), f"{word!r} is not in {error}"
+            return True
+    return Check()
+
+
+def profile(**changes):
+    return read_section(yaml.safe_load((profile_folder / "smoke.yaml").read_text()) | {"name": "mine"} | changes, Profile)
+
+
+def test_unknown_names():
+    with refuses("profile", "digit", "digits, "): load_profile("digit")
+    with refuses("dataset", "mnist", "digits"): load_data("mnist")
+    with refuses("method", "selmatsch", "selmatch"): find_method("selmatsch")
+    with refuses("selection", "windows", "window"): select("windows", DIGITS.train, 1)
+    with refuses("network", "ConvNext", "ConvNet"): make_network({"name": "ConvNext"}, (1, 8, 8), 10, 0)
+    with refuses("score.kindd", "score.kind"): profile(score={"kindd": "el2n"})
+    with refuses("rations", "ratios"): profile(rations=[0.1])
+
+
+@pytest.mark.parametrize("changes, words", [
+    ({"alpha": {0.1: -0.1, 0.3: 0.5}}, ["alpha", "-0.1", "[0, 1]"]),
+    ({"alpha": {0.1: 0.1}}, ["alpha", "0.3"]),
+    ({"window": {"beta": {0.3: 0.8}}}, ["beta=0.8", "beta + ratio must be <= 1", "0.3"]),
+    ({"seeds": "two"}, ["seeds", "two", "int"]),
+    ({"seeds": True}, ["seeds", "True"]),
+    ({"ratios": [0.1, 2.0]}, ["ratio", "2.0"]),
+    ({"experts": {"n": 0}}, ["experts.n", "0"]),
+    ({"matching": {"max_start": 50}}, ["max_start", "50", "experts.epochs"]),
+    ({"augmentation": {"strong": ["blur"]}}, ["blur", "cutout"]),
+    ({"window": {"choose_on": "train"}}, ["choose_on", "train", "validation"]),
+    ({"evaluation": 3}, ["evaluation", "3", "section"]),
+], ids=str)
+def test_profiles(changes, words):
+    with refuses(*words): profile(**changes)
+
+
+def test_profile_without_a_needed_key():
+    with refuses("network"): read_section({"name": "x", "title": "t", "data": {}, "alpha": {}}, Profile)
+
+
+def test_alpha_and_window():
+    for alpha in (-0.1, 1.1, float("nan")):
+        with refuses("alpha", alpha, "[0, 1]"): distilled_mask(2, 5, alpha)
+    difficulty = torch.arange(len(DIGITS.train)).double()
+    with refuses("beta=0.95", "beta + ratio must be <= 1"): select("window", DIGITS.train, 5, difficulty=difficulty, beta=0.95)
+
+
+def test_ipc_larger_than_the_smallest_class_names_it():
+    counts = torch.bincount(DIGITS.train.labels)
+    keep = torch.cat([torch.nonzero(DIGITS.train.labels == c).flatten()[: 5 if c == 7 else None] for c in range(10)])
+    with refuses("ipc=6", "5", "'7'"): select("random", DIGITS.train.subset(keep), 6, generator=torch.Generator())
+    with refuses("ipc", str(int(counts.min()))): Study(profile(data={"name": "digits", "per_class": 40, "validation": 0.5}, ratios=[0.9], alpha={0.9: 0.1}, window={"beta": {0.9: 0.0}})).splits
+
+
+def test_difficulty(tmp_path):
+    n = len(DIGITS.train)
+    with refuses("difficulty", "(3,)", str(n)): check_difficulty(torch.zeros(3), DIGITS.train)
+    values = torch.zeros(n); values[4] = float("nan")
+    with refuses("difficulty[4]", "nan", "finite"): check_difficulty(values, DIGITS.train)
+    file = tmp_path / "scores.npy"
+    with refuses(file): load_difficulty(file, "c_score", DIGITS.train)
+    file.write_text("no numbers")
+    with refuses(file): load_difficulty(file, "c_score", DIGITS.train)
+    np.save(file, np.zeros(n))
+    with refuses("c-score", "c_score"): load_difficulty(file, "c-score", DIGITS.train)
+
+
+def test_expert_files(tmp_path):
+    files = train_experts(tmp_path, DIGITS.train, SPEC, expert_recipe(len(DIGITS.train), 2, 32, 0.05), 1, computer=Computer(quiet=True))
+    flat = FlatNetwork(make_network(SPEC, DIGITS.train.shape, 10, 0))
+    assert open_expert(files[0], flat).epochs == 2
+    wide = FlatNetwork(make_network({**SPEC, "width": 6}, DIGITS.train.shape, 10, 0))
+    with refuses(files[0], (3, flat.n_params), wide.n_params): open_expert(files[0], wide)
+    cut = tmp_path / "cut.safetensors"
+    cut.write_bytes(files[0].read_bytes()[:-10])
+    with refuses(cut, "complete"): open_expert(cut, flat)
+    with refuses(tmp_path / "none"): open_expert(tmp_path / "none", flat)
+    save_tensors(tmp_path / "other.safetensors", {"weights": torch.zeros(2)})
+    with refuses("other.safetensors", "theta", "weights"): open_expert(tmp_path / "other.safetensors", flat)
+
+
+def test_image_folders(tmp_path):
+    with refuses(tmp_path / "none"): load_data("folder", root=str(tmp_path / "none"))
+    with refuses("0 class sub-folders"): load_data("folder", root=str(tmp_path))
+    files = save_folder(DIGITS.train, tmp_path / "mine")
+    (tmp_path / "mine" / "zero").mkdir()
+    with refuses("mine/zero", "no image"): load_data("folder", root=str(tmp_path / "mine"))
+    (tmp_path / "mine" / "zero").rmdir()
+    whole = files[3].read_bytes()
+    files[3].write_bytes(whole[:40])
+    with refuses(files[3]): load_data("folder", root=str(tmp_path / "mine"))
+    files[3].write_bytes(whole)
+    from PIL import Image
+    Image.new("RGB", (9, 9)).save(files[3])
+    with refuses(files[3], "(9, 9)", "size="): load_data("folder", root=str(tmp_path / "mine"))
+    assert load_data("folder", root=str(tmp_path / "mine"), size=8).train.shape == (3, 8, 8)
+    with refuses("sed", "seed"): load_data("folder", root=str(tmp_path / "mine"), sed=1)
+
+
+@pytest.mark.parametrize("line, words", [
+    ("figures --profile digit", ["profile", "digit", "digits"]),
+    ("figures --only fig99 --profile smoke", ["figure", "fig99", "fig3_window"]),
+    ("figures --profile smoke --only fig3_window -p rato=0.3", ["rato", "fig3_window", "profile"]),
+    ("figures --profile smoke --only fig3_window -p ratio", ["ratio", "NAME=VALUE"]),
+    ("distill --method magic", ["method", "magic", "selmatch"]),
+    ("distill --alpha 1.5", ["alpha", "1.5", "[0, 1]"]),
+    ("distill --ratio 0.3 --beta 0.9", ["beta=0.9", "0.3"]),
+    ("distill --ratio 0", ["ratio", "0"]),
+    ("window --data mnist", ["data", "mnist", "digits"]),
+    ("score --data folder:does/not/exist", ["does/not/exist"]),
+    ("score --device tpu", ["device", "tpu", "cuda"]),
+    ("evaluate", ["--set"]),
+    ("evaluate --set nowhere", ["nowhere"]),
+    ("window --colour red", ["--colour"]),
+    ("windw", ["windw"]),
+    ("score --seed x", ["--seed", "x"]),
+    ("score --workers 0", ["workers", "0"]),
+])
+def test_command_line_says_it_in_one_line(selmatch_command, line, words):
+    done = selmatch_command(*line.split())
+    assert done.returncode == 2 and done.stderr.count("\n") == 1 and "Traceback" not in done.stderr, done.stderr
+    for word in words: assert word in done.stderr, done.stderr
+
+
+def test_a_figure_parameter_of_the_wrong_value_is_refused_before_work(selmatch_command):
+    done = selmatch_command("figures", "--profile", "smoke", "--only", "fig2_method", "-p", "ratio=0.77")
+    assert done.returncode == 2 and "0.77" in done.stderr and done.stderr.count("\n") == 1

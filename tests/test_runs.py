@@ -1,0 +1,93 @@
+"""Whole runs: every figure on `smoke`, the same bits twice and with any number of workers, and what a pulled plug leaves behind."""
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pandas as pd
+import pytest
+import torch
+
+from conftest import FIGURES, ROOT
+from selmatch.data import load_digits, load_tensors
+from selmatch.study import Study, load_profile
+from selmatch.training import Computer
+
+
+@pytest.mark.notebook
+def test_all_figures_twice_cold_give_the_same_files(selmatch_command, tmp_path):
+    for home, workers in (("one", 1), ("two", 2)):
+        done = selmatch_command("figures", "--profile", "smoke", "--workers", workers, "--out", tmp_path / f"figures-{home}", home=tmp_path / home, timeout=900)
+        assert done.returncode == 0, done.stderr[-3000:]
+    one, two = tmp_path / "figures-one", tmp_path / "figures-two"
+    for path in FIGURES:
+        for kind in ("png", "svg", "csv", "json", "ipynb", "html"):
+            assert (one / f"{path.stem}.{kind}").stat().st_size > 100
+        for kind in ("csv", "json", "svg"):
+            assert (one / f"{path.stem}.{kind}").read_bytes() == (two / f"{path.stem}.{kind}").read_bytes(), f"{path.stem}.{kind}"
+        assert len(pd.read_csv(one / f"{path.stem}.csv")) == json.loads((one / f"{path.stem}.json").read_text())["rows"] > 0
+        assert f"{path.stem}.png" in (one / "index.html").read_text()
+
+
+def test_results_depend_on_the_seed_and_not_on_the_workers(tmp_path):
+    tables = [Study(load_profile("smoke", seed=seed), Computer(workers=workers, quiet=True), tmp_path / str(i)).accuracies(["random"])
+              for i, (seed, workers) in enumerate([(0, 1), (0, 2), (1, 1)])]
+    assert tables[0].equals(tables[1]) and not tables[0].test_accuracy.equals(tables[2].test_accuracy)
+
+
+WORK = """
+import sys
+from pathlib import Path
+from dataclasses import replace
+from selmatch.study import Study, load_profile, make_set
+from selmatch.training import Computer
+p = load_profile("smoke")
+p = replace(p, matching=replace(p.matching, iterations=60, evaluate_at=(20,)), experts=replace(p.experts, epochs=40))
+study = Study(p, Computer(quiet=True), Path(sys.argv[1]))
+task = study.set_task("selmatch", 0.1, 0)
+print(make_set(task))
+"""
+
+
+def test_killed_while_distilling_it_ends_with_the_same_bits(tmp_path):
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    def start(home): return subprocess.Popen([sys.executable, "-c", WORK, str(home)], cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment)
+    whole, whole_error = start(tmp_path / "whole").communicate(timeout=200)
+    broken = start(tmp_path / "broken")
+    deadline = time.time() + 150
+    while not (found := list((tmp_path / "broken").glob("sets/*/checkpoint.safetensors"))) and time.time() < deadline and broken.poll() is None: time.sleep(0.02)
+    broken.send_signal(signal.SIGKILL)
+    broken.wait()
+    assert found and not list((tmp_path / "broken").glob("sets/*/history.csv")), "it was to be killed in the middle"
+    again, error = start(tmp_path / "broken").communicate(timeout=200)
+    assert again.strip(), error[-2000:]
+    for name in ("history.csv", "judged.csv", "best/set.safetensors", "at_000060/set.safetensors"):
+        assert open(f"{whole.strip()}/{name}", "rb").read() == open(f"{again.strip()}/{name}", "rb").read(), name
+
+
+def test_each_stage_has_a_command(selmatch_command, tmp_path):
+    common = ["--profile", "smoke", "--device", "cpu"]
+    assert "beta = " in selmatch_command("window", *common, "--ratio", "0.3", "--out", tmp_path / "w.csv").stdout
+    assert len(pd.read_csv(tmp_path / "w.csv")) > 0
+    assert selmatch_command("score", *common, "--out", tmp_path / "s.csv").returncode == 0
+    assert set(pd.read_csv(tmp_path / "s.csv").columns) >= {"class", "difficulty", "rank"}
+    assert "2 experts" in selmatch_command("experts", *common).stdout
+    done = selmatch_command("distill", *common, "--ratio", "0.1", "--beta", "0.2", "--out", tmp_path / "small")
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "small" / "card.json").exists() and len(list((tmp_path / "small" / "images").rglob("*.png"))) == 40
+    assert json.loads((tmp_path / "small" / "card.json").read_text())["method"] == "selmatch"
+    assert "± " in selmatch_command("evaluate", *common, "--set", tmp_path / "small").stdout
+    assert "hard_coverage" in selmatch_command("coverage", *common, "--set", tmp_path / "small").stdout
+    assert "mtt" in selmatch_command("methods").stdout and "digits" in selmatch_command("profiles").stdout
+    for command in ("figures", "score", "window", "experts", "distill", "evaluate", "coverage"):
+        said = selmatch_command(command, "--help").stdout
+        assert "--device" in said and "--workers" in said and len(said) > 300
+
+
+def test_only_numbers_are_loaded_from_expert_and_set_files():
+    """No pickle: the format that is read cannot run code."""
+    for name in ("data", "experts", "distill"):
+        text = (ROOT / "selmatch" / f"{name}.py").read_text()
+        assert "torch.load" not in text and "pickle" not in text.replace("no pickle", "").replace("a pickle", "")

@@ -1,0 +1,135 @@
+"""The house: floors, sync, anatomy, packaging."""
+import ast
+import configparser
+import json
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from statistics import median
+
+import pytest
+import yaml
+
+from conftest import FIGURES, LIBRARY, ROOT
+
+FLOOR = {name: floor for floor, names in enumerate([
+    ["data", "networks", "augment"], ["training"], ["scores", "experts", "coverage"], ["selection", "matching"], ["objectives"], ["distill"], ["study"], ["plots"], ["app"],
+]) for name in names}
+ORDER = [path.stem.split("_", 1)[1] for path in LIBRARY]
+
+
+def cells(path):
+    return json.loads(path.read_text(encoding="utf-8"))["cells"]
+
+
+def source(cell):
+    return "".join(cell["source"])
+
+
+def test_every_module_comes_from_a_live_notebook():
+    modules = {p.stem for p in (ROOT / "selmatch").glob("*.py")} - {"__init__", "_modidx"}
+    assert modules == set(ORDER) == set(FLOOR)
+    for name in modules:
+        header = (ROOT / "selmatch" / f"{name}.py").read_text(encoding="utf-8")
+        notebook = re.search(r"File to edit: \.\./nbs/(\S+?)\.?$", header, re.M)
+        assert notebook and (ROOT / "nbs" / notebook[1]).exists()
+
+
+@pytest.mark.parametrize("name", sorted(FLOOR))
+def test_imports_only_from_floors_below(name):
+    tree = ast.parse((ROOT / "selmatch" / f"{name}.py").read_text(encoding="utf-8"))
+    for node in ast.walk(tree):
+        if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("selmatch."):
+            other = node.module.split(".")[1]
+            assert FLOOR[other] < FLOOR[name] or (FLOOR[other] == FLOOR[name] == 0 and ORDER.index(other) < ORDER.index(name)), f"{name} imports {other}"
+            assert ORDER.index(other) < ORDER.index(name), f"{name} imports {other}, which is read later"
+
+
+def test_importing_needs_no_notebook_tools():
+    code = "import sys; import selmatch.app; bad = {'nbdev', 'papermill', 'dask', 'IPython', 'nbconvert'} & set(sys.modules); sys.exit(str(bad) if bad else 0)"
+    subprocess.run([sys.executable, "-c", code], check=True, cwd=ROOT)
+
+
+def test_notebooks_are_clean_and_exported(tmp_path):
+    copy = tmp_path / "project"
+    shutil.copytree(ROOT, copy, ignore=shutil.ignore_patterns(".git", ".venv", ".selmatch", "figures.*", ".pytest_cache", "__pycache__", ".ipynb_checkpoints"))
+    run = lambda command: subprocess.run([sys.executable, "-c", f"from nbdev.{command[0]} import {command[1]}; {command[1]}()"], cwd=copy, check=True, capture_output=True, text=True)
+    run(("clean", "nbdev_clean"))
+    for path in [*LIBRARY, *FIGURES]:
+        assert (copy / path.relative_to(ROOT)).read_text() == path.read_text(), f"{path.name} is not clean: make sync"
+    shutil.rmtree(copy / "selmatch")
+    shutil.copytree(ROOT / "selmatch", copy / "selmatch", ignore=shutil.ignore_patterns("__pycache__"))
+    run(("doclinks", "nbdev_export"))
+    for path in sorted((ROOT / "selmatch").glob("*.py")):
+        assert (copy / "selmatch" / path.name).read_text() == path.read_text(), f"{path.name} is not what its notebook exports: make sync"
+
+
+@pytest.mark.parametrize("path", LIBRARY, ids=lambda p: p.stem)
+def test_library_anatomy(path):
+    book = cells(path)
+    code, prose = [c for c in book if c["cell_type"] == "code"], "\n".join(source(c) for c in book if c["cell_type"] == "markdown")
+    title = source(book[0]).splitlines()
+    assert title[0].startswith("# ") and title[1].startswith("> ")
+    assert source(code[0]).startswith("#| default_exp") and source(code[1]).startswith("#| export")
+    for part in ("## The idea", "## Try it", "<details>", "## Where next", "| symbol |" if path.stem not in ("12_plots", "13_app") else "|---|", "otice"):
+        assert part in prose, f"{path.name} lacks {part!r}"
+    words = len(re.findall(r"\w+", prose))
+    assert words >= 400, f"{path.name} explains itself in {words} words"
+    lengths = sorted(len(source(c).splitlines()) for c in code)
+    assert median(lengths) <= 16 and lengths[-1] <= 41, (median(lengths), lengths[-1])
+    in_a_row = 0
+    for cell in book:
+        in_a_row = in_a_row + 1 if cell["cell_type"] == "code" else 0
+        assert in_a_row <= 4, f"{path.name}: more than four code cells without a word, at {source(cell)[:60]!r}"
+    assert any("assert " in source(c) for c in code)
+
+
+@pytest.mark.parametrize("path", LIBRARY, ids=lambda p: p.stem)
+def test_every_exported_symbol_is_used_or_checked_and_documented(path):
+    exported = [source(c) for c in cells(path) if c["cell_type"] == "code" and "#| export" in source(c)]
+    for text in exported:
+        for node in ast.parse(re.sub(r"^#\|.*$", "", text, flags=re.M)).body:
+            if isinstance(node, (ast.FunctionDef, ast.ClassDef)) and not node.name.startswith("_"):
+                everywhere = "".join(source(c) for p in [*LIBRARY, *FIGURES] for c in cells(p) if c["cell_type"] == "code")
+                assert len(re.findall(rf"\b{node.name}\b", everywhere)) > 1, f"{node.name} is never used"
+                if len(ast.unparse(node).splitlines()) > 3:
+                    assert ast.get_docstring(node), f"{path.name}: {node.name} has no docstring"
+
+
+@pytest.mark.parametrize("path", FIGURES, ids=lambda p: p.stem)
+def test_figure_anatomy(path):
+    book = cells(path)
+    code = [c for c in book if c["cell_type"] == "code"]
+    assert "claims" in source(book[0]) or "shows" in source(book[0]) and "How to read" in source(book[0])
+    assert code[0]["metadata"].get("tags") == ["parameters"]
+    assert sum(len(source(c).splitlines()) for c in code) <= 60
+    assert all(not c["outputs"] and c["execution_count"] is None for c in code), "figure notebooks are committed without outputs"
+    assert "publish(" in "".join(map(source, code)) and "assert " in "".join(map(source, code))
+    assert not any("#| export" in source(c) for c in code)
+
+
+def test_every_figure_notebook_is_known_to_the_runner():
+    from selmatch.app import figures
+    assert {p.stem for p in FIGURES} == set(figures)
+
+
+def test_environment_yml_follows_settings_ini():
+    settings = configparser.ConfigParser(delimiters=["="])
+    settings.read(ROOT / "settings.ini")
+    environment = yaml.safe_load((ROOT / "environment.yml").read_text())
+    python, pip = environment["dependencies"][0], environment["dependencies"][-1]["pip"]
+    assert python == f"python>={settings['DEFAULT']['min_python']}" and pip == ["-e .[dev]"]
+    figures, dev = (set(settings["DEFAULT"][f"{k}_requirements"].split()) for k in ("figures", "dev"))
+    assert figures <= dev, "what draws figures must be part of the development extras"
+
+
+def test_committed_figures_are_complete_and_say_where_they_come_from():
+    for folder in sorted(p for p in (ROOT / "figures").iterdir() if p.is_dir() and (p / "index.html").exists()) if (ROOT / "figures").exists() else []:
+        for path in folder.glob("*.json"):
+            card = json.loads(path.read_text(encoding="utf-8"))
+            assert card["profile"]["name"] == folder.name and {"versions", "code", "device", "data", "caption"} <= set(card)
+            for kind in ("png", "svg", "csv", "ipynb", "html"):
+                assert path.with_suffix(f".{kind}").exists(), f"{path.stem}.{kind}"
+            assert str(ROOT) not in path.with_suffix(".ipynb").read_text(), "an executed notebook shows a path of this machine"
