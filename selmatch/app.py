@@ -8,10 +8,10 @@ __all__ = ['figures', 'page', 'entry', 'common', 'auto_device', 'data_section', 
            'profiles_command', 'methods_command', 'score', 'window_command', 'experts_command', 'distill_command',
            'given_set', 'evaluate_command', 'coverage_command', 'main']
 
-# %% ../nbs/13_app.ipynb #f57dd421
+# %% ../nbs/13_app.ipynb #d99a0b5d
 import functools, html, os, sys, time
 from collections.abc import Callable
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 
 import click
@@ -22,7 +22,7 @@ import selmatch
 from .data import InputError, check_choice, check_range
 from .distill import find_method, load_set, methods, save_set
 from .plots import accuracy_table
-from .study import Profile, Study, best_of, home, list_profiles, load_profile, root
+from .study import Profile, Study, home, list_profiles, load_profile, root
 from .training import Computer, trials
 
 # %% ../nbs/13_app.ipynb #44fb0b4b
@@ -31,38 +31,35 @@ def auto_device(device: str) -> str:
     return ("cuda" if torch.cuda.is_available() else "cpu") if check_choice("device", device, ["auto", "cpu", "cuda"]) == "auto" else device
 
 def data_section(data: str,          # "digits" or "folder:PATH"
-                 size: int | None,   # bring images to size × size
-                 seed: int) -> tuple[str, dict]:   # the profile that suits, and its data section
+                 size: int | None = None,   # bring images to size × size
+) -> dict:                           # what `--data` says of a profile's data section
     "What `--data` means."
     name, _, path = data.partition(":")
     check_choice("data", name if name != "folder" or path else data, ["digits", "folder:PATH", "folder"])
-    if name == "digits": return "digits", {"name": "digits", "seed": seed}
-    return "folder", {"name": "folder", "root": path, "size": size, "seed": seed}
+    if name == "digits": return {"name": "digits"}
+    return {"name": "folder", "root": str(Path(path).resolve())} | ({} if size is None else {"size": size})
 
 # %% ../nbs/13_app.ipynb #ecb9f3bc
 def make_study(data: str | None = None, profile: str | None = None, size: int | None = None, device: str = "auto", seed: int = 0, workers: int = 1,
                ratio: float | None = None, alpha: float | None = None, beta: float | None = None, quiet: bool = False) -> Study:
-    "A study from the options that all stage commands share. `ratio`, `alpha`, `beta` narrow it to one size."
-    changes = {"seed": seed}
-    if data is not None:
-        suits, section = data_section(data, size, 0)
-        profile = profile or suits
-        changes["data"] = section
-    p = load_profile(profile or "digits", **changes)
+    "A study from the options that all stage commands share. `ratio`, `alpha`, `beta` narrow it to one size; without a ratio it has none."
+    given = {} if data is None else data_section(data, size)
+    p = load_profile(profile or {"folder": "folder"}.get(given.get("name"), "digits"), seed=seed)
+    if given: p = replace(p, data=(p.data if p.data.get("name") == given["name"] else {}) | given)
+    shares, starts = {}, None
     if ratio is not None:
-        check_range("ratio", ratio, 1e-6, 1)
-        nearest = min(p.alpha, key=lambda r: abs(r - ratio))
+        nearest = min(p.alpha, key=lambda r: abs(r - check_range("ratio", ratio, 1e-6, 1)))
         shares = {ratio: p.alpha[nearest] if alpha is None else alpha}
         starts = {ratio: beta} if beta is not None else {r: b for r, b in (p.window.beta or {}).items() if r == ratio} or None
-        p = replace(p, ratios=(ratio,), alpha=shares, window=replace(p.window, beta=starts))
+    p = replace(p, ratios=tuple(shares), alpha=shares, window=replace(p.window, beta=starts))
     return Study(p, Computer(auto_device(device), workers, quiet=quiet), home())
 
-# %% ../nbs/13_app.ipynb #5c9a56e8
+# %% ../nbs/13_app.ipynb #d0bc3ee7
 figures: dict[str, Callable[[Study], object]] = {   # in the order in which they are drawn
     "fig3_window": lambda study: (study.windows(), study.accuracies(["random"])),
-    "fig2_method": lambda study: study.anatomy(study.profile.ratios[:2][-1]),
     "tab1_accuracy": lambda study: (study.accuracies(), study.full_accuracy()),
     "fig1_coverage": lambda study: study.coverages(),
+    "fig2_method": lambda study: study.anatomy(study.profile.ratios[:2][-1]),
 }
 
 def figure_notebook(name: str) -> Path:
@@ -71,12 +68,16 @@ def figure_notebook(name: str) -> Path:
     if not path.exists(): raise InputError(f"figure notebook {path} does not exist: run this inside a clone of the project")
     return path
 
-# %% ../nbs/13_app.ipynb #c1f9ac2d
-def check_parameters(name: str, parameters: dict):
-    "papermill only warns of unknown parameters; we refuse them. Raises `InputError`."
+# %% ../nbs/13_app.ipynb #690d084f
+def check_parameters(name: str, parameters: dict, study: Study):
+    "papermill only warns of unknown parameters; we refuse them, and values that the study does not have. Raises `InputError`."
     import papermill
-    known = list(papermill.inspect_notebook(str(figure_notebook(name))))
-    for key in parameters: check_choice(f"parameter of {name}:", key, known)
+    reserved = ("profile", "home", "out", "device", "workers")
+    known = [key for key in papermill.inspect_notebook(str(figure_notebook(name))) if key not in reserved]
+    for key, value in parameters.items():
+        check_choice(f"parameter of {name}:", key, known or ["(it has none)"])
+        if key == "ratio": check_choice("ratio", value, [0, *study.profile.ratios])
+        if key == "label": check_range("label", value, 0, study.splits.train.n_classes - 1)
 
 def run_notebook(name: str, folder: Path, parameters: dict):
     "Execute a figure's notebook into `folder` as .ipynb and .html. What papermill notes about time is dropped: same inputs, same file."
@@ -84,8 +85,10 @@ def run_notebook(name: str, folder: Path, parameters: dict):
     from nbconvert import HTMLExporter
     done = folder / f"{name}.ipynb"
     folder.mkdir(parents=True, exist_ok=True)
-    papermill.execute_notebook(str(figure_notebook(name)), str(done), parameters, kernel_name="python3", cwd=str(root()), progress_bar=False,
-                               extra_arguments=["--IPKernelApp.log_level=40"], start_timeout=120)
+    try: papermill.execute_notebook(str(figure_notebook(name)), str(done), parameters, kernel_name="python3", cwd=str(root()), progress_bar=False,
+                                    extra_arguments=["--IPKernelApp.log_level=50"], start_timeout=120)
+    except papermill.PapermillExecutionError as error:
+        raise InputError(f"figure {name} stopped with {error.ename}: {error.evalue.splitlines()[0] if error.evalue else ''}; see {done}") from error
     book = nbformat.read(done, 4)
     book.metadata = {k: v for k, v in book.metadata.items() if k in ("kernelspec",)}
     for i, cell in enumerate(book.cells): cell.metadata, cell.id = {k: v for k, v in cell.metadata.items() if k == "tags"}, f"{name[:40]}-{i}"
@@ -109,23 +112,23 @@ entry = """<figure id="{name}"><a href="{name}.html"><img src="{name}.png" alt="
 def write_gallery(folder: Path):
     "Write index.html from the provenance files in `folder`."
     import json
-    cards = {name: json.loads((folder / f"{name}.json").read_text(encoding="utf-8")) for name in figures if (folder / f"{name}.json").exists()}
+    cards = {name: json.loads((folder / f"{name}.json").read_text(encoding="utf-8")) for name in sorted(figures) if (folder / f"{name}.json").exists()}
     first = next(iter(cards.values()))
     shown = "\n".join(entry.format(name=name, caption=html.escape(card["caption"])) for name, card in cards.items())
     text = page.format(name=html.escape(first["profile"]["name"]), title=html.escape(first["profile"]["title"]), figures=shown, version=first["versions"]["selmatch"],
                        torch=first["versions"]["torch"], data=first["data"]["fingerprint"], seed=first["profile"]["seed"])
     (folder / "index.html").write_text(text, encoding="utf-8")
 
-# %% ../nbs/13_app.ipynb #2ec96770
-def draw_figures(study: Study, names: list[str], parameters: dict | None = None, out: Path | None = None, say: Callable = print) -> Path:
-    "Compute, draw and collect figures; returns the folder. Everything is checked before the first one starts."
-    p, given = study.profile, dict(parameters or {})
-    for name in names: check_parameters(name, given)
-    defaults = {"profile": "digits", "device": "cpu", "workers": 2}
-    options = {"profile": p.name, "device": study.computer.device, "workers": study.computer.workers}
-    options = {k: v for k, v in options.items() if v != defaults[k]} | ({"out": str(out)} if out else {}) | given
-    folder, begin = out or root() / "figures" / p.name, time.perf_counter()
+# %% ../nbs/13_app.ipynb #aed46186
+def draw_figures(study: Study, names: list[str], parameters: dict | None = None, out: Path | None = None, profile: str | None = None, say: Callable = print) -> Path:
+    "Compute, draw and collect figures; returns the folder. Everything is checked before the first one starts. `profile`: as the notebooks are to load it."
+    given, begin = dict(parameters or {}), time.perf_counter()
     study.splits                                      # loads the data: a bad profile ends here
+    for name in names: check_parameters(name, given, study)
+    defaults = {"profile": "digits", "device": "cpu", "workers": 2}
+    options = {"profile": profile or study.profile.name, "device": study.computer.device, "workers": study.computer.workers}
+    options = {k: v for k, v in options.items() if v != defaults[k]} | ({"out": str(out)} if out else {}) | given
+    folder = out or root() / "figures" / study.profile.name
     for i, name in enumerate(names, 1):
         say(f"[{i}/{len(names)}] {name}")
         figures[name](study)
@@ -173,7 +176,8 @@ def figures_command(profile, only, parameters, device, workers, out):
         if not equals: raise InputError(f"parameter {name!r} has no value: write NAME=VALUE")
     names = [check_choice("figure", n, list(figures)) for n in only] or list(figures)
     study = Study(load_profile(profile), Computer(auto_device(device), workers), home())
-    folder = draw_figures(study, names, {k: yaml.safe_load(v) for k, _, v in pairs}, out.resolve() if out else None, click.echo)
+    asked = str(Path(profile).resolve()) if profile.endswith((".yaml", ".yml")) else profile
+    folder = draw_figures(study, names, {k: yaml.safe_load(v) for k, _, v in pairs}, out.resolve() if out else None, asked, click.echo)
     click.echo(f"Open {folder / 'index.html'}")
 
 @cli.command("profiles")
@@ -225,18 +229,21 @@ def distill_command(method, out, alpha, beta, **options):
     "Make a small set and write it with its card and its images."
     find_method(method)
     study, ratio = make_study(alpha=alpha, beta=beta, **options), options["ratio"]
-    small = best_of(study.small_sets([method], [ratio], 1)[method, ratio, 0])
+    small = study.best_sets(study.small_sets([method], [ratio], 1))[method, ratio, 0]
     out = out or Path(f"{method}-{ratio}")
     save_set(small, out, export=True)
     click.echo(f"{len(small)} images of {len(study.splits.train)} ({int(small.distilled.sum())} distilled), kept at iteration {small.card.get('iteration', 0)}")
     click.echo(f"Written: {out}/images (one folder per class), {out}/card.json, {out}/set.safetensors")
 
-# %% ../nbs/13_app.ipynb #1a06292d
+# %% ../nbs/13_app.ipynb #5062a5ee
 def given_set(path: Path, study: Study):
-    "Load a small set and check that it fits the study's data."
-    small, train = load_set(path), study.splits.train
-    if small.data.shape != train.shape or small.data.classes != train.classes:
-        raise InputError(f"set {path} has images {small.data.shape} of {small.data.n_classes} classes, but the data has {train.shape} of {train.n_classes}: they must agree")
+    "Load a small set and check that it was made from this study's training images, so that its test images are unseen."
+    small, splits = load_set(path), study.splits
+    if small.data.shape != splits.train.shape or small.data.classes != splits.train.classes:
+        raise InputError(f"set {path} has images {small.data.shape} of {small.data.n_classes} classes, but the data has {splits.train.shape} of {splits.train.n_classes}: they must agree")
+    made, here = small.card.get("train_fingerprint"), splits.train.key
+    if made != here:
+        raise InputError(f"set {path} was made from other training images ({made}) than these ({here}): give the --data, --profile and --size it was made with, or test images may be among its own")
     return small
 
 @cli.command("evaluate")
@@ -246,8 +253,8 @@ def evaluate_command(path, out, **options):
     "Train fresh networks on a small set and test them."
     study = make_study(**options)
     small, p = given_set(path, study), study.profile
-    how = small.card.get("augmentation", "simple")
-    work = trials(small.data, p.evaluation.n, 10_000 + p.seed, network=study.judge_network, recipe=study.recipe(how), distilled=small.distilled, tests=study.tests(), tags={"set": str(path)})
+    how = small.card.get("augmentation", "dsa")
+    work = trials(small.data, p.evaluation.n, 10_000 * (p.seed + 1), network=study.judge_network, recipe=study.recipe(how), distilled=small.distilled, tests=study.tests(), tags={"set": str(path)})
     table = study.run_trials(work, "evaluate")
     click.echo(f"test accuracy {100 * table.test_accuracy.mean():.2f} ± {100 * table.test_accuracy.std():.2f} % (n = {len(table)}, {len(small)} images, augmentation {how})")
     if out: table.to_csv(out, index=False); click.echo(f"Written: {out}")

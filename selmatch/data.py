@@ -7,8 +7,8 @@ __all__ = ['datasets', 'InputError', 'check_choice', 'check_range', 'ImageSet', 
            'Splits', 'split_rows', 'make_splits', 'load_digits', 'read_image', 'list_image_folder', 'read_image_folder',
            'load_folder', 'save_folder', 'load_data', 'write_atomic', 'save_tensors', 'open_tensors', 'load_tensors']
 
-# %% ../nbs/00_data.ipynb #6e7c111d
-import hashlib, json, math, os
+# %% ../nbs/00_data.ipynb #6ece84bf
+import hashlib, json, math, numbers, os, shutil
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields, is_dataclass, replace
 from functools import cached_property
@@ -42,7 +42,7 @@ def check_range(thing: str,           # the parameter's name, for the message
                 high: float = math.inf,  # largest allowed value
 ) -> float:                           # `value`, unchanged
     "Return `value` when `low <= value <= high`; raise `InputError` otherwise (NaN is never in range)."
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not low <= value <= high:
+    if isinstance(value, bool) or not isinstance(value, numbers.Real) or not low <= value <= high:
         raise InputError(f"{thing}={value!r} is not allowed: it must lie in [{low}, {high}]")
     return value
 
@@ -108,9 +108,9 @@ def feed(digest, thing: Any):
     elif is_dataclass(thing): feed(digest, [type(thing).__name__, {f.name: getattr(thing, f.name) for f in fields(thing)}])
     elif isinstance(thing, Mapping): feed(digest, [x for k in sorted(thing, key=str) for x in (str(k), thing[k])])
     elif isinstance(thing, (list, tuple)):
-        digest.update(f"[{len(thing)}".encode())
+        digest.update(f"[{len(thing)}]".encode())
         for part in thing: feed(digest, part)
-    else: digest.update(json.dumps(thing, default=str).encode())
+    else: digest.update(json.dumps(thing, default=str).encode() + b"\0")     # the end mark keeps (1, 10) and (11, 0) apart
 
 def fingerprint(*things,  # tensors, image sets, dataclasses, containers of these, or anything JSON can hold
 ) -> str:                 # 16 hexadecimal digits
@@ -126,9 +126,7 @@ class Splits:
     train: ImageSet
     validation: ImageSet
     test: ImageSet
-
-    @property
-    def n_train_total(self) -> int: return len(self.train) + len(self.validation)
+    rows: Tensor        # (n_train,) where the images of `train` stood before validation images were taken out
 
 # %% ../nbs/00_data.ipynb #02b0d78e
 def split_rows(labels: Tensor,   # (n,) int64 classes
@@ -166,7 +164,7 @@ def make_splits(images: np.ndarray | Tensor,  # (n, c, h, w), pixels from 0 to 1
     def part(x, y, what):
         x = (torch.as_tensor(x, dtype=torch.float32) - mean.view(1, -1, 1, 1)) / std.view(1, -1, 1, 1)
         return ImageSet(x, torch.as_tensor(y, dtype=torch.int64), tuple(classes), tuple(mean.tolist()), tuple(std.tolist()), f"{name} {what}")
-    return Splits(part(images[stay], labels[stay], "train"), part(images[held], labels[held], "validation"), part(*test, "test"))
+    return Splits(part(images[stay], labels[stay], "train"), part(images[held], labels[held], "validation"), part(*test, "test"), stay)
 
 # %% ../nbs/00_data.ipynb #0eca5f9c
 def load_digits(validation: float = 0.2,  # share of the training data held out for choices
@@ -191,7 +189,7 @@ def read_image(path: Path,              # an image file
     "Decode one image file. Raises `InputError` naming a file that cannot be read."
     from PIL import Image, ImageOps
     try:
-        with Image.open(path) as image: image = image.convert(mode)
+        with Image.open(path) as image: image = ImageOps.exif_transpose(image).convert(mode)
     except OSError as error:
         raise InputError(f"cannot read image {path}: {error}; allowed is any format Pillow opens (PNG, JPEG, …)") from error
     if size is not None: image = ImageOps.fit(image, (size, size), Image.Resampling.LANCZOS)
@@ -247,9 +245,10 @@ def load_folder(root: str,                  # the folder
 # %% ../nbs/00_data.ipynb #5f8da3f6
 def save_folder(data: ImageSet, root: Path,  # written as root/CLASS/0000.png
 ) -> list[Path]:                             # the files, in the order of the rows
-    "Write a set as PNG files, one sub-folder per class: a folder that `load_folder` and torchvision read."
+    "Write a set as PNG files, one sub-folder per class (replaced if there): a folder that `load_folder` and torchvision read."
     from PIL import Image
     counts, files = [0] * data.n_classes, []
+    for name in data.classes: shutil.rmtree(Path(root) / name, ignore_errors=True)     # nothing of an older set may stay
     for picture, c in zip(pictures(data), data.hard_labels.tolist()):
         path = Path(root) / data.classes[c] / f"{counts[c]:04d}.png"
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -301,6 +300,6 @@ def open_tensors(path: Path):  # a file written by `save_tensors`
         raise InputError(f"cannot read tensor file {path}: {error}; it must be a complete safetensors file") from error
 
 def load_tensors(path: Path) -> tuple[dict[str, Tensor], dict]:
-    "All tensors of a file, and its card."
+    "All tensors of a file, copied into memory (what the file becomes later does not touch them), and its card."
     with open_tensors(path) as file:
-        return {k: file.get_tensor(k) for k in file.keys()}, json.loads((file.metadata() or {}).get("card", "{}"))
+        return {k: file.get_tensor(k).clone() for k in file.keys()}, json.loads((file.metadata() or {}).get("card", "{}"))

@@ -4,10 +4,10 @@
 
 # %% auto #0
 __all__ = ['methods', 'distilled_mask', 'Method', 'find_method', 'SyntheticSet', 'save_set', 'load_set', 'Descent', 'Pixels',
-           'Distilled', 'distill', 'save_checkpoint', 'resume']
+           'Distilled', 'usable', 'distill', 'save_checkpoint', 'resume']
 
-# %% ../nbs/10_distill.ipynb #d9c8ecac
-import json, multiprocessing
+# %% ../nbs/10_distill.ipynb #ed8f3c48
+import json, shutil
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -18,7 +18,7 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from .data import ImageSet, InputError, check_choice, check_range, class_rows, fingerprint, load_tensors, save_folder, save_tensors, write_atomic
-from .objectives import Current, start_objective
+from .objectives import Current, objectives
 from .selection import selections
 
 # %% ../nbs/10_distill.ipynb #c5ad748a
@@ -39,11 +39,12 @@ class Method:
     alpha: float | None            # distilled share; None: the profile's, for each size
     objective: str | None          # "trajectory", or None when nothing is distilled
     labels: str = "hard"           # "hard"
-    augmentation: str = "simple"   # of networks trained on the set: "none", "simple", "dsa" or "combined"
+    augmentation: str = "dsa"      # of networks trained on the set: "none", "simple", "dsa" or "combined"
     source: str = ""               # where it comes from
 
     def __post_init__(self):
-        check_choice("selection", self.start, list(selections))
+        check_choice("selection", self.start, list(selections)); check_choice("objective", self.objective, [None, *objectives])
+        check_choice("labels", self.labels, ["hard"]); check_choice("augmentation", self.augmentation, ["none", "simple", "dsa", "combined"])
         if self.alpha is not None: check_range("alpha", self.alpha, 0, 1)
         if (self.objective is None) != (self.alpha == 0):
             raise InputError(f"method {self.name!r}: alpha={self.alpha} with objective={self.objective}: alpha is 0 exactly when there is no objective")
@@ -59,8 +60,9 @@ methods: dict[str, Method] = {m.name: m for m in [
     Method("hardest", "Hardest", "hardest", 0.0, None, source="Toneva et al. 2019 (by forgetting)"),
     Method("easiest", "Easiest", "easiest", 0.0, None, source="baseline"),
     Method("window", "Best window", "window", 0.0, None, source="SelMatch, section 4.1"),
-    Method("mtt", "MTT", "random", 1.0, "trajectory", augmentation="dsa", source="Cazenavette et al. 2022"),
+    Method("mtt", "MTT", "random", 1.0, "trajectory", source="Cazenavette et al. 2022"),
     Method("selmatch", "SelMatch", "window", None, "trajectory", augmentation="combined", source="Lee & Chung 2024"),
+    Method("selmatch-dsa", "SelMatch, DSA", "window", None, "trajectory", source="SelMatch without its third part: DSA on all images"),
 ]}
 
 def find_method(name: str) -> Method:
@@ -84,11 +86,15 @@ def save_set(small: SyntheticSet, folder: Path,
 ):
     "Write `set.safetensors` and `card.json` (and PNG files, clipped to what a picture can hold)."
     folder, data = Path(folder), small.data
+    if export and (folder / "images").exists() and not (folder / "card.json").exists():
+        raise InputError(f"{folder}/images exists and was not written by selmatch: choose another folder")
     card = {"classes": list(data.classes), "mean": list(data.mean), "std": list(data.std), "name": data.name, "lr": small.lr,
             "images_per_class": torch.bincount(data.hard_labels, minlength=data.n_classes).tolist(), "n_distilled": int(small.distilled.sum()), **small.card}
     save_tensors(folder / "set.safetensors", {"images": data.images, "labels": data.labels, "distilled": small.distilled}, card)
     write_atomic(folder / "card.json", lambda p: p.write_text(json.dumps(card, indent=1, ensure_ascii=False)))
-    if export: save_folder(data, folder / "images")
+    if export:
+        shutil.rmtree(folder / "images", ignore_errors=True)
+        save_folder(data, folder / "images")
 
 def load_set(folder: Path) -> SyntheticSet:
     "Read a set written by `save_set`."
@@ -149,9 +155,8 @@ class Pixels:
         self.optimiser.step()
         self.lr.clamp_(min=self.floor)
 
-    def as_set(self, images: Tensor | None = None, **card) -> SyntheticSet:
-        every = self.all_images() if images is None else images
-        return SyntheticSet(replace(self.start.data, images=every, labels=self.labels.clone()), self.start.distilled, float(self.lr), {**self.start.card, **card})
+    def as_set(self, **card) -> SyntheticSet:
+        return SyntheticSet(replace(self.start.data, images=self.all_images(), labels=self.labels.clone()), self.start.distilled, float(self.lr), {**self.start.card, **card})
 
     def tensors(self) -> dict[str, Tensor]:
         buffers = {f"momentum.{i}": s["momentum_buffer"] for i, p in enumerate(self.moving) if (s := self.optimiser.state[p]).get("momentum_buffer") is not None}
@@ -162,63 +167,62 @@ class Pixels:
         for i, p in enumerate(self.moving):
             if f"momentum.{i}" in t: self.optimiser.state[p]["momentum_buffer"] = t[f"momentum.{i}"].to(p.device)
 
-# %% ../nbs/10_distill.ipynb #e33a0694
+# %% ../nbs/10_distill.ipynb #6f04597f
 @dataclass(frozen=True)
 class Distilled:
     "What a run leaves behind."
-    best: SyntheticSet                # the best of the kept sets by the judge, or the last without one
     kept: dict[int, SyntheticSet]     # iteration -> set, at every stop
     history: pd.DataFrame             # one row per iteration: iteration, loss, lr, skipped
-    judged: pd.DataFrame              # one row per stop: iteration, score
 
-# %% ../nbs/10_distill.ipynb #37e36e02
+    @property
+    def last(self) -> SyntheticSet: return self.kept[max(self.kept)]
+
+# %% ../nbs/10_distill.ipynb #6ef772d5
+def usable(asked, descent: Descent) -> bool:
+    "Is an answer fit to be followed? Its loss finite and not above the limit, its gradients finite."
+    parts = [g for g in (asked.loss, asked.images, asked.labels, asked.lr) if g is not None]
+    return bool(all(g.isfinite().all() for g in parts) and asked.loss <= descent.skip_above)
+
 def distill(start: SyntheticSet,
             objective,                     # a description, for example `TrajectoryMatching(...)`
             descent: Descent,
             seed: int,                     # every draw of the run comes from here
-            judge: Callable[[SyntheticSet], float] | None = None,   # how good is a set? higher is better
             checkpoint: Path | None = None,   # file to continue from and to write
             every: int = 25,               # iterations between checkpoints
             label: str = "distill", quiet: bool = True,
             stop_after: int | None = None,   # give up after so many iterations, to try resuming
 ) -> Distilled:
     "Descend on the distilled share of `start`; frozen images stay bit for bit. Resumes from `checkpoint`."
-    pixels, generator, ask = Pixels(start, descent), torch.Generator().manual_seed(seed), start_objective(objective, start.data)
-    kept, rows, scores, done = {}, [], [], 0
-    card = {"objective": repr(objective), "descent": asdict(descent), "seed": seed, "start": fingerprint(start.data)}
-    if checkpoint and Path(checkpoint).exists(): kept, rows, scores, done = resume(checkpoint, card, pixels, generator)
-
-    def keep(iteration):
-        kept[iteration] = pixels.as_set(iteration=iteration)
-        if judge: scores.append({"iteration": iteration, "score": judge(kept[iteration])})
-
-    if 0 not in kept: keep(0)
+    pixels, generator, ask = Pixels(start, descent), torch.Generator().manual_seed(seed), objective.start(start.data)
+    kept, rows, done = {0: pixels.as_set(iteration=0)}, [], 0
+    card = {"objective": fingerprint(objective.identity()), "descent": asdict(descent), "seed": seed, "start": fingerprint(start.data, start.distilled)}
+    if checkpoint and Path(checkpoint).exists(): kept, rows, done = resume(checkpoint, card, pixels, generator)
     for i in tqdm(range(done, descent.iterations), label, descent.iterations, initial=done, disable=quiet, dynamic_ncols=True):
         asked = ask(pixels.current(i), generator)
-        skipped = not asked.loss <= descent.skip_above       # true for NaN as well
-        if not skipped: pixels.move(asked)
-        rows.append({"iteration": i + 1, "loss": float(asked.loss), "lr": float(pixels.lr), "skipped": skipped})
+        good = usable(asked, descent)
+        if good: pixels.move(asked)
+        rows.append({"iteration": i + 1, "loss": float(asked.loss), "lr": float(pixels.lr), "skipped": not good})
         if len(rows) >= 20 and all(r["skipped"] for r in rows[-20:]):
-            raise InputError(f"distillation diverged at iteration {i + 1}: 20 losses in a row were not usable (last {float(asked.loss)}); lower lr_images={descent.lr_images} or start_lr={descent.start_lr}")
-        if i + 1 in descent.stops: keep(i + 1)
-        if checkpoint and (i + 1) % every == 0: save_checkpoint(checkpoint, card, pixels, generator, kept, rows, scores)
+            raise InputError(f"distillation diverged at iteration {i + 1}: 20 answers in a row were not usable (last loss {float(asked.loss)}); lower lr_images={descent.lr_images} or start_lr={descent.start_lr}")
+        if i + 1 in descent.stops: kept[i + 1] = pixels.as_set(iteration=i + 1)
+        if checkpoint and (i + 1) % every == 0: save_checkpoint(checkpoint, card, pixels, generator, kept, rows)
         if i + 1 == stop_after: raise KeyboardInterrupt
-    judged = pd.DataFrame(scores, columns=["iteration", "score"])
-    chosen = int(judged.iteration[judged.score.idxmax()]) if judge else descent.iterations
-    return Distilled(kept[chosen], kept, pd.DataFrame(rows, columns=["iteration", "loss", "lr", "skipped"]), judged)
+    return Distilled(kept, pd.DataFrame(rows, columns=["iteration", "loss", "lr", "skipped"]))
 
-# %% ../nbs/10_distill.ipynb #afbdbe8c
-def save_checkpoint(file: Path, card, pixels: Pixels, generator, kept, rows, scores):
+# %% ../nbs/10_distill.ipynb #d86ce73a
+def save_checkpoint(file: Path, card: dict, pixels: Pixels, generator, kept: dict, rows: list):
     "Everything needed to go on, in one file."
-    tensors = {**pixels.tensors(), "generator": generator.get_state(), **{f"kept.{i}": s.data.images for i, s in kept.items()}}
-    save_tensors(file, tensors, {"run": card, "rows": rows, "scores": scores, "kept_lr": {i: s.lr for i, s in kept.items()}})
+    sets = {f"{part}.{i}": getattr(s.data, part) for i, s in kept.items() for part in ("images", "labels")}
+    save_tensors(file, {**pixels.tensors(), "generator": generator.get_state(), **{f"kept.{k}": v for k, v in sets.items()}},
+                 {"run": card, "rows": rows, "kept": {i: s.lr for i, s in kept.items()}})
 
-def resume(file: Path, card, pixels: Pixels, generator):
+def resume(file: Path, card: dict, pixels: Pixels, generator) -> tuple[dict, list, int]:
     "Continue a checkpoint; raises `InputError` when it belongs to another run."
     t, saved = load_tensors(file)
-    if saved["run"] != json.loads(json.dumps(card)):
-        differ = [k for k in card if saved["run"].get(k) != json.loads(json.dumps(card[k]))]
-        raise InputError(f"checkpoint {file} belongs to another run (different: {', '.join(differ)}): remove it or use another file")
+    differ = [k for k in card if saved["run"].get(k) != json.loads(json.dumps(card[k]))]
+    if differ: raise InputError(f"checkpoint {file} belongs to another run (different: {', '.join(differ)}): remove it or use another file")
+    device, start = pixels.images.device, pixels.start
     pixels.restore(t); generator.set_state(t["generator"])
-    kept = {int(i): replace(pixels.as_set(t[f"kept.{i}"], iteration=int(i)), lr=lr) for i, lr in saved["kept_lr"].items()}
-    return kept, saved["rows"], saved["scores"], len(saved["rows"])
+    sets = {int(i): replace(start.data, images=t[f"kept.images.{i}"].to(device), labels=t[f"kept.labels.{i}"].to(device)) for i in saved["kept"]}
+    kept = {i: SyntheticSet(data, start.distilled, saved["kept"][str(i)], {**start.card, "iteration": i}) for i, data in sets.items()}
+    return kept, saved["rows"], len(saved["rows"])

@@ -6,9 +6,9 @@
 __all__ = ['match_loss', 'Step', 'shuffled_chunks', 'draw_steps', 'Matched', 'unrolled', 'inner_gradient', 'step_back',
            'reverse_sweep']
 
-# %% ../nbs/08_matching.ipynb #ca42f03f
+# %% ../nbs/08_matching.ipynb #e597fc23
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 import torch.nn.functional as F
@@ -116,6 +116,7 @@ def reverse_sweep(flat: FlatNetwork,
                   learn_labels: bool = False,
 ) -> Matched:
     "The exact gradient of the trajectory-matching loss in memory that does not grow with the number of steps."
+    steps = [replace(step, rows=step.rows.to(images.device)) for step in steps]
     path = [theta_start]
     for step in steps:
         g = inner_gradient(flat, path[-1], apply(images[step.rows], step.draw), labels[step.rows])

@@ -6,8 +6,8 @@
 __all__ = ['norms', 'poolings', 'networks', 'conv_block', 'ConvNet', 'n_params', 'ResNet18', 'make_network', 'FlatNetwork',
            'flatten', 'load_flat']
 
-# %% ../nbs/01_networks.ipynb #f8fee929
-import copy, inspect
+# %% ../nbs/01_networks.ipynb #9f00e90b
+import copy, inspect, math
 from collections.abc import Callable
 
 import torch
@@ -16,11 +16,11 @@ from torch.func import functional_call
 
 from .data import InputError, check_choice, check_range
 
-# %% ../nbs/01_networks.ipynb #65ea3266
+# %% ../nbs/01_networks.ipynb #ee028169
 norms: dict[str, Callable[[int], nn.Module]] = {
     "batch": nn.BatchNorm2d,
     "instance": lambda width: nn.GroupNorm(width, width),
-    "group": lambda width: nn.GroupNorm(4, width),
+    "group": lambda width: nn.GroupNorm(math.gcd(4, width), width),
     "layer": lambda width: nn.GroupNorm(1, width),
     "none": lambda width: nn.Identity(),
 }
@@ -80,6 +80,7 @@ def make_network(spec: dict,   # {"name": "ConvNet", "width": 128, …}: a key o
 ) -> nn.Module:                # on the CPU, in training mode
     "Build a network from its description. Raises `InputError` for an unknown name or option."
     kind = networks[check_choice("network", spec.get("name"), list(networks))]
+    if shape[1] != shape[2]: raise InputError(f"images of shape {tuple(shape)} are not square: bring them to one size first (size=)")
     options = {k: v for k, v in spec.items() if k != "name"}
     known = list(inspect.signature(kind).parameters)[3:]
     for option in options: check_choice(f"option of network {spec['name']!r}:", option, known)

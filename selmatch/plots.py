@@ -21,8 +21,8 @@ from torch import Tensor
 
 from .data import ImageSet, pictures
 
-# %% ../nbs/12_plots.ipynb #24f0d603
-palette = {"Random": "#8c8c8c", "Hardest": "#b5651d", "Easiest": "#c9b458", "Best window": "#2a9d8f", "MTT": "#457b9d", "SelMatch": "#d62839", "Full data": "#222222"}
+# %% ../nbs/12_plots.ipynb #50293212
+palette = {"Random": "#8c8c8c", "Hardest": "#b5651d", "Easiest": "#c9b458", "Best window": "#2a9d8f", "MTT": "#457b9d", "SelMatch": "#d62839", "SelMatch, DSA": "#f4845f", "Full data": "#222222"}
 style = {"axes.spines.top": False, "axes.spines.right": False, "axes.grid": True, "grid.alpha": 0.25, "grid.linewidth": 0.6,
          "font.size": 9, "axes.titlesize": 10, "legend.frameon": False, "figure.constrained_layout.use": True}
 
@@ -31,9 +31,9 @@ def method_colors(methods: Sequence[str]) -> dict[str, tuple]:
     spare = iter(sns.color_palette("husl", max(len(methods), 3)))
     return {m: palette.get(m) or next(spare) for m in methods}
 
-def small_print(figure: Figure, text: str) -> Figure:
-    "Say below a figure what it was drawn from."
-    figure.text(0.5, -0.01, text, ha="center", va="top", fontsize=7, color="#666666")
+def small_print(figure: Figure, text: str, below: float = 0.02) -> Figure:
+    "Say below a figure what it was drawn from; `below` is the gap, as a share of the figure's height."
+    figure.text(0.5, -below, text, ha="center", va="top", fontsize=7, color="#666666")
     return figure
 
 # %% ../nbs/12_plots.ipynb #17eb17c2
@@ -110,16 +110,16 @@ def coverage_panels(table: pd.DataFrame,        # from `Study.coverages`
     "a: coverage against size; b: coverage while distilling; c: accuracy on the easy and the hard half (SelMatch, figure 1)."
     names = list(table.method.unique())
     colors, halves = method_colors(names), {"easy": "-", "hard": "--"}
-    final = table[table["last"]]
+    final, whiskers = table[table["last"]], dict(errorbar="sd", err_style="bars", err_kws={"elinewidth": 0.8, "capsize": 2})
     with plt.rc_context(style):
         fig, (a, b, c) = plt.subplots(1, 3, figsize=(11, 3.5))
         for name in names:
             along = table[(table.method == name) & (table.ratio == ratio)]
             for half, line in halves.items():
-                sns.lineplot(final[final.method == name].assign(y=lambda t: 100 * t[f"{half}_coverage"]), x="ipc", y="y", ax=a, color=colors[name], ls=line, marker="o", errorbar="sd")
-                sns.lineplot(accuracy[accuracy.method == name].assign(y=lambda t: 100 * t[f"{half}_accuracy"]), x="ipc", y="y", ax=c, color=colors[name], ls=line, marker="o", errorbar="sd")
+                sns.lineplot(final[final.method == name].assign(y=lambda t: 100 * t[f"{half}_coverage"]), x="ipc", y="y", ax=a, color=colors[name], ls=line, marker="o", **whiskers)
+                sns.lineplot(accuracy[accuracy.method == name].assign(y=lambda t: 100 * t[f"{half}_accuracy"]), x="ipc", y="y", ax=c, color=colors[name], ls=line, marker="o", **whiskers)
             if along.iteration.nunique() > 1:
-                for half, line in halves.items(): sns.lineplot(along.assign(y=lambda t: 100 * t[f"{half}_coverage"]), x="iteration", y="y", ax=b, color=colors[name], ls=line, marker="o", errorbar="sd")
+                for half, line in halves.items(): sns.lineplot(along.assign(y=lambda t: 100 * t[f"{half}_coverage"]), x="iteration", y="y", ax=b, color=colors[name], ls=line, marker="o", **whiskers)
             else:
                 for half, line in halves.items(): b.axhline(100 * along[f"{half}_coverage"].mean(), color=colors[name], ls=line, lw=1)
         a.set(xlabel="images per class", ylabel="test images covered (%)", title="a  coverage and size")
@@ -127,7 +127,7 @@ def coverage_panels(table: pd.DataFrame,        # from `Study.coverages`
         c.set(xlabel="images per class", ylabel="test accuracy (%)", title="c  accuracy, easy and hard half")
         handles = [plt.Line2D([], [], color=colors[n], marker="o", label=n) for n in names] + [plt.Line2D([], [], color="k", ls=l, label=f"{h} half") for h, l in halves.items()]
         fig.legend(handles=handles, loc="outside lower center", ncols=len(handles))
-    return small_print(fig, note)
+    return small_print(fig, note, below=0.06)
 
 # %% ../nbs/12_plots.ipynb #1e75cede
 def method_picture(table: pd.DataFrame,     # from `Study.anatomy`: rank, difficulty, role, place, moved
@@ -139,14 +139,14 @@ def method_picture(table: pd.DataFrame,     # from `Study.anatomy`: rank, diffic
     frozen, moved = (table[table.role == r].place.tolist()[:columns] for r in ("D_select", "D_distill"))
     strips = [("frozen", show(frozen, before), "D_select"), ("before", show(moved, before), "D_distill"), ("after", show(moved, after), "D_distill")]
     with plt.rc_context(style | {"figure.constrained_layout.use": False}):
-        fig = plt.figure(figsize=(0.72 * columns + 0.6, 5.3))
-        grid = fig.add_gridspec(4, columns, height_ratios=[2.3, 1, 1, 1], hspace=0.28, wspace=0.08)
-        top = fig.add_subplot(grid[0, :])
+        fig = plt.figure(figsize=(0.72 * columns + 0.6, 4.9))
+        top = fig.add_subplot(fig.add_gridspec(1, 1, top=0.97, bottom=0.62)[0])
+        grid = fig.add_gridspec(3, columns, top=0.48, bottom=0.02, hspace=0.08, wspace=0.08)
         for role, color in colors.items():
             part = table[table.role == role]
             top.bar(part["rank"], part.difficulty - table.difficulty.min() + 0.02 * (table.difficulty.max() - table.difficulty.min() + 1e-9), width=1.0, color=color, label=role.replace("D_", "D ").replace("outside", "not taken"))
         top.set(xlabel="rank in the class, hardest first", ylabel="difficulty", xlim=(0, len(table) + 1)); top.legend(loc="upper right"); top.grid(visible=False)
-        for row, (name, images, role) in enumerate(strips, start=1):
+        for row, (name, images, role) in enumerate(strips):
             for column in range(columns):
                 ax = fig.add_subplot(grid[row, column]); ax.set(xticks=[], yticks=[]); ax.grid(visible=False)
                 if column >= len(images): ax.axis("off"); continue

@@ -63,7 +63,7 @@ def batches(n: int,                      # images in the set
 # %% ../nbs/03_training.ipynb #cb734caf
 def make_optimiser(net: nn.Module, recipe: Recipe) -> torch.optim.SGD:
     "The recipe's SGD over all weights of `net`."
-    return torch.optim.SGD(net.parameters(), lr=recipe.lr, momentum=recipe.momentum, weight_decay=recipe.weight_decay)
+    return torch.optim.SGD(net.parameters(), lr=recipe.lr, momentum=recipe.momentum, weight_decay=recipe.weight_decay, fused=True)
 
 def steps_per_epoch(n: int, recipe: Recipe) -> int:
     "How many batches one epoch over `n` images has; a short rest is dropped."
