@@ -7,7 +7,7 @@ WORKERS ?= 2
 BIN      = $(VENV)/bin
 READY    = $(VENV)/.ready
 
-.PHONY: figures test lab sync notebooks clean
+.PHONY: figures test lab sync notebooks readme clean
 
 figures: $(READY)
 	$(BIN)/selmatch figures --profile $(PROFILE) --workers $(WORKERS)
@@ -26,6 +26,10 @@ sync: $(READY)
 notebooks: $(READY)
 	$(BIN)/python tests/run_notebooks.py
 	$(BIN)/nbdev_clean && $(BIN)/nbdev_export
+
+# the README's table of results, from its CSV
+readme: $(READY)
+	$(BIN)/python tests/readme.py
 
 $(READY): settings.ini setup.py
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "selmatch needs Python 3.11 or newer, this is " + sys.version.split()[0] + ": give PYTHON=python3.11")'

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['methods', 'distilled_mask', 'Method', 'find_method', 'SyntheticSet', 'save_set', 'load_set', 'Descent', 'Pixels',
-           'Distilled', 'usable', 'distill', 'save_checkpoint', 'resume']
+           'Distilled', 'report', 'distill', 'save_checkpoint', 'resume']
 
 # %% ../nbs/10_distill.ipynb #ed8f3c48
 import json, shutil
@@ -177,11 +177,13 @@ class Distilled:
     @property
     def last(self) -> SyntheticSet: return self.kept[max(self.kept)]
 
-# %% ../nbs/10_distill.ipynb #6ef772d5
-def usable(asked, descent: Descent) -> bool:
-    "Is an answer fit to be followed? Its loss finite and not above the limit, its gradients finite."
+# %% ../nbs/10_distill.ipynb #56e285c4
+def report(asked, lr: Tensor, descent: Descent) -> tuple[float, float, bool]:
+    "Loss, learning rate, and whether the answer may be followed (all finite, loss not above the limit): one look at the device an iteration."
     parts = [g for g in (asked.loss, asked.images, asked.labels, asked.lr) if g is not None]
-    return bool(all(g.isfinite().all() for g in parts) and asked.loss <= descent.skip_above)
+    usable = torch.stack([g.isfinite().all() for g in parts]).all() & (asked.loss <= descent.skip_above)
+    loss, rate, good = torch.stack([asked.loss, lr, usable]).double().tolist()
+    return loss, rate, bool(good)
 
 def distill(start: SyntheticSet,
             objective,                     # a description, for example `TrajectoryMatching(...)`
@@ -199,11 +201,11 @@ def distill(start: SyntheticSet,
     if checkpoint and Path(checkpoint).exists(): kept, rows, done = resume(checkpoint, card, pixels, generator)
     for i in tqdm(range(done, descent.iterations), label, descent.iterations, initial=done, disable=quiet, dynamic_ncols=True):
         asked = ask(pixels.current(i), generator)
-        good = usable(asked, descent)
+        loss, rate, good = report(asked, pixels.lr, descent)
         if good: pixels.move(asked)
-        rows.append({"iteration": i + 1, "loss": float(asked.loss), "lr": float(pixels.lr), "skipped": not good})
+        rows.append({"iteration": i + 1, "loss": loss, "lr": rate, "skipped": not good})
         if len(rows) >= 20 and all(r["skipped"] for r in rows[-20:]):
-            raise InputError(f"distillation diverged at iteration {i + 1}: 20 answers in a row were not usable (last loss {float(asked.loss)}); lower lr_images={descent.lr_images} or start_lr={descent.start_lr}")
+            raise InputError(f"distillation diverged at iteration {i + 1}: 20 answers in a row were not usable (last loss {loss}); lower lr_images={descent.lr_images} or start_lr={descent.start_lr}")
         if i + 1 in descent.stops: kept[i + 1] = pixels.as_set(iteration=i + 1)
         if checkpoint and (i + 1) % every == 0: save_checkpoint(checkpoint, card, pixels, generator, kept, rows)
         if i + 1 == stop_after: raise KeyboardInterrupt

@@ -16,7 +16,7 @@ from torch import Tensor
 from .augment import Augmentation
 from .data import ImageSet, InputError, check_range
 from .experts import Trajectory, open_expert
-from .matching import draw_steps, reverse_sweep
+from .matching import compiled_steps, draw_steps, reverse_sweep
 from .networks import FlatNetwork, make_network
 
 # %% ../nbs/09_objectives.ipynb #1113809b
@@ -49,6 +49,7 @@ class TrajectoryMatching:
     max_start: int = 10                # t stays below this
     batch: int = 64                    # images per inner step
     augmentation: Augmentation = field(default_factory=Augmentation)
+    compiled: bool = False             # compile the steps: for long runs, see `worth_compiling`
 
     def __post_init__(self):
         check_range("N (inner steps)", self.n_steps, 1); check_range("M (expert epochs)", self.expert_epochs, 1)
@@ -68,6 +69,7 @@ class FollowExperts:
         self.spec, self.device = spec, like.images.device
         self.flat = FlatNetwork(make_network(spec.network, like.shape, like.n_classes, seed=0).to(self.device))
         self.experts: list[Trajectory] = [open_expert(path, self.flat) for path in spec.experts]
+        self.steps = dict(zip(("first", "second"), compiled_steps(self.flat))) if spec.compiled else {}
         for expert in self.experts:
             if expert.epochs < spec.max_start - 1 + spec.expert_epochs:
                 raise InputError(f"expert {expert.path} has {expert.epochs} epochs, but max_start={spec.max_start} and M={spec.expert_epochs} "
@@ -80,7 +82,7 @@ class FollowExperts:
         steps = draw_steps(spec.n_steps, current.distilled, spec.batch, spec.augmentation, generator)
         start, goal = (expert[e].to(self.device) for e in (t, t + spec.expert_epochs))
         matched = reverse_sweep(self.flat, start, goal, current.images, current.labels, current.lr, steps, current.distilled,
-                                learn_labels=current.labels.ndim == 2)
+                                learn_labels=current.labels.ndim == 2, **self.steps)
         return Asked(matched.loss, matched.images, matched.labels, matched.lr)
 
 # %% ../nbs/09_objectives.ipynb #bdbd5698

@@ -31,7 +31,8 @@ from .coverage import feature_network, features, is_covered, radius
 from .data import ImageSet, InputError, Splits, check_choice, check_range, class_rows, fingerprint, load_data, write_atomic
 from .distill import Descent, Method, SyntheticSet, distill, distilled_mask, find_method, load_set, save_set
 from .experts import expert_recipe, train_experts
-from .networks import make_network, networks
+from .matching import worth_compiling
+from .networks import FlatNetwork, make_network, networks
 from .objectives import TrajectoryMatching
 from .scores import Run, break_ties, c_score_difficulty, directions, easy_half, load_difficulty, observe_run, rank_classes
 from .selection import beta_grid, best_beta, check_ipc, select, window, window_start
@@ -136,17 +137,22 @@ class Matching:
     start_lr: float = 0.02
     evaluate_at: tuple[int, ...] = ()   # iterations after which the set is kept and judged
     judges: int = 2            # networks per judgement, on validation
+    compile: str = "auto"      # "yes", "no", or "auto": when the run is long enough to win the time back
 
     def __post_init__(self):
-        check_range("matching.judges", self.judges, 1)
+        check_range("matching.judges", self.judges, 1); check_choice("matching.compile", self.compile, ["auto", "yes", "no"])
         self.descent()
         self.objective({}, ("nobody",), Augmentation("none"))
 
     def descent(self) -> Descent:
         return Descent(self.iterations, self.lr_images, 1.0, self.lr_lr, self.start_lr, evaluate_at=tuple(self.evaluate_at))
 
-    def objective(self, network: dict, experts: tuple, augmentation: Augmentation) -> TrajectoryMatching:
-        return TrajectoryMatching(network, experts, self.n_steps, self.expert_epochs, 0, self.max_start, self.batch, augmentation)
+    def objective(self, network: dict, experts: tuple, augmentation: Augmentation, compiled: bool = False) -> TrajectoryMatching:
+        return TrajectoryMatching(network, experts, self.n_steps, self.expert_epochs, 0, self.max_start, self.batch, augmentation, compiled)
+
+    def is_compiled(self, network: dict, shape: tuple, n_classes: int) -> bool:
+        flat = FlatNetwork(make_network(network, shape, n_classes, 0))
+        return self.compile == "yes" or self.compile == "auto" and worth_compiling(flat, shape, self.batch, self.n_steps * self.iterations)
 
 # %% ../nbs/11_study.ipynb #d81a0166
 @dataclass(frozen=True)
@@ -450,7 +456,8 @@ def set_task(self: Study, name: str, ratio: float, seed: int) -> SetTask:
     return SetTask(method, start, objective, descent, self.set_seed(seed), Path(self.folder) / "sets" / f"{method.start}-{method.objective}-{ratio}-{seed}-{key}")
 
 objective_builders: dict[str, Callable[[Study], Any]] = {
-    "trajectory": lambda study: study.profile.matching.objective(study.network, tuple(study.experts()), study.profile.augmentation.of("dsa")),
+    "trajectory": lambda study: study.profile.matching.objective(study.network, tuple(study.experts()), study.profile.augmentation.of("dsa"),
+        study.profile.matching.is_compiled(study.network, study.splits.train.shape, study.splits.train.n_classes)),
 }
 
 # %% ../nbs/11_study.ipynb #ea6bb8f4

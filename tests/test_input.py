@@ -56,6 +56,13 @@ def test_unknown_names():
     ({"augmentation": {"strong": ["blur"]}}, ["blur", "cutout"]),
     ({"window": {"choose_on": "train"}}, ["choose_on", "train", "validation"]),
     ({"evaluation": 3}, ["evaluation", "3", "section"]),
+    ({"evaluation": {"lr": -1}}, ["lr", "-1"]),
+    ({"score": {"lr": -1}}, ["lr", "-1"]),
+    ({"experts": {"augmentation": "dsaa"}}, ["augmentation", "dsaa"]),
+    ({"matching": {"batch": 0}}, ["batch", "0"]),
+    ({"matching": {"compile": "maybe"}}, ["compile", "maybe", "auto"]),
+    ({"network": {"name": "Foo"}}, ["network", "Foo", "ConvNet"]),
+    ({"window": {"beta": {0.5: 0.1}}}, ["window.beta", "0.5"]),
 ], ids=str)
 def test_profiles(changes, words):
     with refuses(*words): profile(**changes)
@@ -73,10 +80,10 @@ def test_alpha_and_window():
 
 
 def test_ipc_larger_than_the_smallest_class_names_it():
-    counts = torch.bincount(DIGITS.train.labels)
     keep = torch.cat([torch.nonzero(DIGITS.train.labels == c).flatten()[: 5 if c == 7 else None] for c in range(10)])
     with refuses("ipc=6", "5", "'7'"): select("random", DIGITS.train.subset(keep), 6, generator=torch.Generator())
-    with refuses("ipc", str(int(counts.min()))): Study(profile(data={"name": "digits", "per_class": 40, "validation": 0.5}, ratios=[0.9], alpha={0.9: 0.1}, window={"beta": {0.9: 0.0}})).splits
+    with refuses("validation", "choose_on"): Study(profile(data={"name": "digits", "per_class": 40, "validation": 0})).splits
+    with refuses("ipc"): Study(profile(data={"name": "digits", "per_class": 40, "validation": 0.5}, ratios=[0.9], alpha={0.9: 0.1}, window={"beta": {0.9: 0.0}})).splits
 
 
 def test_difficulty(tmp_path):
@@ -152,3 +159,20 @@ def test_command_line_says_it_in_one_line(selmatch_command, line, words):
 def test_a_figure_parameter_of_the_wrong_value_is_refused_before_work(selmatch_command):
     done = selmatch_command("figures", "--profile", "smoke", "--only", "fig2_method", "-p", "ratio=0.77")
     assert done.returncode == 2 and "0.77" in done.stderr and done.stderr.count("\n") == 1
+
+
+def test_methods_that_do_not_exist_cannot_be_declared():
+    from selmatch.distill import Method
+    with refuses("objective", "distribution", "trajectory"): Method("x", "X", "random", 1.0, "distribution")
+    with refuses("labels", "soft", "hard"): Method("x", "X", "random", 1.0, "trajectory", labels="soft")
+    with refuses("alpha", "objective"): Method("x", "X", "random", 0.5, None)
+
+
+def test_images_that_are_not_square_are_named(tmp_path):
+    from PIL import Image
+    for c in "ab":
+        for i in range(8):
+            (tmp_path / c).mkdir(exist_ok=True)
+            Image.new("RGB", (8, 12), (i, 0, 0)).save(tmp_path / c / f"{i}.png")
+    splits = load_data("folder", root=str(tmp_path))
+    with refuses("(3, 12, 8)", "square"): make_network(SPEC, splits.train.shape, 2, 0)

@@ -5,9 +5,9 @@ import torch
 from selmatch.augment import Augmentation
 from selmatch.data import ImageSet
 from selmatch.distill import Descent, SyntheticSet, distill
-from selmatch.matching import draw_steps, reverse_sweep, unrolled
+from selmatch.matching import compiled_steps, draw_steps, reverse_sweep, unrolled, with_fallback
 from selmatch.networks import FlatNetwork, flatten, make_network
-from selmatch.objectives import Asked, objectives
+from selmatch.objectives import Asked
 
 
 def problem(dtype=torch.float64, norm="batch", n_steps=6, augmentation="dsa", soft=True, frozen=True, channels=3, n=15, batch=6, network="ConvNet", seed=0):
@@ -82,21 +82,83 @@ def test_frozen_images_stay_bit_for_bit():
     data = ImageSet(p["images"], p["labels"], tuple("abcd"), (0.5,) * 3, (0.25,) * 3)
     start = SyntheticSet(data, p["distilled"])
 
-    class Spec:
-        pass
+    class Follow:
+        def identity(self): return {}
 
-    def follow(spec, like):
-        def ask(current, generator):
-            matched = reverse_sweep(p["flat"], p["theta_start"], p["theta_goal"], current.images, current.labels, current.lr, p["steps"], current.distilled)
-            return Asked(matched.loss, matched.images, None, matched.lr)
-        return ask
+        def start(self, like):
+            def ask(current, generator):
+                matched = reverse_sweep(p["flat"], p["theta_start"], p["theta_goal"], current.images, current.labels, current.lr, p["steps"], current.distilled)
+                return Asked(matched.loss, matched.images, None, matched.lr)
+            return ask
 
-    objectives[Spec] = follow
-    try:
-        run = distill(start, Spec(), Descent(iterations=25, lr_images=1.0, start_lr=0.1, evaluate_at=(7,)), seed=0)
-    finally:
-        del objectives[Spec]
+    run = distill(start, Follow(), Descent(iterations=25, lr_images=1.0, start_lr=0.1, evaluate_at=(7,)), seed=0)
     for small in run.kept.values():
         assert torch.equal(small.data.images[~start.distilled], data.images[~start.distilled])
-    assert not torch.equal(run.best.data.images[start.distilled], data.images[start.distilled])
+    assert sorted(run.kept) == [0, 7, 25] and not torch.equal(run.last.data.images[start.distilled], data.images[start.distilled])
     assert (run.history.lr > 0).all()
+
+
+@pytest.mark.parametrize("dtype, bound", [(torch.float64, 1e-10), (torch.float32, 1e-5)])
+@pytest.mark.parametrize("soft", [True, False])
+def test_compiled_steps_are_exact_too(dtype, bound, soft):
+    p = problem(dtype, soft=soft, n_steps=3)
+    first, second = compiled_steps(p["flat"])
+    ours, oracle = reverse_sweep(**p, first=first, second=second), unrolled(**p)
+    for part in ("loss", "images", "lr", "theta_end") + (("labels",) if soft else ()):
+        assert relative(getattr(ours, part), getattr(oracle, part)) <= bound, part
+
+
+def test_without_a_compiler_it_warns_once_and_goes_on():
+    def broken(*rest): raise RuntimeError("no compiler")
+    step = with_fallback(broken, lambda flat, *rest: sum(rest))
+    with pytest.warns(RuntimeWarning, match="uncompiled") as seen:
+        assert step(None, 1, 2) == 3 and step(None, 3, 4) == 7
+    assert len(seen) == 1
+
+
+class Unusable:
+    """An objective whose answers are not finite from some iteration on."""
+    def __init__(self, bad, since): self.bad, self.since = bad, since
+    def identity(self): return {"since": self.since}
+    def start(self, like): return self
+
+    def __call__(self, current, generator):
+        wild = current.iteration >= self.since
+        gradient = torch.full_like(current.images[current.distilled], float("nan") if wild and self.bad == "gradient" else 1e-3)
+        loss = {"loss": float("nan"), "infinite": float("inf")}.get(self.bad, 1.0) if wild else 1.0
+        return Asked(torch.tensor(loss), gradient, None, torch.tensor(1e3))
+
+
+@pytest.mark.parametrize("bad", ["loss", "infinite", "gradient"])
+def test_an_unusable_answer_changes_nothing_and_twenty_end_the_run(bad, tmp_path):
+    from selmatch.data import InputError
+    data = ImageSet(torch.zeros(4, 1, 4, 4), torch.tensor([0, 0, 1, 1]), ("a", "b"), (0.5,), (0.25,))
+    start = SyntheticSet(data, torch.tensor([True, False, True, False]))
+    run = distill(start, Unusable(bad, 5), Descent(iterations=15, lr_images=1.0, start_lr=0.1, evaluate_at=(5,)), seed=0)
+    assert torch.equal(run.kept[5].data.images, run.last.data.images) and run.history.skipped.sum() == 10
+    assert (run.history.lr >= 0.1 / 100).all()                    # the rate was pushed far below zero and stopped at its floor
+    with pytest.raises(InputError, match="diverged at iteration 25.*lr_images=1.0"):
+        distill(start, Unusable(bad, 5), Descent(iterations=50, lr_images=1.0, start_lr=0.1), seed=0)
+
+
+def test_soft_labels_and_kept_sets_survive_a_restart(tmp_path):
+    p = problem(torch.float32)
+    data = ImageSet(p["images"], p["labels"], tuple("abcd"), (0.5,) * 3, (0.25,) * 3)
+    start, descent = SyntheticSet(data, p["distilled"]), Descent(iterations=12, lr_images=1.0, lr_labels=0.1, start_lr=0.1, evaluate_at=(3,))
+
+    class Follow:
+        def identity(self): return {}
+
+        def start(self, like):
+            def ask(current, generator):
+                m = reverse_sweep(p["flat"], p["theta_start"], p["theta_goal"], current.images, current.labels, current.lr, p["steps"], current.distilled, True)
+                return Asked(m.loss, m.images, m.labels, m.lr)
+            return ask
+
+    whole = distill(start, Follow(), descent, seed=0)
+    with pytest.raises(KeyboardInterrupt):
+        distill(start, Follow(), descent, seed=0, checkpoint=tmp_path / "c.safetensors", every=2, stop_after=7)
+    again = distill(start, Follow(), descent, seed=0, checkpoint=tmp_path / "c.safetensors", every=2)
+    for i in (0, 3, 12):
+        assert torch.equal(whole.kept[i].data.labels, again.kept[i].data.labels) and torch.equal(whole.kept[i].data.images, again.kept[i].data.images)
+    assert not torch.equal(whole.kept[0].data.labels, whole.kept[12].data.labels)

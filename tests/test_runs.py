@@ -8,10 +8,8 @@ import time
 
 import pandas as pd
 import pytest
-import torch
 
 from conftest import FIGURES, ROOT
-from selmatch.data import load_digits, load_tensors
 from selmatch.study import Study, load_profile
 from selmatch.training import Computer
 
@@ -63,7 +61,7 @@ def test_killed_while_distilling_it_ends_with_the_same_bits(tmp_path):
     assert found and not list((tmp_path / "broken").glob("sets/*/history.csv")), "it was to be killed in the middle"
     again, error = start(tmp_path / "broken").communicate(timeout=200)
     assert again.strip(), error[-2000:]
-    for name in ("history.csv", "judged.csv", "best/set.safetensors", "at_000060/set.safetensors"):
+    for name in ("history.csv", "at_000020/set.safetensors", "at_000060/set.safetensors"):
         assert open(f"{whole.strip()}/{name}", "rb").read() == open(f"{again.strip()}/{name}", "rb").read(), name
 
 
@@ -76,9 +74,11 @@ def test_each_stage_has_a_command(selmatch_command, tmp_path):
     assert "2 experts" in selmatch_command("experts", *common).stdout
     done = selmatch_command("distill", *common, "--ratio", "0.1", "--beta", "0.2", "--out", tmp_path / "small")
     assert done.returncode == 0, done.stderr
-    assert (tmp_path / "small" / "card.json").exists() and len(list((tmp_path / "small" / "images").rglob("*.png"))) == 40
+    assert (tmp_path / "small" / "card.json").exists() and len(list((tmp_path / "small" / "images").rglob("*.png"))) == 10 * json.loads((tmp_path / "small" / "card.json").read_text())["ipc"]
     assert json.loads((tmp_path / "small" / "card.json").read_text())["method"] == "selmatch"
     assert "± " in selmatch_command("evaluate", *common, "--set", tmp_path / "small").stdout
+    other = selmatch_command("evaluate", "--data", "digits", "--set", tmp_path / "small")
+    assert other.returncode == 2 and "other training images" in other.stderr and other.stderr.count("\n") == 1
     assert "hard_coverage" in selmatch_command("coverage", *common, "--set", tmp_path / "small").stdout
     assert "mtt" in selmatch_command("methods").stdout and "digits" in selmatch_command("profiles").stdout
     for command in ("figures", "score", "window", "experts", "distill", "evaluate", "coverage"):

@@ -133,3 +133,11 @@ def test_committed_figures_are_complete_and_say_where_they_come_from():
             for kind in ("png", "svg", "csv", "ipynb", "html"):
                 assert path.with_suffix(f".{kind}").exists(), f"{path.stem}.{kind}"
             assert str(ROOT) not in path.with_suffix(".ipynb").read_text(), "an executed notebook shows a path of this machine"
+
+
+def test_readme_table_comes_from_its_csv():
+    import readme
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    assert readme.renewed(text) == text, "the README's table is not what figures/digits/tab1_accuracy.csv says: make readme"
+    for target in re.findall(r"\]\((?!https?:)([^)#]+)\)", text):
+        assert (ROOT / target).exists(), f"the README links to {target}, which does not exist"
