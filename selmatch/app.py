@@ -8,9 +8,10 @@ __all__ = ['figures', 'page', 'entry', 'common', 'auto_device', 'data_section', 
            'profiles_command', 'methods_command', 'score', 'window_command', 'experts_command', 'distill_command',
            'given_set', 'evaluate_command', 'coverage_command', 'main']
 
-# %% ../nbs/13_app.ipynb #d99a0b5d
+# %% ../nbs/13_app.ipynb #cd092578
 import functools, html, os, sys, time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
@@ -19,7 +20,7 @@ import pandas as pd
 import torch
 
 import selmatch
-from .data import InputError, check_choice, check_range
+from .data import InputError, check_choice, check_range, write_atomic
 from .distill import find_method, load_set, methods, save_set
 from .plots import accuracy_table
 from .study import Profile, Study, home, list_profiles, load_profile, root
@@ -35,8 +36,7 @@ def data_section(data: str,          # "digits" or "folder:PATH"
 ) -> dict:                           # what `--data` says of a profile's data section
     "What `--data` means."
     name, _, path = data.partition(":")
-    check_choice("data", name if name != "folder" or path else data, ["digits", "folder:PATH", "folder"])
-    if name == "digits": return {"name": "digits"}
+    if name != "folder" or not path: return {"name": check_choice("data", data, ["digits", "folder:PATH"])}
     return {"name": "folder", "root": str(Path(path).resolve())} | ({} if size is None else {"size": size})
 
 # %% ../nbs/13_app.ipynb #ecb9f3bc
@@ -117,7 +117,7 @@ def write_gallery(folder: Path):
     shown = "\n".join(entry.format(name=name, caption=html.escape(card["caption"])) for name, card in cards.items())
     text = page.format(name=html.escape(first["profile"]["name"]), title=html.escape(first["profile"]["title"]), figures=shown, version=first["versions"]["selmatch"],
                        torch=first["versions"]["torch"], data=first["data"]["fingerprint"], seed=first["profile"]["seed"])
-    (folder / "index.html").write_text(text, encoding="utf-8")
+    write_atomic(folder / "index.html", lambda p: p.write_text(text, encoding="utf-8"))
 
 # %% ../nbs/13_app.ipynb #aed46186
 def draw_figures(study: Study, names: list[str], parameters: dict | None = None, out: Path | None = None, profile: str | None = None, say: Callable = print) -> Path:
@@ -129,12 +129,17 @@ def draw_figures(study: Study, names: list[str], parameters: dict | None = None,
     options = {"profile": profile or study.profile.name, "device": study.computer.device, "workers": study.computer.workers}
     options = {k: v for k, v in options.items() if v != defaults[k]} | ({"out": str(out)} if out else {}) | given
     folder = out or root() / "figures" / study.profile.name
-    for i, name in enumerate(names, 1):
-        say(f"[{i}/{len(names)}] {name}")
-        figures[name](study)
+    def draw(name):
         run_notebook(name, folder, options)
         write_gallery(folder)
-        say(f"      {folder / name}.png   ({time.perf_counter() - begin:.0f} s since the start)")
+        say(f"drawn: {folder / name}.png   ({time.perf_counter() - begin:.0f} s since the start)")
+    with ThreadPoolExecutor(min(2, study.computer.workers)) as pool:      # a notebook is drawn while the next figure is computed
+        drawn = []
+        for i, name in enumerate(names, 1):
+            say(f"[{i}/{len(names)}] {name}")
+            figures[name](study)
+            drawn.append(pool.submit(draw, name))
+        for figure in drawn: figure.result()
     return folder
 
 # %% ../nbs/13_app.ipynb #2c9ca120

@@ -31,9 +31,9 @@ def method_colors(methods: Sequence[str]) -> dict[str, tuple]:
     spare = iter(sns.color_palette("husl", max(len(methods), 3)))
     return {m: palette.get(m) or next(spare) for m in methods}
 
-def small_print(figure: Figure, text: str, below: float = 0.02) -> Figure:
-    "Say below a figure what it was drawn from; `below` is the gap, as a share of the figure's height."
-    figure.text(0.5, -below, text, ha="center", va="top", fontsize=7, color="#666666")
+def small_print(figure: Figure, text: str) -> Figure:
+    "Say below a figure what it was drawn from."
+    figure.text(0.5, -0.02, text, ha="center", va="top", fontsize=7, color="#666666")
     return figure
 
 # %% ../nbs/12_plots.ipynb #17eb17c2
@@ -126,24 +126,27 @@ def coverage_panels(table: pd.DataFrame,        # from `Study.coverages`
         b.set(xlabel="distillation iterations", ylabel="test images covered (%)", title=f"b  coverage while distilling ({ratio:.0%})")
         c.set(xlabel="images per class", ylabel="test accuracy (%)", title="c  accuracy, easy and hard half")
         handles = [plt.Line2D([], [], color=colors[n], marker="o", label=n) for n in names] + [plt.Line2D([], [], color="k", ls=l, label=f"{h} half") for h, l in halves.items()]
-        fig.legend(handles=handles, loc="outside lower center", ncols=len(handles))
-    return small_print(fig, note, below=0.06)
+        fig.legend(handles=handles, loc="outside upper center", ncols=len(handles))
+    return small_print(fig, note)
 
 # %% ../nbs/12_plots.ipynb #1e75cede
 def method_picture(table: pd.DataFrame,     # from `Study.anatomy`: rank, difficulty, role, place, moved
                    before: Tensor, after: Tensor,   # (ipc, c, h, w), one class of the start and of the distilled set
-                   like: ImageSet, note: str = "", columns: int = 10) -> Figure:
+                   like: ImageSet, note: str = "", columns: int = 10,   # at most so many images in a row
+                   ) -> Figure:
     "Above: one class sorted by difficulty, with its window. Below: frozen images, and distilled ones before and after (SelMatch, figure 2)."
     colors = {"outside": "#cccccc", "D_select": palette["MTT"], "D_distill": palette["SelMatch"]}
     show = lambda rows, images: [p for p in pictures(ImageSet(images[[int(r) for r in rows]], torch.zeros(len(rows), dtype=torch.int64), like.classes, like.mean, like.std))]
     frozen, moved = (table[table.role == r].place.tolist()[:columns] for r in ("D_select", "D_distill"))
+    columns = max(5, len(frozen), len(moved))
     strips = [("frozen", show(frozen, before), "D_select"), ("before", show(moved, before), "D_distill"), ("after", show(moved, after), "D_distill")]
     with plt.rc_context(style | {"figure.constrained_layout.use": False}):
-        fig = plt.figure(figsize=(0.72 * columns + 0.6, 4.9))
+        fig = plt.figure(figsize=(7.2, 3.2 + 2.4 * min(1, 7 / columns)))
         top = fig.add_subplot(fig.add_gridspec(1, 1, top=0.97, bottom=0.62)[0])
         grid = fig.add_gridspec(3, columns, top=0.48, bottom=0.02, hspace=0.08, wspace=0.08)
         for role, color in colors.items():
             part = table[table.role == role]
+            if role != "outside" and len(part): top.axvspan(part["rank"].min() - 0.5, part["rank"].max() + 0.5, color=color, alpha=0.15, lw=0)
             top.bar(part["rank"], part.difficulty - table.difficulty.min() + 0.02 * (table.difficulty.max() - table.difficulty.min() + 1e-9), width=1.0, color=color, label=role.replace("D_", "D ").replace("outside", "not taken"))
         top.set(xlabel="rank in the class, hardest first", ylabel="difficulty", xlim=(0, len(table) + 1)); top.legend(loc="upper right"); top.grid(visible=False)
         for row, (name, images, role) in enumerate(strips):

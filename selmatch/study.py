@@ -5,10 +5,11 @@
 # %% auto #0
 __all__ = ['profile_folder', 'floors', 'objective_builders', 'list_profiles', 'Score', 'Evaluation', 'Strength', 'Window',
            'Experts', 'Matching', 'Profile', 'convert', 'read_section', 'load_profile', 'without_docstrings',
-           'code_key', 'keyed', 'Store', 'remembered', 'root', 'home', 'SetTask', 'make_set', 'Study', 'observations',
-           'difficulty', 'estimated_c_score', 'easy', 'score_table', 'run_trials', 'tests', 'windows', 'beta',
-           'experts', 'start_set', 'set_task', 'small_sets', 'best_sets', 'accuracies', 'full_accuracy',
-           'feature_space', 'cover', 'coverages', 'anatomy', 'provenance', 'publish', 'published', 'open_study']
+           'code_key', 'keyed', 'Store', 'remembered', 'root', 'home', 'SetTask', 'make_set', 'Study', 'stage',
+           'stage_property', 'recipe', 'key', 'observations', 'difficulty', 'estimated_c_score', 'easy', 'score_table',
+           'run_trials', 'tests', 'windows', 'betas', 'beta', 'experts', 'set_seed', 'start_set', 'set_task',
+           'small_sets', 'best_sets', 'accuracies', 'full_accuracy', 'feature_space', 'cover', 'coverages', 'anatomy',
+           'provenance', 'publish', 'published', 'open_study']
 
 # %% ../nbs/11_study.ipynb #d2837a86
 import ast, functools, importlib, json, os, platform
@@ -343,15 +344,33 @@ class Study:
     @property
     def judge_network(self) -> dict: return self.profile.evaluation.network or self.network
 
-    def recipe(self, augmentation: str) -> Recipe:
-        "How networks are trained that judge a set."
-        return self.profile.evaluation.recipe(self.profile.augmentation.of(augmentation))
+# %% ../nbs/11_study.ipynb #ddfe7d58
+def stage(function: Callable) -> Callable:
+    "Make a function a method of `Study`."
+    setattr(Study, function.__name__, function)
+    return function
 
-    def key(self, top: str, *things) -> str:
-        "The key of a result of floor `top`: settings, data, threads, device, and the code up to that floor."
-        return fingerprint(things, self.computer.device, self.computer.threads, code_key(*floors[: floors.index(top) + 1]))
+def stage_property(function: Callable) -> cached_property:
+    "Make a function a property of `Study`, computed once."
+    cached = cached_property(function)
+    cached.__set_name__(Study, function.__name__)
+    setattr(Study, function.__name__, cached)
+    return cached
 
-# %% ../nbs/11_study.ipynb #bdeffdd7
+# %% ../nbs/11_study.ipynb #93dd5d04
+@stage
+def recipe(self: Study, augmentation: str) -> Recipe:
+    "How networks are trained that judge a set."
+    return self.profile.evaluation.recipe(self.profile.augmentation.of(augmentation))
+
+# %% ../nbs/11_study.ipynb #f5e786d7
+@stage
+def key(self: Study, top: str, *things) -> str:
+    "The key of a result of floor `top`: settings, data, threads, device, and the code up to that floor."
+    return fingerprint(things, self.computer.device, self.computer.threads, code_key(*floors[: floors.index(top) + 1]))
+
+# %% ../nbs/11_study.ipynb #892aab9d
+@stage_property
 def observations(self: Study) -> dict[str, torch.Tensor]:
     "Watch networks learn: mean forgetting and EL2N of the training images, and of the test images after each epoch."
     p, score = self.profile, self.profile.score
@@ -360,6 +379,8 @@ def observations(self: Study) -> dict[str, torch.Tensor]:
     seen = self.store.run_all(observe_run, work, [self.key("scores", "observe", w) for w in work], "watch networks learn", self.computer)
     return {name: torch.stack([s[name] for s in seen]).double().mean(0) for name in seen[0]}
 
+# %% ../nbs/11_study.ipynb #0ce1e5cf
+@stage_property
 def difficulty(self: Study) -> torch.Tensor:
     "`(n,)` difficulty of the training images, higher = harder."
     p, train = self.profile.score, self.splits.train
@@ -368,6 +389,8 @@ def difficulty(self: Study) -> torch.Tensor:
     else: first = self.observations[p.kind]
     return first if p.ties is None else break_ties(first, self.observations[p.ties])
 
+# %% ../nbs/11_study.ipynb #bb559932
+@stage
 def estimated_c_score(self: Study) -> torch.Tensor:
     "1 − C-score by held-out training, remembered as a whole."
     p, train, seed = self.profile.score, self.splits.train, self.profile.seed
@@ -375,16 +398,14 @@ def estimated_c_score(self: Study) -> torch.Tensor:
     estimate = lambda _: c_score_difficulty(train, self.network, recipe, repeats=p.runs, seed=seed, computer=self.computer)
     return self.store.run_all(estimate, [None], [self.key("scores", "c", train, self.network, recipe, p.runs, seed)], "C-score", Computer(quiet=True))[0]
 
-Study.estimated_c_score = estimated_c_score
-
-# %% ../nbs/11_study.ipynb #ca4e92ca
-Study.observations = cached_property(observations); Study.observations.__set_name__(Study, "observations")
-Study.difficulty = cached_property(difficulty); Study.difficulty.__set_name__(Study, "difficulty")
-
+# %% ../nbs/11_study.ipynb #3a8a9173
+@stage_property
 def easy(self: Study) -> torch.Tensor:
     "`(n_test,)` bool: the easy half of the test images, by forgetting (SelMatch, figure 1), ties by error length."
     return easy_half(break_ties(self.observations["watched"], self.observations["watched_el2n"]))
 
+# %% ../nbs/11_study.ipynb #11d4f57d
+@stage
 def score_table(self: Study) -> pd.DataFrame:
     "One row per training image: class, difficulty, forgetting, EL2N, rank within the class (1 = hardest)."
     train, seen = self.splits.train, self.observations
@@ -392,18 +413,21 @@ def score_table(self: Study) -> pd.DataFrame:
                           "difficulty": self.difficulty, "forgetting": seen["forgetting"], "el2n": seen["el2n"]})
     return table.assign(rank=table.groupby("class").difficulty.rank(ascending=False, method="first").astype(int))
 
-Study.easy, Study.score_table = property(easy), score_table
-
-# %% ../nbs/11_study.ipynb #ae651d0a
+# %% ../nbs/11_study.ipynb #b8acca2f
+@stage
 def run_trials(self: Study, work: list[Trial], label: str) -> pd.DataFrame:
     "Evaluate remembered trials: one row each, with the tags of this call."
     bare = [replace(t, tags={}, device=self.computer.device) for t in work]
     rows = self.store.run_all(run_trial, bare, [self.key("training", "trial", t) for t in bare], label, self.computer)
     return pd.DataFrame([{**t.tags, **row} for t, row in zip(work, rows)]).drop(columns="seconds")
 
+# %% ../nbs/11_study.ipynb #c7925e08
+@stage
 def tests(self: Study) -> dict[str, ImageSet]:
     return {"validation": self.splits.validation, "test": self.splits.test} if len(self.splits.validation) else {"test": self.splits.test}
 
+# %% ../nbs/11_study.ipynb #9abafecf
+@stage
 def windows(self: Study) -> pd.DataFrame:
     "The sliding window: one row per network, for every ratio and every beta of the grid (SelMatch, figure 3)."
     p, train, work = self.profile, self.splits.train, []
@@ -415,15 +439,21 @@ def windows(self: Study) -> pd.DataFrame:
                            tags={"ratio": ratio, "ipc": self.ipc(ratio), "beta": beta})
     return self.run_trials(work, "slide the window")
 
+# %% ../nbs/11_study.ipynb #ade4abe2
+@stage_property
+def betas(self: Study) -> dict[float, float]:
+    "ratio -> the window start that does best on `choose_on`."
+    return best_beta(self.windows(), self.profile.window.choose_on)
+
+# %% ../nbs/11_study.ipynb #b4932ffb
+@stage
 def beta(self: Study, ratio: float) -> float:
     "Where the window of this size starts: as the profile says, or as the search finds on `choose_on`."
     given = (self.profile.window.beta or {}).get(ratio)
     return given if given is not None else self.betas[ratio]
 
-Study.run_trials, Study.tests, Study.windows, Study.beta = run_trials, tests, windows, beta
-Study.betas = cached_property(lambda self: best_beta(self.windows(), self.profile.window.choose_on)); Study.betas.__set_name__(Study, "betas")
-
-# %% ../nbs/11_study.ipynb #39f0c3b6
+# %% ../nbs/11_study.ipynb #8d682734
+@stage
 def experts(self: Study) -> list[Path]:
     "Expert trajectories on the training set, trained once for all methods."
     p, train = self.profile.experts, self.splits.train
@@ -431,6 +461,14 @@ def experts(self: Study) -> list[Path]:
     key = self.key("experts", train, self.network, recipe, self.profile.seed)
     return train_experts(Path(self.folder) / "experts" / key, train, self.network, recipe, p.n, 1000 + self.profile.seed, self.computer)
 
+# %% ../nbs/11_study.ipynb #131feb6a
+@stage
+def set_seed(self: Study, seed: int) -> int:
+    "The seed of set number `seed`; studies of different seeds share none (below a thousand sets)."
+    return 1000 * self.profile.seed + seed
+
+# %% ../nbs/11_study.ipynb #2ab59fa8
+@stage
 def start_set(self: Study, name: str, ratio: float, seed: int) -> SyntheticSet:
     "What a method starts from: its selection and the mask of what it will change."
     method, splits, ipc = find_method(name), self.splits, self.ipc(ratio)
@@ -443,10 +481,8 @@ def start_set(self: Study, name: str, ratio: float, seed: int) -> SyntheticSet:
             "train_fingerprint": splits.train.key, "test_fingerprint": splits.test.key}
     return SyntheticSet(splits.train.subset(rows), distilled_mask(splits.train.n_classes, ipc, alpha), card=card)
 
-Study.set_seed = lambda self, seed: 1000 * self.profile.seed + seed
-Study.experts, Study.start_set = experts, start_set
-
-# %% ../nbs/11_study.ipynb #99b51332
+# %% ../nbs/11_study.ipynb #b46e9014
+@stage
 def set_task(self: Study, name: str, ratio: float, seed: int) -> SetTask:
     "Everything the bits of one small set depend on."
     p, method, start = self.profile, find_method(name), self.start_set(name, ratio, seed)
@@ -455,12 +491,14 @@ def set_task(self: Study, name: str, ratio: float, seed: int) -> SetTask:
     key = self.key("distill", start.data, start.distilled, objective.identity(), descent, method.labels, self.set_seed(seed))
     return SetTask(method, start, objective, descent, self.set_seed(seed), Path(self.folder) / "sets" / f"{method.start}-{method.objective}-{ratio}-{seed}-{key}")
 
+# %% ../nbs/11_study.ipynb #45954863
 objective_builders: dict[str, Callable[[Study], Any]] = {
     "trajectory": lambda study: study.profile.matching.objective(study.network, tuple(study.experts()), study.profile.augmentation.of("dsa"),
         study.profile.matching.is_compiled(study.network, study.splits.train.shape, study.splits.train.n_classes)),
 }
 
-# %% ../nbs/11_study.ipynb #ea6bb8f4
+# %% ../nbs/11_study.ipynb #9905c32f
+@stage
 def small_sets(self: Study, names: Iterable[str], ratios: Iterable[float] | None = None, seeds: int | None = None) -> dict[tuple, SetTask]:
     "Make (or find) the sets of several methods: (method, ratio, seed) -> its finished task."
     wanted = [(n, r, s) for r in (ratios or self.profile.ratios) for n in names for s in range(seeds or self.profile.seeds)]
@@ -471,6 +509,8 @@ def small_sets(self: Study, names: Iterable[str], ratios: Iterable[float] | None
     if todo: run_all(make, todo, "distil", replace(self.computer, workers=1 if alone else self.computer.workers))
     return tasks
 
+# %% ../nbs/11_study.ipynb #101d5cd4
+@stage
 def best_sets(self: Study, tasks: dict[tuple, SetTask]) -> dict[tuple, SyntheticSet]:
     "Of each run the kept set on which `judges` fresh networks do best, judged on `choose_on`; a pure selection is its own best."
     p, kept, work = self.profile, {w: t.kept() for w, t in tasks.items()}, []
@@ -482,9 +522,8 @@ def best_sets(self: Study, tasks: dict[tuple, SetTask]) -> dict[tuple, Synthetic
     scores = self.run_trials(work, "choose checkpoints").groupby(["task", "place"]).on_accuracy.mean()
     return {w: sets[int(scores[w].idxmax())] if len(sets) > 1 else sets[0] for w, sets in kept.items()}
 
-Study.set_task, Study.small_sets, Study.best_sets = set_task, small_sets, best_sets
-
-# %% ../nbs/11_study.ipynb #48b09d87
+# %% ../nbs/11_study.ipynb #ee69ad9e
+@stage
 def accuracies(self: Study, names: Iterable[str] | None = None, ratios: Iterable[float] | None = None) -> pd.DataFrame:
     "One row per network: method, ratio, ipc, set seed, network seed, accuracies (all, easy half, hard half)."
     p, work = self.profile, []
@@ -496,15 +535,16 @@ def accuracies(self: Study, names: Iterable[str] | None = None, ratios: Iterable
                        distilled=small.distilled, tests=self.tests(), easy=self.easy, tags=tags)
     return self.run_trials(work, "evaluate")
 
+# %% ../nbs/11_study.ipynb #687552ef
+@stage
 def full_accuracy(self: Study) -> pd.DataFrame:
     "Networks trained on the whole training set with the same recipe: the ceiling."
     work = trials(self.splits.train, self.profile.evaluation.n, 10_000 * (self.profile.seed + 1), network=self.judge_network, recipe=self.recipe("dsa"),
                   tests=self.tests(), easy=self.easy, tags={"method": "Full data", "ratio": 1.0})
     return self.run_trials(work, "train on all data")
 
-Study.accuracies, Study.full_accuracy = accuracies, full_accuracy
-
-# %% ../nbs/11_study.ipynb #6f3908a9
+# %% ../nbs/11_study.ipynb #d54ea39d
+@stage_property
 def feature_space(self: Study) -> tuple:
     "The feature network, the test features `(m, f)` and the radius; made once."
     p, splits, recipe, seed = self.profile, self.splits, self.recipe("simple"), 1000 * self.profile.seed + 700
@@ -515,15 +555,16 @@ def feature_space(self: Study) -> tuple:
     look = lambda images: with_threads(functools.partial(features, net.eval()), images, self.computer.threads)
     return look, look(splits.test.images), radius(look(splits.train.images))
 
-Study.feature_space = cached_property(feature_space); Study.feature_space.__set_name__(Study, "feature_space")
-
+# %% ../nbs/11_study.ipynb #f8957d66
+@stage
 def cover(self: Study, small: ImageSet) -> dict[str, float]:
     "Share of test images covered by a set: all, the easy half, the hard half; in [0, 1]."
     look, test, r = self.feature_space
     hit = is_covered(test, look(small.images), r).float()
     return {"coverage": float(hit.mean()), "easy_coverage": float(hit[self.easy].mean()), "hard_coverage": float(hit[~self.easy].mean())}
 
-# %% ../nbs/11_study.ipynb #f3db6f49
+# %% ../nbs/11_study.ipynb #d2db6c9e
+@stage
 def coverages(self: Study, names: Iterable[str] = ("random", "window", "mtt", "selmatch")) -> pd.DataFrame:
     "Coverage at every kept iteration of every set: method, ratio, set seed, iteration, last, three coverages."
     rows = []
@@ -535,6 +576,8 @@ def coverages(self: Study, names: Iterable[str] = ("random", "window", "mtt", "s
                          "last": small is kept[-1], **self.cover(small.data)})
     return pd.DataFrame(rows)
 
+# %% ../nbs/11_study.ipynb #ed14facc
+@stage
 def anatomy(self: Study, ratio: float, label: int = 0, name: str = "selmatch") -> pd.DataFrame:
     "One class taken apart: each training image's rank, difficulty, role, and how far all iterations moved it (root mean square, normalised units)."
     train, ipc = self.splits.train, self.ipc(ratio)
@@ -548,8 +591,6 @@ def anatomy(self: Study, ratio: float, label: int = 0, name: str = "selmatch") -
     table = pd.DataFrame({"row": rows.tolist(), "rank": range(1, len(rows) + 1), "difficulty": self.difficulty[rows]})
     roles = ["outside" if r not in place else "D_distill" if last.distilled[own][place[r]] else "D_select" for r in table.row]
     return table.assign(role=roles, place=[place.get(r, -1) for r in table.row], moved=[float(moved[place[r]]) if r in place else 0.0 for r in table.row])
-
-Study.cover, Study.coverages, Study.anatomy = cover, coverages, anatomy
 
 # %% ../nbs/11_study.ipynb #de69dafa
 def provenance(study: Study) -> dict:

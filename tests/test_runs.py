@@ -71,7 +71,7 @@ def test_each_stage_has_a_command(selmatch_command, tmp_path):
     assert len(pd.read_csv(tmp_path / "w.csv")) > 0
     assert selmatch_command("score", *common, "--out", tmp_path / "s.csv").returncode == 0
     assert set(pd.read_csv(tmp_path / "s.csv").columns) >= {"class", "difficulty", "rank"}
-    assert "2 experts" in selmatch_command("experts", *common).stdout
+    assert "2 experts in" in selmatch_command("experts", *common).stdout
     done = selmatch_command("distill", *common, "--ratio", "0.1", "--beta", "0.2", "--out", tmp_path / "small")
     assert done.returncode == 0, done.stderr
     assert (tmp_path / "small" / "card.json").exists() and len(list((tmp_path / "small" / "images").rglob("*.png"))) == 10 * json.loads((tmp_path / "small" / "card.json").read_text())["ipc"]
