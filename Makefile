@@ -35,7 +35,7 @@ $(READY): settings.ini setup.py
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "selmatch needs Python 3.11 or newer, this is " + sys.version.split()[0] + ": give PYTHON=python3.11")'
 	@echo "Making the virtual environment $(VENV) (PyTorch is large: about two minutes)"
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --progress-bar on -e '.[dev]'
+	$(BIN)/python -m pip install --disable-pip-version-check --no-warn-script-location -e '.[dev]'
 	@touch $(READY)
 
 clean:

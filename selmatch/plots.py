@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['palette', 'style', 'method_colors', 'small_print', 'show_pictures', 'window_curves', 'accuracy_dots',
-           'accuracy_table', 'coverage_panels', 'method_picture']
+           'accuracy_table', 'coverage_panels', 'method_picture', 'cost_panels']
 
 # %% ../nbs/12_plots.ipynb #ef26b7ef
 import math
@@ -156,4 +156,26 @@ def method_picture(table: pd.DataFrame,     # from `Study.anatomy`: rank, diffic
                 ax.imshow(images[column].squeeze(), cmap="gray", vmin=0, vmax=255)
                 for side in ax.spines.values(): side.set(visible=True, color=colors[role], linewidth=1.6)
                 if column == 0: ax.set_ylabel(name, fontsize=9)
+    return small_print(fig, note)
+
+# %% ../nbs/12_plots.ipynb #6b6b040c
+def cost_panels(table: pd.DataFrame,      # rows of `bench_matching`: way, n_steps, and seconds or peak_mb
+                floor: float | None = None,   # seconds per inner step that no way can beat
+                note: str = "") -> Figure:
+    "Seconds and peak memory of one outer iteration against N, one line per way."
+    ways = list(table.way.unique())
+    colors = dict(zip(ways, sns.color_palette("deep", len(ways))))
+    with plt.rc_context(style):
+        fig, axes = plt.subplots(1, 2, figsize=(8.4, 3.3))
+        for ax, value, label in zip(axes, ("seconds", "peak_mb"), ("seconds per outer iteration", "peak memory (MB)")):
+            for way in ways:
+                rows = table[(table.way == way) & table[value].notna()]
+                if not len(rows): continue
+                ax.plot(rows.n_steps, rows[value], ".", color=colors[way], alpha=.5)
+                ax.plot(rows.groupby("n_steps")[value].median(), color=colors[way], label=way, marker="o", ms=4)
+            ax.set(xlabel="inner steps N", ylabel=label, xlim=(0, None), ylim=(0, None))
+        if floor is not None:
+            end = table[table.seconds.notna()].n_steps.max()
+            axes[0].plot([0, end], [0, floor * end], color="#999999", ls="--", label="floor")
+        axes[0].legend()
     return small_print(fig, note)

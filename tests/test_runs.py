@@ -10,6 +10,7 @@ import pandas as pd
 import pytest
 
 from conftest import FIGURES, ROOT
+from selmatch.app import main
 from selmatch.study import Study, load_profile
 from selmatch.training import Computer
 
@@ -81,9 +82,14 @@ def test_each_stage_has_a_command(selmatch_command, tmp_path):
     assert other.returncode == 2 and "other training images" in other.stderr and other.stderr.count("\n") == 1
     assert "hard_coverage" in selmatch_command("coverage", *common, "--set", tmp_path / "small").stdout
     assert "mtt" in selmatch_command("methods").stdout and "digits" in selmatch_command("profiles").stdout
-    for command in ("figures", "score", "window", "experts", "distill", "evaluate", "coverage"):
-        said = selmatch_command(command, "--help").stdout
-        assert "--device" in said and "--workers" in said and len(said) > 300
+
+
+@pytest.mark.parametrize("command", ["figures", "score", "window", "experts", "distill", "evaluate", "coverage", "bench"])
+def test_each_command_has_help_that_names_its_options(command, capsys):
+    with pytest.raises(SystemExit) as stop: main([command, "--help"])
+    said = capsys.readouterr().out
+    assert stop.value.code == 0 and "--device" in said and "Usage:" in said and len(said) > 300
+    assert command == "bench" or "--workers" in said and ("--seed" in said or command == "figures")
 
 
 def test_only_numbers_are_loaded_from_expert_and_set_files():

@@ -15,7 +15,7 @@ import yaml
 from conftest import FIGURES, LIBRARY, ROOT
 
 FLOOR = {name: floor for floor, names in enumerate([
-    ["data", "networks", "augment"], ["training"], ["scores", "experts", "coverage"], ["selection", "matching"], ["objectives"], ["distill"], ["study"], ["plots"], ["app"],
+    ["data", "networks", "augment"], ["training"], ["scores", "experts", "coverage"], ["selection", "matching"], ["objectives"], ["distill"], ["study"], ["plots"], ["bench"], ["app"],
 ]) for name in names}
 ORDER = [path.stem.split("_", 1)[1] for path in LIBRARY]
 
@@ -73,7 +73,7 @@ def test_library_anatomy(path):
     title = source(book[0]).splitlines()
     assert title[0].startswith("# ") and title[1].startswith("> ")
     assert source(code[0]).startswith("#| default_exp") and source(code[1]).startswith("#| export")
-    for part in ("## The idea", "## Try it", "<details>", "## Where next", "| symbol |" if path.stem not in ("12_plots", "13_app") else "|---|", "otice"):
+    for part in ("## The idea", "## Try it", "<details>", "## Where next", "| symbol |" if path.stem not in ("12_plots", "14_app") else "|---|", "otice"):
         assert part in prose, f"{path.name} lacks {part!r}"
     words = len(re.findall(r"\w+", prose))
     assert words >= 400, f"{path.name} explains itself in {words} words"
