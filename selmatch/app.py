@@ -16,15 +16,13 @@ from dataclasses import replace
 from pathlib import Path
 
 import click
-import pandas as pd
 import torch
 
 import selmatch
 from .bench import bench_table, benches, run_bench
 from .data import InputError, check_choice, check_range, write_atomic
 from .distill import find_method, load_set, methods, save_set
-from .plots import accuracy_table
-from .study import Profile, Study, home, list_profiles, load_profile, root
+from .study import Study, home, list_profiles, load_profile, root
 from .training import Computer, trials
 
 # %% ../nbs/14_app.ipynb #44fb0b4b

@@ -1,5 +1,4 @@
 """Bad input: the message names the thing, its value and what is allowed; the command line says it in one line, before any work."""
-import json
 
 import numpy as np
 import pytest
