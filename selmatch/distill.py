@@ -6,7 +6,7 @@
 __all__ = ['methods', 'distilled_mask', 'Method', 'find_method', 'SyntheticSet', 'save_set', 'load_set', 'Descent', 'Pixels',
            'Distilled', 'report', 'distill', 'save_checkpoint', 'resume']
 
-# %% ../nbs/10_distill.ipynb #ed8f3c48
+# %% ../nbs/10_distill.ipynb #9e9857f6
 import json, shutil
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field, replace
@@ -18,7 +18,7 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from .data import ImageSet, InputError, check_choice, check_range, class_rows, fingerprint, load_tensors, save_folder, save_tensors, write_atomic
-from .objectives import Current, objectives
+from .objectives import Current, Running, objectives
 from .selection import selections
 
 # %% ../nbs/10_distill.ipynb #c5ad748a
@@ -177,7 +177,7 @@ class Distilled:
     @property
     def last(self) -> SyntheticSet: return self.kept[max(self.kept)]
 
-# %% ../nbs/10_distill.ipynb #56e285c4
+# %% ../nbs/10_distill.ipynb #f45ea050
 def report(asked, lr: Tensor, descent: Descent) -> tuple[float, float, bool]:
     "Loss, learning rate, and whether the answer may be followed (all finite, loss not above the limit): one look at the device an iteration."
     parts = [g for g in (asked.loss, asked.images, asked.labels, asked.lr) if g is not None]
@@ -198,7 +198,7 @@ def distill(start: SyntheticSet,
     pixels, generator, ask = Pixels(start, descent), torch.Generator().manual_seed(seed), objective.start(start.data)
     kept, rows, done = {0: pixels.as_set(iteration=0)}, [], 0
     card = {"objective": fingerprint(objective.identity()), "descent": asdict(descent), "seed": seed, "start": fingerprint(start.data, start.distilled)}
-    if checkpoint and Path(checkpoint).exists(): kept, rows, done = resume(checkpoint, card, pixels, generator)
+    if checkpoint and Path(checkpoint).exists(): kept, rows, done = resume(checkpoint, card, pixels, generator, ask)
     for i in tqdm(range(done, descent.iterations), label, descent.iterations, initial=done, disable=quiet, dynamic_ncols=True):
         asked = ask(pixels.current(i), generator)
         loss, rate, good = report(asked, pixels.lr, descent)
@@ -207,24 +207,26 @@ def distill(start: SyntheticSet,
         if len(rows) >= 20 and all(r["skipped"] for r in rows[-20:]):
             raise InputError(f"distillation diverged at iteration {i + 1}: 20 answers in a row were not usable (last loss {loss}); lower lr_images={descent.lr_images} or start_lr={descent.start_lr}")
         if i + 1 in descent.stops: kept[i + 1] = pixels.as_set(iteration=i + 1)
-        if checkpoint and (i + 1) % every == 0: save_checkpoint(checkpoint, card, pixels, generator, kept, rows)
+        if checkpoint and (i + 1) % every == 0: save_checkpoint(checkpoint, card, pixels, generator, kept, rows, ask)
         if i + 1 == stop_after: raise KeyboardInterrupt
     return Distilled(kept, pd.DataFrame(rows, columns=["iteration", "loss", "lr", "skipped"]))
 
-# %% ../nbs/10_distill.ipynb #d86ce73a
-def save_checkpoint(file: Path, card: dict, pixels: Pixels, generator, kept: dict, rows: list):
+# %% ../nbs/10_distill.ipynb #b8ceba75
+def save_checkpoint(file: Path, card: dict, pixels: Pixels, generator, kept: dict, rows: list, ask: Running):
     "Everything needed to go on, in one file."
     sets = {f"{part}.{i}": getattr(s.data, part) for i, s in kept.items() for part in ("images", "labels")}
-    save_tensors(file, {**pixels.tensors(), "generator": generator.get_state(), **{f"kept.{k}": v for k, v in sets.items()}},
+    asker = {f"objective.{k}": v for k, v in ask.state().items()}
+    save_tensors(file, {**pixels.tensors(), **asker, "generator": generator.get_state(), **{f"kept.{k}": v for k, v in sets.items()}},
                  {"run": card, "rows": rows, "kept": {i: s.lr for i, s in kept.items()}})
 
-def resume(file: Path, card: dict, pixels: Pixels, generator) -> tuple[dict, list, int]:
+def resume(file: Path, card: dict, pixels: Pixels, generator, ask: Running) -> tuple[dict, list, int]:
     "Continue a checkpoint; raises `InputError` when it belongs to another run."
     t, saved = load_tensors(file)
     differ = [k for k in card if saved["run"].get(k) != json.loads(json.dumps(card[k]))]
     if differ: raise InputError(f"checkpoint {file} belongs to another run (different: {', '.join(differ)}): remove it or use another file")
     device, start = pixels.images.device, pixels.start
     pixels.restore(t); generator.set_state(t["generator"])
+    ask.restore({k.removeprefix("objective."): v.to(device) for k, v in t.items() if k.startswith("objective.")})
     sets = {int(i): replace(start.data, images=t[f"kept.images.{i}"].to(device), labels=t[f"kept.labels.{i}"].to(device)) for i in saved["kept"]}
     kept = {i: SyntheticSet(data, start.distilled, saved["kept"][str(i)], {**start.card, "iteration": i}) for i, data in sets.items()}
     return kept, saved["rows"], len(saved["rows"])
