@@ -1,11 +1,14 @@
 """The reverse sweep against two oracles: autograd through all steps, and finite differences."""
+from functools import partial
+
 import pytest
 import torch
 
-from selmatch.augment import Augmentation
+from selmatch.augment import Augmentation, apply
 from selmatch.data import ImageSet
 from selmatch.distill import Descent, SyntheticSet, distill
-from selmatch.matching import compiled_steps, draw_steps, reverse_sweep, unrolled, with_fallback
+from selmatch.matching import (channels_last_loss, compiled_steps, draw_steps, reverse_over_forward, reverse_sweep, second_order, unrolled, with_fallback,
+                               written_out)
 from selmatch.networks import FlatNetwork, flatten, make_network
 from selmatch.objectives import Asked
 
@@ -96,6 +99,40 @@ def test_frozen_images_stay_bit_for_bit():
         assert torch.equal(small.data.images[~start.distilled], data.images[~start.distilled])
     assert sorted(run.kept) == [0, 7, 25] and not torch.equal(run.last.data.images[start.distilled], data.images[start.distilled])
     assert (run.history.lr > 0).all()
+
+
+def test_a_rate_for_every_step():
+    p = {**problem(), "lr": torch.linspace(0.05, 0.3, 6, dtype=torch.float64)}
+    ours, oracle = reverse_sweep(**p), unrolled(**p)
+    assert ours.lr.shape == (6,) and relative(ours.lr, oracle.lr) <= 1e-10 and relative(ours.images, oracle.images) <= 1e-10
+
+
+@pytest.mark.parametrize("case", [dict(norm=norm) for norm in ("batch", "instance", "group", "layer", "none")] + [dict(network="ResNet18", n=6, batch=4)], ids=str)
+@pytest.mark.parametrize("soft", [True, False])
+def test_reverse_over_forward_is_exact_for_every_norm(case, soft):
+    """Through PyTorch's fused batch norm it would not be; through the written-out one it is."""
+    p = problem(soft=soft, **case)
+    step, v = p["steps"][0], torch.randn(p["flat"].n_params, generator=torch.Generator().manual_seed(5), dtype=torch.float64)
+    x, y = apply(p["images"][step.rows], step.draw), p["labels"][step.rows]
+    ours = reverse_over_forward(partial(channels_last_loss, written_out(p["flat"])), p["theta_start"], x, y, v)
+    plain = second_order(p["flat"], p["theta_start"], x, y, v)
+    assert torch.equal(p["flat"](p["theta_start"], x).argmax(1), written_out(p["flat"])(p["theta_start"], x).argmax(1))
+    assert all(relative(a, b) <= 1e-10 for a, b in zip(ours, plain) if b is not None) and (ours[3] is None) == (not soft)
+
+
+def test_the_papers_network_in_float32():
+    """A smooth activation, for with ReLU some activation always sits on the kink and the comparison would be one of rounding."""
+    def make(dtype):
+        net, generator = make_network({"name": "ConvNet"}, (3, 32, 32), 10, 0), torch.Generator().manual_seed(0)
+        for block in list(net.body)[:3]: block[2] = torch.nn.Softplus()
+        images = torch.randn(24, 3, 32, 32, generator=generator).to(dtype)
+        steps = draw_steps(2, torch.arange(24) % 2 == 0, 16, Augmentation("dsa"), generator)
+        return dict(flat=FlatNetwork(net.to(dtype)), theta_start=flatten(net), theta_goal=flatten(net) * 0.9, images=images, labels=torch.arange(24) % 10, lr=torch.tensor(0.02, dtype=dtype),
+                    steps=steps, distilled=torch.arange(24) % 2 == 0)
+    exact, p = unrolled(**make(torch.float64)), make(torch.float32)
+    first, second = compiled_steps(p["flat"])
+    for ours in (reverse_sweep(**p), reverse_sweep(**p, first=first, second=second)):
+        for part in ("loss", "images", "lr", "theta_end"): assert relative(getattr(ours, part).double(), getattr(exact, part)) <= 1e-5, part
 
 
 @pytest.mark.parametrize("dtype, bound, soft", [(torch.float64, 1e-10, True), (torch.float32, 1e-5, False)])
