@@ -53,12 +53,13 @@ def make_study(data: str | None = None, profile: str | None = None, size: int | 
     p = replace(p, ratios=tuple(shares), alpha=shares, window=replace(p.window, beta=starts))
     return Study(p, Computer(auto_device(device), workers, quiet=quiet), home())
 
-# %% ../nbs/14_app.ipynb #d0bc3ee7
+# %% ../nbs/14_app.ipynb #94475802
 figures: dict[str, Callable[[Study], object]] = {   # in the order in which they are drawn
     "fig3_window": lambda study: (study.windows(), study.accuracies(["random"])),
     "tab1_accuracy": lambda study: (study.accuracies(), study.full_accuracy()),
     "fig1_coverage": lambda study: study.coverages(),
     "fig2_method": lambda study: study.anatomy(study.profile.ratios[:2][-1]),
+    "tab4_cost": lambda study: None,                # drawn from a file of `selmatch bench`
 }
 
 def figure_notebook(name: str) -> Path:

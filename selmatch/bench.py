@@ -4,14 +4,14 @@
 
 # %% auto #0
 __all__ = ['matching_ways', 'benches', 'plain_ways', 'in_turns', 'ratio', 'matching_problem', 'compiled_sweep', 'peak_task',
-           'resident_mb', 'peak_mb', 'in_own_process', 'time_matching', 'first_order_step', 'matching_errors',
-           'matching_memory', 'bench_matching', 'PerImage', 'plain_loader', 'by_the_batch', 'plain_epoch',
-           'random_images', 'time_augmentation', 'time_epoch', 'bench_evaluation', 'plain_trial', 'bench_window',
-           'plain_expert', 'stacked_experts', 'time_experts', 'open_task', 'open_experts', 'bench_experts', 'processor',
-           'run_bench', 'bench_table']
+           'give_back', 'resident_mb', 'peak_mb', 'in_own_process', 'time_matching', 'first_order_step',
+           'matching_errors', 'matching_memory', 'bench_matching', 'PerImage', 'plain_loader', 'by_the_batch',
+           'plain_epoch', 'random_images', 'time_augmentation', 'time_epoch', 'bench_evaluation', 'plain_trial',
+           'bench_window', 'plain_expert', 'stacked_experts', 'time_experts', 'open_task', 'open_experts',
+           'bench_experts', 'processor', 'run_bench', 'bench_table']
 
-# %% ../nbs/13_bench.ipynb #be6bcdbd
-import functools, json, os, pickle, platform, subprocess, sys, tempfile, time
+# %% ../nbs/13_bench.ipynb #cbd7350c
+import ctypes, functools, json, os, pickle, platform, subprocess, sys, tempfile, time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -75,7 +75,7 @@ def compiled_sweep(problem: dict, precision: str = "float32"):
 matching_ways: dict[str, Callable] = {"textbook": lambda problem: unrolled(**problem), "sweep": lambda problem: reverse_sweep(**problem),
     "compiled": compiled_sweep, **{f"compiled, {p}": functools.partial(compiled_sweep, precision=p) for p in precisions[1:]}}
 
-# %% ../nbs/13_bench.ipynb #e08bfbe1
+# %% ../nbs/13_bench.ipynb #8f89eb03
 def peak_task(name: str, **settings) -> float:
     "Run one way once and return its peak memory in MB above what the process held (on a GPU: peak of the allocator)."
     problem = matching_problem(**settings)
@@ -84,10 +84,15 @@ def peak_task(name: str, **settings) -> float:
         torch.cuda.reset_peak_memory_stats()
         matching_ways[name](problem)
         return torch.cuda.max_memory_allocated() / 1e6
+    give_back()
     before = resident_mb()
     Path("/proc/self/clear_refs").write_text("5")        # Linux: forget the peak so far (compiling has one)
     matching_ways[name](problem)
     return peak_mb() - before
+
+def give_back():
+    "Hand freed memory back to the operating system, where the C library can; else what was freed before would hide what is taken now."
+    if trim := getattr(ctypes.CDLL(None), "malloc_trim", None): trim(0)
 
 def resident_mb() -> float:
     "Memory this process holds now, in MB (Linux)."

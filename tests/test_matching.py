@@ -7,7 +7,7 @@ import torch
 from selmatch.augment import Augmentation, apply
 from selmatch.data import ImageSet
 from selmatch.distill import Descent, SyntheticSet, distill
-from selmatch.matching import (channels_last_loss, compiled_steps, draw_steps, reverse_over_forward, reverse_sweep, second_order, unrolled, with_fallback,
+from selmatch.matching import (channels_last_loss, compiled_steps, draw_steps, reverse_over_forward, reverse_sweep, second_order, unrolled,
                                written_out)
 from selmatch.networks import FlatNetwork, flatten, make_network
 from selmatch.objectives import Asked
@@ -142,14 +142,6 @@ def test_compiled_steps_are_exact_too(dtype, bound, soft):
     ours, oracle = reverse_sweep(**p, first=first, second=second), unrolled(**p)
     for part in ("loss", "images", "lr", "theta_end") + (("labels",) if soft else ()):
         assert relative(getattr(ours, part), getattr(oracle, part)) <= bound, part
-
-
-def test_without_a_compiler_it_warns_once_and_goes_on():
-    def broken(*rest): raise RuntimeError("no compiler")
-    step = with_fallback(broken, lambda flat, *rest: sum(rest))
-    with pytest.warns(RuntimeWarning, match="uncompiled") as seen:
-        assert step(None, 1, 2) == 3 and step(None, 3, 4) == 7
-    assert len(seen) == 1
 
 
 class Unusable:
