@@ -24,7 +24,7 @@ from .data import ImageSet, InputError, check_range, class_rows
 from .selection import check_ipc, hardest, join_classes, random
 from .training import Computer, Recipe, evaluate, trials
 
-# %% ../nbs/07a_coresets.ipynb #ea07a316
+# %% ../nbs/07a_coresets.ipynb #a3034c29
 @dataclass(frozen=True)
 class LastLayerGradients:
     "One gradient per image, kept as its two factors: the outer product of `errors` and `inputs`, never written out."
@@ -38,9 +38,11 @@ class LastLayerGradients:
         errors, inputs = self.errors.double(), self.inputs.double()
         return (errors @ errors.T) * (inputs @ inputs.T)
 
-    def mean(self) -> Tensor:
-        "The mean gradient, as a matrix `(k, f + 1)`."
-        return self.errors.T @ self.inputs / len(self.errors)
+    def sum(self) -> Tensor:
+        "The sum of all gradients, as a matrix `(k, f + 1)`."
+        return self.errors.T @ self.inputs
+
+    def mean(self) -> Tensor: return self.sum() / len(self.errors)
 
     def along(self, direction: Tensor) -> Tensor:
         "Inner product `(n,)` of each gradient with one direction `(k, f + 1)`."
@@ -50,7 +52,7 @@ class LastLayerGradients:
         "Length `(n,)` of each gradient: the GraNd score of the last layer."
         return self.errors.norm(dim=1) * self.inputs.norm(dim=1)
 
-# %% ../nbs/07a_coresets.ipynb #0cd5708b
+# %% ../nbs/07a_coresets.ipynb #df340f97
 @dataclass(frozen=True)
 class Evidence:
     "What a trained network says about each image, on the network's device."
@@ -58,6 +60,8 @@ class Evidence:
     probabilities: Tensor                 # (n, k)
     labels: Tensor                        # (n,) int64
     validation: "Evidence | None" = None  # the same for the validation images
+
+    def at(self, rows) -> "Evidence": return Evidence(self.features[rows], self.probabilities[rows], self.labels[rows])
 
     @property
     def last_layer_gradients(self) -> LastLayerGradients:
@@ -79,7 +83,7 @@ def gather(net: nn.Module,                 # a trained network with `embed` and 
     net.train(mode)
     return Evidence(features, probabilities, data.hard_labels.to(device), None if validation is None else gather(net, validation, batch=batch))
 
-# %% ../nbs/07a_coresets.ipynb #564fbfa7
+# %% ../nbs/07a_coresets.ipynb #2900c316
 def check_evidence(evidence: Evidence, data: ImageSet):
     "The evidence must be about these images; raises `InputError` otherwise."
     if not isinstance(evidence, Evidence): raise InputError(f"evidence={evidence!r} is not allowed: give what `gather(net, data)` returns")
@@ -87,14 +91,14 @@ def check_evidence(evidence: Evidence, data: ImageSet):
         raise InputError(f"evidence is about {len(evidence.labels)} images but {data.name} has {len(data)}, or their labels differ: gather it from the same data")
 
 def pick_by_class(data: ImageSet, ipc: int, evidence: Evidence, difficulty: Tensor | None,
-                  pick: Callable[[Tensor], Tensor],   # the rows (n_c,) of a class -> `ipc` positions among them
-) -> Tensor:                                          # (k · ipc,) rows
+                  pick: Callable[[Evidence], Tensor],   # the evidence of one class -> `ipc` positions in it
+) -> Tensor:                                            # (k · ipc,) rows
     "Apply one rule to every class."
     check_ipc(data, ipc); check_evidence(evidence, data)
     device = evidence.features.device
-    return join_classes(data, [rows[pick(rows.to(device)).to(rows.device)] for rows in class_rows(data)], difficulty)
+    return join_classes(data, [rows[pick(evidence.at(rows.to(device))).to(rows.device)] for rows in class_rows(data)], difficulty)
 
-# %% ../nbs/07a_coresets.ipynb #645ffaa4
+# %% ../nbs/07a_coresets.ipynb #15ceaaf1
 def herd(features: Tensor,  # (n, f) of one class
          m: int,            # how many to pick
 ) -> Tensor:                # (m,) positions, in the order picked
@@ -111,9 +115,9 @@ def herd(features: Tensor,  # (n, f) of one class
 
 def herding(data: ImageSet, ipc: int, *, evidence: Evidence, difficulty: Tensor | None = None, **_) -> Tensor:
     "Per class the images whose mean feature follows the mean of the class."
-    return pick_by_class(data, ipc, evidence, difficulty, lambda rows: herd(evidence.features[rows], ipc))
+    return pick_by_class(data, ipc, evidence, difficulty, lambda own: herd(own.features, ipc))
 
-# %% ../nbs/07a_coresets.ipynb #8c8d8603
+# %% ../nbs/07a_coresets.ipynb #bfc3af1f
 def farthest_first(features: Tensor,  # (n, f) of one class
                    m: int,            # how many to pick
 ) -> Tensor:                          # (m,) positions, in the order picked
@@ -129,7 +133,7 @@ def farthest_first(features: Tensor,  # (n, f) of one class
 
 def k_center(data: ImageSet, ipc: int, *, evidence: Evidence, difficulty: Tensor | None = None, **_) -> Tensor:
     "Per class a spread of images that leaves no image of the class far away."
-    return pick_by_class(data, ipc, evidence, difficulty, lambda rows: farthest_first(evidence.features[rows], ipc))
+    return pick_by_class(data, ipc, evidence, difficulty, lambda own: farthest_first(own.features, ipc))
 
 # %% ../nbs/07a_coresets.ipynb #431c04bc
 def facility_location(similarity: Tensor,  # (n, n), symmetric, ≥ 0
@@ -154,11 +158,10 @@ def gradient_similarity(gradients: LastLayerGradients) -> Tensor:  # (n, n) floa
     distance = (squares[:, None] + squares - 2 * kernel).clamp_min(0).sqrt().fill_diagonal_(0)
     return distance.max() - distance
 
-# %% ../nbs/07a_coresets.ipynb #62f7ccf5
+# %% ../nbs/07a_coresets.ipynb #bf2c0b37
 def craig(data: ImageSet, ipc: int, *, evidence: Evidence, difficulty: Tensor | None = None, **_) -> Tensor:
     "Per class the images whose gradients represent all others' (Mirzasoleiman et al. 2020, algorithm 1)."
-    gradients = evidence.last_layer_gradients
-    return pick_by_class(data, ipc, evidence, difficulty, lambda rows: facility_location(gradient_similarity(gradients.at(rows)), ipc))
+    return pick_by_class(data, ipc, evidence, difficulty, lambda own: facility_location(gradient_similarity(own.last_layer_gradients), ipc))
 
 def cluster_sizes(similarity: Tensor,  # (n, n)
                   chosen: Tensor,      # (m,) positions
@@ -188,28 +191,28 @@ def matching_pursuit(kernel: Tensor,      # (n, n) inner products of the gradien
     rest = torch.where(free, target.double(), -torch.inf).argsort(descending=True, stable=True)[:m - len(chosen)]
     return torch.cat([torch.tensor(chosen, dtype=torch.int64, device=K.device), rest]), len(chosen)
 
-# %% ../nbs/07a_coresets.ipynb #6dbb828d
+# %% ../nbs/07a_coresets.ipynb #978ffa0d
 def gradient_weights(kernel: Tensor, target: Tensor,  # as for `matching_pursuit`
                      chosen: Tensor,                  # (m,) positions
                      lam: float = 1e-3,
 ) -> Tensor:                                          # (m,) float64, ≥ 0
     "GradMatch's weights: the nonnegative ridge fit of the target by the chosen gradients."
     K = kernel.double() + lam * kernel.diagonal().double().mean() * torch.eye(len(kernel), dtype=torch.float64, device=kernel.device)
-    L = torch.linalg.cholesky(K[chosen][:, chosen])
+    L, failed = torch.linalg.cholesky_ex(K[chosen][:, chosen])
+    if failed: raise InputError(f"lam={lam} is not allowed: the chosen gradients are linearly dependent, so it must be larger")
     right = torch.linalg.solve_triangular(L, target.double()[chosen, None], upper=False)[:, 0]
     return torch.from_numpy(nnls(L.T.cpu().numpy(), right.cpu().numpy())[0]).to(kernel.device)
 
 def gradmatch(data: ImageSet, ipc: int, *, evidence: Evidence, difficulty: Tensor | None = None, lam: float = 1e-3, **_) -> Tensor:
     "Per class the images whose weighted gradients add up to the class's mean gradient (Killamsetty et al. 2021, algorithm 2)."
-    gradients = evidence.last_layer_gradients
-    def pick(rows):
-        own = gradients.at(rows)
-        return matching_pursuit(own.kernel(), own.along(own.mean()), ipc, lam)[0]
+    def pick(own):
+        gradients = own.last_layer_gradients
+        return matching_pursuit(gradients.kernel(), gradients.along(gradients.mean()), ipc, lam)[0]
     return pick_by_class(data, ipc, evidence, difficulty, pick)
 
-# %% ../nbs/07a_coresets.ipynb #3e9cc5f6
+# %% ../nbs/07a_coresets.ipynb #15da3d60
 def glister(data: ImageSet, ipc: int, *, evidence: Evidence, difficulty: Tensor | None = None,
-            eta: float = 0.1,   # length of the step, as a learning rate
+            eta: float = 0.1,   # learning rate of the step: each pick is one SGD step of this size
             **_) -> Tensor:
     "In each round every class gives the image that helps the validation loss most, after a step on those before (Killamsetty et al. 2021b)."
     check_range("eta", eta, 0); check_ipc(data, ipc); check_evidence(evidence, data)
@@ -217,21 +220,20 @@ def glister(data: ImageSet, ipc: int, *, evidence: Evidence, difficulty: Tensor 
     judge = evidence if evidence.validation is None else evidence.validation
     held, scores = judge.last_layer_gradients, judge.probabilities.clamp_min(1e-30).log()    # scores, up to a constant per image
     classes = [rows.to(gradients.errors.device) for rows in class_rows(data)]
-    chosen, step = [], torch.zeros_like(held.mean())
+    chosen, step, free = [], torch.zeros_like(held.sum()), torch.ones_like(gradients.errors[:, 0], dtype=torch.bool)
     for _ in range(ipc):
         moved = (scores - eta * held.inputs @ step.T).softmax(1)
         direction = replace(held, errors=moved + held.errors - judge.probabilities).mean()     # probabilities minus one-hot, after the step
-        gain = gradients.along(direction)
-        for earlier in chosen: gain[earlier] = -torch.inf
+        gain = torch.where(free, gradients.along(direction), -torch.inf)
         chosen.append(torch.stack([rows[gain[rows].argmax()] for rows in classes]))
-        step = gradients.at(torch.cat(chosen)).mean()
+        free[chosen[-1]] = False
+        step = step + gradients.at(chosen[-1]).sum()
     return join_classes(data, list(torch.stack(chosen, 1).to(data.images.device)), difficulty)
 
-# %% ../nbs/07a_coresets.ipynb #12e038a9
+# %% ../nbs/07a_coresets.ipynb #54c702b9
 def grand(data: ImageSet, ipc: int, *, evidence: Evidence, difficulty: Tensor | None = None, **_) -> Tensor:
     "Per class the images with the longest last-layer gradient (GraNd, Paul et al. 2021)."
-    lengths = evidence.last_layer_gradients.lengths()
-    return pick_by_class(data, ipc, evidence, difficulty, lambda rows: lengths[rows].argsort(descending=True, stable=True)[:ipc])
+    return pick_by_class(data, ipc, evidence, difficulty, lambda own: own.last_layer_gradients.lengths().argsort(descending=True, stable=True)[:ipc])
 
 # %% ../nbs/07a_coresets.ipynb #b14f94e5
 def validation_judge(validation: ImageSet, network: dict, recipe: Recipe,
