@@ -98,11 +98,11 @@ def pick_by_class(data: ImageSet, ipc: int, evidence: Evidence, difficulty: Tens
     device = evidence.features.device
     return join_classes(data, [rows[pick(evidence.at(rows.to(device))).to(rows.device)] for rows in class_rows(data)], difficulty)
 
-# %% ../nbs/07a_coresets.ipynb #15ceaaf1
+# %% ../nbs/07a_coresets.ipynb #4ea92240
 def herd(features: Tensor,  # (n, f) of one class
          m: int,            # how many to pick
 ) -> Tensor:                # (m,) positions, in the order picked
-    "Herding: follow the mean, each time with the nearest image that is left (Welling 2009; Rebuffi et al. 2017, eq. 4)."
+    "Herding: follow the mean, each time with the nearest image that is left (Welling 2009; Rebuffi et al. 2017, algorithm 4)."
     features = features.double()
     mean, gap = features.mean(0), torch.zeros_like(features[0])
     free, chosen = torch.ones(len(features), dtype=torch.bool, device=features.device), []
@@ -191,7 +191,7 @@ def matching_pursuit(kernel: Tensor,      # (n, n) inner products of the gradien
     rest = torch.where(free, target.double(), -torch.inf).argsort(descending=True, stable=True)[:m - len(chosen)]
     return torch.cat([torch.tensor(chosen, dtype=torch.int64, device=K.device), rest]), len(chosen)
 
-# %% ../nbs/07a_coresets.ipynb #978ffa0d
+# %% ../nbs/07a_coresets.ipynb #503a0bf5
 def gradient_weights(kernel: Tensor, target: Tensor,  # as for `matching_pursuit`
                      chosen: Tensor,                  # (m,) positions
                      lam: float = 1e-3,
@@ -204,7 +204,7 @@ def gradient_weights(kernel: Tensor, target: Tensor,  # as for `matching_pursuit
     return torch.from_numpy(nnls(L.T.cpu().numpy(), right.cpu().numpy())[0]).to(kernel.device)
 
 def gradmatch(data: ImageSet, ipc: int, *, evidence: Evidence, difficulty: Tensor | None = None, lam: float = 1e-3, **_) -> Tensor:
-    "Per class the images whose weighted gradients add up to the class's mean gradient (Killamsetty et al. 2021, algorithm 2)."
+    "Per class the images whose weighted gradients add up to the class's mean gradient (Killamsetty et al. 2021)."
     def pick(own):
         gradients = own.last_layer_gradients
         return matching_pursuit(gradients.kernel(), gradients.along(gradients.mean()), ipc, lam)[0]
@@ -235,7 +235,7 @@ def grand(data: ImageSet, ipc: int, *, evidence: Evidence, difficulty: Tensor | 
     "Per class the images with the longest last-layer gradient (GraNd, Paul et al. 2021)."
     return pick_by_class(data, ipc, evidence, difficulty, lambda own: own.last_layer_gradients.lengths().argsort(descending=True, stable=True)[:ipc])
 
-# %% ../nbs/07a_coresets.ipynb #b14f94e5
+# %% ../nbs/07a_coresets.ipynb #392bcb46
 def validation_judge(validation: ImageSet, network: dict, recipe: Recipe,
                      n: int = 1,              # networks per set
                      seed: int = 0, computer: Computer = Computer(quiet=True),
@@ -257,7 +257,7 @@ def judged_draws(data: ImageSet, ipc: int, *, judge: Callable[[ImageSet], float]
 
 def optimised_real(data: ImageSet, ipc: int, *, judge: Callable[[ImageSet], float], draws: int = 10,
                    generator: torch.Generator, difficulty: Tensor | None = None, **_) -> Tensor:
-    "The best of `draws` random sets (Wang et al. 2018, section 4.1)."
+    "The best of `draws` random sets (Wang et al. 2018)."
     return judged_draws(data, ipc, judge=judge, draws=draws, generator=generator, difficulty=difficulty)[0][1]
 
 # %% ../nbs/07a_coresets.ipynb #c8880b65
