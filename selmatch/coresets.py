@@ -9,7 +9,7 @@ __all__ = ['coreset_selections', 'scores_needed', 'made_starts', 'LastLayerGradi
            'validation_judge', 'judged_draws', 'optimised_real', 'centroids', 'kmeans_real', 'made_set',
            'kmeans_images', 'average_images']
 
-# %% ../nbs/07a_coresets.ipynb #21bd12c8
+# %% ../nbs/07a_coresets.ipynb #a7989932
 import heapq
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -18,6 +18,7 @@ import numpy as np
 import torch
 from scipy.optimize import linear_sum_assignment, nnls
 from sklearn.cluster import KMeans
+from threadpoolctl import threadpool_limits
 from torch import Tensor, nn
 
 from .data import ImageSet, InputError, check_range, class_rows
@@ -83,12 +84,14 @@ def gather(net: nn.Module,                 # a trained network with `embed` and 
     net.train(mode)
     return Evidence(features, probabilities, data.hard_labels.to(device), None if validation is None else gather(net, validation, batch=batch))
 
-# %% ../nbs/07a_coresets.ipynb #2900c316
+# %% ../nbs/07a_coresets.ipynb #40fed6c7
 def check_evidence(evidence: Evidence, data: ImageSet):
     "The evidence must be about these images; raises `InputError` otherwise."
     if not isinstance(evidence, Evidence): raise InputError(f"evidence={evidence!r} is not allowed: give what `gather(net, data)` returns")
     if len(evidence.labels) != len(data) or not torch.equal(evidence.labels.cpu(), data.hard_labels.cpu()):
         raise InputError(f"evidence is about {len(evidence.labels)} images but {data.name} has {len(data)}, or their labels differ: gather it from the same data")
+    if not (evidence.features.isfinite().all() and evidence.probabilities.isfinite().all()):
+        raise InputError("evidence holds NaN or infinite values: its network has diverged, train it with a smaller learning rate")
 
 def pick_by_class(data: ImageSet, ipc: int, evidence: Evidence, difficulty: Tensor | None,
                   pick: Callable[[Evidence], Tensor],   # the evidence of one class -> `ipc` positions in it
@@ -260,12 +263,13 @@ def optimised_real(data: ImageSet, ipc: int, *, judge: Callable[[ImageSet], floa
     "The best of `draws` random sets (Wang et al. 2018)."
     return judged_draws(data, ipc, judge=judge, draws=draws, generator=generator, difficulty=difficulty)[0][1]
 
-# %% ../nbs/07a_coresets.ipynb #c8880b65
+# %% ../nbs/07a_coresets.ipynb #6f46d3b9
 def centroids(points: Tensor,  # (n, d) of one class
               m: int, generator: torch.Generator) -> Tensor:  # (m, d)
     "K-means: k-means++ seeding, then Lloyd's iterations until nothing changes."
     chance = int(torch.randint(2**31 - 1, (1,), generator=generator))
-    fitted = KMeans(m, n_init=1, max_iter=1000, tol=0, random_state=chance).fit(points.double().cpu().numpy())
+    with threadpool_limits(1, "openmp"):                # side by side, sums come in any order and the last bits change
+        fitted = KMeans(m, n_init=1, max_iter=1000, tol=0, random_state=chance).fit(points.double().cpu().numpy())
     return torch.from_numpy(fitted.cluster_centers_).to(points)
 
 def kmeans_real(data: ImageSet, ipc: int, *, generator: torch.Generator, evidence: Evidence | None = None, difficulty: Tensor | None = None, **_) -> Tensor:

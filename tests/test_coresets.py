@@ -313,7 +313,7 @@ def test_order_of_picking_order_of_the_data_and_evidence_about_other_data(name):
     again = mixed[select(DIGITS.train.subset(mixed), 3, evidence=shuffled)].view(10, 3)
     assert torch.equal(again, small)                     # where an image stands in the file does not matter
     assert set(select(DIGITS.train, 3, evidence=EVIDENCE, difficulty=DIFFICULTY).tolist()) == set(small.flatten().tolist())
-    for wrong in (None, EVIDENCE.validation, shuffled):
+    for wrong in (None, EVIDENCE.validation, shuffled, replace(EVIDENCE, features=EVIDENCE.features / 0)):
         with pytest.raises(InputError, match="evidence"): select(DIGITS.train, 2, evidence=wrong)
 
 
