@@ -4,7 +4,8 @@
 
 # %% auto #0
 __all__ = ['centred', 'ridge_predict', 'relu_ntk', 'ntk_scales', 'ImageGradients', 'Contraction', 'tangent_kernel', 'with_leaves',
-           'answer', 'balanced_rows', 'KernelInducingPoints', 'InducePoints', 'kernel_accuracy']
+           'answer', 'balanced_rows', 'KernelInducingPoints', 'InducePoints', 'kernel_accuracy', 'Penultimate',
+           'NeuralFeatureRegression', 'label_margin', 'adam_step', 'NetworkPool', 'RegressFeatures']
 
 # %% ../nbs/09c_kernels.ipynb #f51aa9f8
 import math
@@ -199,3 +200,123 @@ def kernel_accuracy(kernel: Callable[[Tensor, Tensor], Tensor],  # K(x, z)
     x, z = data.images.double(), test.images.double()
     scores = ridge_predict(kernel(x, x), kernel(z, x), centred(data.labels, data.n_classes, torch.float64), reg)
     return float((scores.argmax(1) == test.hard_labels).double().mean())
+
+# %% ../nbs/09c_kernels.ipynb #60d823fa
+class Penultimate(nn.Module):
+    "A network that answers twice: features `(b, F)` of the last layer but one, and class scores `(b, k)`."
+    def __init__(self, net: nn.Module):
+        super().__init__()
+        self.net = net
+
+    def forward(self, x):
+        features = self.net.embed(x)
+        return features, self.net.classifier(features)
+
+# %% ../nbs/09c_kernels.ipynb #5042db55
+@dataclass(frozen=True, eq=False)
+class NeuralFeatureRegression:
+    "Ask the set to make ridge regression on a network's features right on real images (FRePo, Zhou et al. 2022)."
+    train: ImageSet                # the real images
+    network: dict                  # words for `make_network`
+    batch_real: int = 1024         # real images per iteration
+    batch_small: int = 500         # small images per step of a network
+    reg: float = 1e-6              # ridge, in parts of the kernel's mean diagonal
+    pool: int = 10                 # networks
+    max_age: int = 100             # steps after which a network is replaced
+    lr: float = 3e-4               # Adam's rate for the networks
+    margin: bool = True            # keep the largest entry of a learned label ahead
+    bias: bool = False             # add a constant feature
+    dtype: str = "float64"         # precision of the kernel algebra: "float32" or "float64"
+
+    def __post_init__(self):
+        for name in ("batch_real", "batch_small", "pool", "max_age"): check_range(name, getattr(self, name), 1)
+        check_range("reg", self.reg, 0); check_range("lr", self.lr, 0); check_choice("dtype", self.dtype, ["float32", "float64"])
+
+    def start(self, like: ImageSet) -> Running: return RegressFeatures(self, like)
+
+    def identity(self) -> dict:
+        "What the answers depend on."
+        return {f.name: getattr(self, f.name) for f in fields(self)} | {"train": self.train.key}
+
+# %% ../nbs/09c_kernels.ipynb #61748e2d
+def label_margin(y: Tensor) -> Tensor:
+    "FRePo's label loss: minus the mean lead of the largest entry over the second, counted up to 1/k."
+    first, second = y.topk(2, dim=1).values.T
+    return -(first - second).clamp_max(1 / y.shape[1]).mean()
+
+# %% ../nbs/09c_kernels.ipynb #453f9bff
+def adam_step(theta: Tensor, slope: Tensor,    # (P,) weights and their gradient
+              first: Tensor, second: Tensor,   # (P,) running means of the gradient and of its square
+              step: int,                       # 1, 2, …
+              lr: float):
+    "One step of Adam (Kingma & Ba 2015) on a flat vector, in place."
+    first.lerp_(slope, 0.1)
+    second.lerp_(slope.square(), 0.001)
+    theta.addcdiv_(first / (1 - 0.9**step), (second / (1 - 0.999**step)).sqrt() + 1e-8, value=-lr)
+
+# %% ../nbs/09c_kernels.ipynb #9ad7a75c
+class NetworkPool:
+    "Networks of different ages as rows of one tensor, with Adam's memory. `fresh(generator)` gives the weights `(P,)` of a new one."
+    def __init__(self, fresh: Callable[[torch.Generator], Tensor], size: int, max_age: int, lr: float):
+        self.fresh, self.size, self.max_age, self.lr, self.tensors = fresh, size, max_age, lr, {}
+
+    def pick(self, generator: torch.Generator) -> int:
+        "The number of a random network. The first call makes the pool, with ages spread evenly."
+        if not self.tensors:
+            weights = torch.stack([self.fresh(generator) for _ in range(self.size)])
+            ages = torch.arange(self.size) * self.max_age // self.size
+            self.tensors = {"weights": weights, "first": torch.zeros_like(weights), "second": torch.zeros_like(weights), "ages": ages, "steps": torch.zeros_like(ages)}
+        return int(torch.randint(self.size, (), generator=generator))
+
+    def step(self, i: int, slope: Callable[[Tensor], Tensor], generator: torch.Generator):
+        "Network `i` takes one step down `slope(weights)`, or is replaced when it is too old."
+        weights, first, second, ages, steps = (self.tensors[name] for name in ("weights", "first", "second", "ages", "steps"))
+        if ages[i] >= self.max_age:
+            weights[i] = self.fresh(generator)
+            for part in (first, second, ages, steps): part[i] = 0
+        else:
+            ages[i] += 1; steps[i] += 1
+            adam_step(weights[i], slope(weights[i]), first[i], second[i], int(steps[i]), self.lr)
+
+    def state(self) -> dict[str, Tensor]: return {name: part.clone() for name, part in self.tensors.items()}
+    def restore(self, tensors: dict[str, Tensor]):
+        self.tensors = {name: part.cpu().clone() if name in ("ages", "steps") else part.clone() for name, part in tensors.items()}
+
+# %% ../nbs/09c_kernels.ipynb #ba2b3341
+class RegressFeatures(Running):
+    "The running form of `NeuralFeatureRegression`: it holds the pool."
+    def __init__(self, spec: NeuralFeatureRegression, like: ImageSet):
+        self.spec, self.train, self.k, self.dtype = spec, spec.train.to(like.images.device), like.n_classes, getattr(torch, spec.dtype)
+        build = lambda seed: make_network(spec.network, like.shape, like.n_classes, seed)
+        fresh = lambda generator: flatten(build(int(torch.randint(1 << 31, (), generator=generator)))).to(like.images.device)
+        self.flat, self.pool = FlatNetwork(Penultimate(build(0)).to(like.images.device)), NetworkPool(fresh, spec.pool, spec.max_age, spec.lr)
+
+    def features(self, theta: Tensor, x: Tensor) -> Tensor:
+        "Penultimate features `(b, F)`, with a constant one where asked."
+        phi = self.flat(theta.to(x), x)[0].to(self.dtype)
+        return F.pad(phi, (0, 1), value=1.0) if self.spec.bias else phi
+
+    def targets(self, labels: Tensor) -> Tensor:
+        "Centred labels, scaled as FRePo does so that their size does not depend on the number of classes."
+        return centred(labels, self.k, self.dtype) / math.sqrt(self.k / 10)
+
+    def loss(self, theta: Tensor, images: Tensor, labels: Tensor, rows: Tensor) -> Tensor:
+        with torch.no_grad(): phi_t = self.features(theta, self.train.images[rows].to(images))
+        phi_s, y_s = self.features(theta, images), self.targets(labels)
+        wrong = ridge_predict(phi_s @ phi_s.T, phi_t @ phi_s.T, y_s, self.spec.reg) - self.targets(self.train.labels[rows])
+        loss = wrong.square().sum(1).mean() / 2
+        return loss + label_margin(y_s) if labels.ndim == 2 and self.spec.margin else loss
+
+    def __call__(self, current: Current, generator: torch.Generator) -> Asked:
+        i = self.pool.pick(generator)
+        rows = torch.randperm(len(self.train), generator=generator)[:self.spec.batch_real].to(current.images.device)
+        images, labels, leaves = with_leaves(current)
+        asked = answer(self.loss(self.pool.tensors["weights"][i], images, labels, rows), leaves)
+        mine = torch.randperm(len(images), generator=generator)[:self.spec.batch_small].to(current.images.device)
+        x, y = current.images[mine], self.targets(current.labels[mine])
+        error = lambda theta: (self.flat(theta.to(x), x)[1] - y).square().sum(1).mean() / 2
+        self.pool.step(i, lambda theta: grad(error)(theta), generator)
+        return asked
+
+    def state(self) -> dict[str, Tensor]: return self.pool.state()
+    def restore(self, tensors: dict[str, Tensor]): self.pool.restore(tensors)
