@@ -7,7 +7,7 @@ __all__ = ['distances', 'condensation_objectives', 'fresh_weights', 'draw_real',
            'row_distance', 'joined', 'match_gradients', 'GradientMatching', 'CompareGradients', 'class_means',
            'match_means', 'DistributionMatching', 'CompareMeans']
 
-# %% ../nbs/09b_matching_gradients_and_features.ipynb #d3c19046
+# %% ../nbs/09b_matching_gradients_and_features.ipynb #7cbfd884
 from collections.abc import Callable
 from dataclasses import dataclass, field, fields, replace
 from functools import partial
@@ -15,7 +15,6 @@ from functools import partial
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from torch.func import grad, grad_and_value
 
 from .augment import Augmentation, Draw, apply, draw
 from .data import ImageSet, InputError, check_choice, check_range, class_rows
@@ -74,23 +73,25 @@ distances: dict[str, Callable[[dict, dict], Tensor]] = {   # two gradients, by t
     "cos": lambda a, b: row_distance(joined(a)[None], joined(b)[None]),
 }
 
-# %% ../nbs/09b_matching_gradients_and_features.ipynb #bb6fc268
+# %% ../nbs/09b_matching_gradients_and_features.ipynb #9587ad3a
 def match_gradients(flat: FlatNetwork, theta: Tensor,   # the network and its weights (P,)
                     x: Tensor, y: Tensor,               # the small set: (n, c, h, w), and (n,) classes or (n, k) probabilities
                     real_x: Tensor, real_y: Tensor,     # the real batch: (m, c, h, w) and (m,) classes
                     distance: str = "rows",             # a key of `distances`
 ) -> tuple[Tensor, Tensor, Tensor | None]:              # the loss, and its gradients by x and (for probabilities) y
     "DC's loss, the sum over classes, and its exact gradient. Classes without a small image do not count."
-    kinds, soft = (y.argmax(1), (0, 1)) if y.ndim == 2 else (y, (0,))
-    loss, by = x.new_zeros(()), [torch.zeros_like(t) for t in (x, y)[: len(soft)]]
+    soft, weights = y.ndim == 2, theta.detach().clone().requires_grad_()
+    kinds, parts = (y.argmax(1), (x, y)) if soft else (y, (x,))
+    loss, slopes = x.new_zeros(()), [torch.zeros_like(part) for part in parts]
     for c in kinds.unique().tolist():
         rows, real_rows = (torch.nonzero(k == c).flatten() for k in (kinds, real_y))
         goal = flat.unflatten(first_order(flat, theta, real_x[real_rows], real_y[real_rows]))
-        def gap(x, y): return distances[distance](flat.unflatten(grad(student_loss, argnums=1)(flat, theta, x, y)), goal)
-        slopes, value = grad_and_value(gap, argnums=soft)(x[rows], y[rows])
-        loss += value
-        for total, slope in zip(by, slopes): total[rows] = slope
-    return loss, by[0], by[1] if len(by) == 2 else None
+        leaves = [part.detach()[rows].requires_grad_() for part in parts]
+        gradient = torch.autograd.grad(student_loss(flat, weights, leaves[0], leaves[1] if soft else y[rows]), weights, create_graph=True)[0]
+        gap = distances[distance](flat.unflatten(gradient), goal)
+        loss += gap.detach()
+        for slope, by in zip(slopes, torch.autograd.grad(gap, leaves)): slope[rows] = by
+    return loss, slopes[0], slopes[1] if soft else None
 
 # %% ../nbs/09b_matching_gradients_and_features.ipynb #075d2a57
 @dataclass(frozen=True)
