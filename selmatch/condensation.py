@@ -22,7 +22,7 @@ from .matching import draw_steps, first_order, place_steps, student_loss, walk_f
 from .networks import FlatNetwork, flatten, load_flat, make_network
 from .objectives import Asked, Current, Running
 
-# %% ../nbs/09b_matching_gradients_and_features.ipynb #11f55406
+# %% ../nbs/09b_matching_gradients_and_features.ipynb #47c9505f
 def fresh_weights(network: dict, like: ImageSet, generator: torch.Generator) -> Tensor:
     "Weights `(P,)` of a new random network, in the number type and on the device of the images."
     seed = int(torch.randint(2**31 - 1, (), generator=generator))
@@ -35,7 +35,7 @@ def draw_real(rows: list[Tensor],   # for each class its rows, on the CPU
     return torch.cat([r[torch.randperm(len(r), generator=generator)[:batch]] for r in rows])
 
 def siamese(policy: Augmentation, n_classes: int, generator: torch.Generator) -> Draw:
-    "One draw per class: `.rows(labels)` gives every image, real or small, the draw of its class (DSA, section 3.2)."
+    "One draw per class: `.rows(labels)` gives every image, real or small, the draw of its class (DSA, Zhao & Bilen 2021)."
     check_choice("siamese augmentation", policy.kind, ["none", "simple", "dsa"])
     return draw(replace(policy, per="image"), n_classes, generator)
 

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['rollout_objectives', 'rollout', 'fixed_steps', 'Rollout', 'TrainAndLook']
 
-# %% ../nbs/09d_rollout.ipynb #afb0162b
+# %% ../nbs/09d_rollout.ipynb #b946d183
 from collections.abc import Callable
 from dataclasses import dataclass, field, fields
 
@@ -16,11 +16,11 @@ from torch.func import grad_and_value
 from .augment import Augmentation, draw
 from .condensation import fresh_weights, real_images
 from .data import ImageSet, InputError, check_choice, check_range, class_rows
-from .matching import Matched, Step, place_steps, student_loss, sweep_back, walk_forward
+from .matching import Matched, Step, compiled_steps, first_order, place_steps, second_order, student_loss, sweep_back, walk_forward
 from .networks import FlatNetwork, flatten, make_network
 from .objectives import Asked, Current, Running
 
-# %% ../nbs/09d_rollout.ipynb #4b943ddb
+# %% ../nbs/09d_rollout.ipynb #80b35896
 @torch.no_grad()
 def rollout(flat: FlatNetwork, theta: Tensor,       # the network and its start θ_0 (P,)
             images: Tensor, labels: Tensor,         # the small set: (n, c, h, w), and (n,) classes or (n, k) probabilities
@@ -28,12 +28,13 @@ def rollout(flat: FlatNetwork, theta: Tensor,       # the network and its start 
             steps: list[Step],                      # from `fixed_steps`
             distilled: Tensor,                      # (n,) bool
             real_x: Tensor, real_y: Tensor,         # a real batch
-            learn_labels: bool = False) -> Matched:
+            learn_labels: bool = False,
+            first: Callable = first_order, second: Callable = second_order) -> Matched:   # or compiled ones, from `compiled_steps`
     "The real loss after training on the small set, and its exact gradients (DD, Wang et al. 2018, algorithm 1)."
     steps = place_steps(steps, images.device)
-    path = walk_forward(flat, theta, images, labels, lr, steps)
+    path = walk_forward(flat, theta, images, labels, lr, steps, first)
     v, loss = grad_and_value(student_loss, argnums=1)(flat, path[-1], real_x, real_y)
-    return Matched(loss, *sweep_back(flat, path, v, images, labels, lr, steps, distilled, learn_labels), path[-1])
+    return Matched(loss, *sweep_back(flat, path, v, images, labels, lr, steps, distilled, learn_labels, second), path[-1])
 
 # %% ../nbs/09d_rollout.ipynb #61c9c5f9
 def fixed_steps(data: ImageSet,           # the small set
@@ -48,7 +49,7 @@ def fixed_steps(data: ImageSet,           # the small set
     hands = [rows[torch.argsort((~distilled[rows]).int(), stable=True)] for rows in hands]      # distilled ones first
     return [Step(rows, draw(policy, len(rows), generator, distilled[rows]), int(distilled[rows].sum())) for rows in hands]
 
-# %% ../nbs/09d_rollout.ipynb #03d5ac3b
+# %% ../nbs/09d_rollout.ipynb #6442f420
 @dataclass(frozen=True)
 class Rollout:
     "Ask the set to train a network that does well on real images (DD, Wang et al. 2018)."
@@ -60,6 +61,7 @@ class Rollout:
     init: str = "random"         # the student's start: "random", or "fixed" to the same weights for ever
     seed: int = 0                # of the fixed start
     augmentation: Augmentation = field(default_factory=lambda: Augmentation("none"))
+    compiled: bool = False       # compile the steps: for long runs, see `worth_compiling`
 
     def __post_init__(self):
         for name in ("n_steps", "epochs", "batch_real"): check_range(name, getattr(self, name), 1)
@@ -71,7 +73,7 @@ class Rollout:
     def start(self, like: ImageSet) -> Running: return TrainAndLook(self, like)
     def identity(self) -> dict: return {f.name: getattr(self, f.name) for f in fields(self)}
 
-# %% ../nbs/09d_rollout.ipynb #7730c201
+# %% ../nbs/09d_rollout.ipynb #006cb491
 class TrainAndLook(Running):
     "The running form of `Rollout` for one set. Nothing survives between iterations."
     def __init__(self, spec: Rollout, like: ImageSet):
@@ -80,6 +82,7 @@ class TrainAndLook(Running):
         if spec.n_steps > least: raise InputError(f"n_steps={spec.n_steps} is not allowed: every step needs an image of every class, and the smallest class has {least}")
         net = make_network(spec.network, like.shape, like.n_classes, spec.seed).to(like.images)
         self.flat, self.theta = FlatNetwork(net), flatten(net)
+        self.steps = dict(zip(("first", "second"), compiled_steps(self.flat))) if spec.compiled else {}
 
     def __call__(self, current: Current, generator: torch.Generator) -> Asked:
         spec, lr = self.spec, current.lr.to(current.images)
@@ -87,7 +90,7 @@ class TrainAndLook(Running):
         theta = self.theta if spec.init == "fixed" else fresh_weights(spec.network, self.like, generator)
         real = self.train.subset(torch.randperm(len(self.train), generator=generator)[: spec.batch_real])
         steps = fixed_steps(self.like, current.distilled, spec.n_steps, spec.epochs, spec.augmentation, generator)
-        got = rollout(self.flat, theta, current.images, current.labels, lr, steps, current.distilled, real.images, real.labels, learn_labels=current.labels.ndim == 2)
+        got = rollout(self.flat, theta, current.images, current.labels, lr, steps, current.distilled, real.images, real.labels, current.labels.ndim == 2, **self.steps)
         return Asked(got.loss, got.images, got.labels, got.lr)
 
 # %% ../nbs/09d_rollout.ipynb #17013394
