@@ -108,7 +108,7 @@ def train_flat_experts(folder: Path, data: ImageSet, network: dict, recipe: Reci
     if todo: run_all(train_flat_expert, todo, "train flat experts", computer)
     return [t.path for t in tasks]
 
-# %% ../nbs/09a_trajectories.ipynb #20cc63e5
+# %% ../nbs/09a_trajectories.ipynb #383378ba
 def sharpness(flat: FlatNetwork, theta: Tensor, data: ImageSet,
               flatness: Flatness,                        # the radius and how it is measured
               generator: torch.Generator | None = None,  # None: the worst direction; else random ones
@@ -116,7 +116,7 @@ def sharpness(flat: FlatNetwork, theta: Tensor, data: ImageSet,
 ) -> float:                                              # nats, mean over the directions
     "How much the cross-entropy on `data` rises at distance `rho` from `theta`. Batch norm uses the statistics of `data`."
     loss = lambda at: F.cross_entropy(flat(at, data.images), data.labels)
-    theta = theta.to(data.images.device).requires_grad_()
+    theta = theta.detach().clone().to(data.images.device).requires_grad_()
     here = loss(theta)
     if generator is None: ways = [torch.autograd.grad(here, theta)[0]]
     else: ways = [torch.randn(theta.shape, generator=generator).to(theta) / (theta.detach().abs().clamp_min(1e-12) if flatness.adaptive else 1) for _ in range(n)]
