@@ -63,7 +63,7 @@ def flat_gradient(worst: list[Tensor],   # g_p, the gradient at the worst neighb
     along = dot(worst, here) / dot(worst, worst).clamp_min(1e-24)
     return [w - alpha * (h - along * w) for w, h in zip(worst, here)]
 
-# %% ../nbs/09a_trajectories.ipynb #60e14345
+# %% ../nbs/09a_trajectories.ipynb #0a35cf88
 class LookAround:
     "Makes SGD sharpness-aware: before each step the gradient is replaced by the one at the worst neighbour. Pass `optimiser` and `on_step` to `train`."
     def __init__(self, net: nn.Module, data: ImageSet, recipe: Recipe, flatness: Flatness):
@@ -76,10 +76,12 @@ class LookAround:
 
     def before_step(self):
         here, home = [p.grad for p in self.weights], [p.detach().clone() for p in self.weights]
-        with torch.no_grad(): torch._foreach_add_(self.weights, uphill(home, here, self.flatness))
+        with torch.no_grad():
+            for p, step in zip(self.weights, uphill(home, here, self.flatness)): p.add_(step)
         worst = torch.autograd.grad(F.cross_entropy(self.net(self.x), self.y), self.weights)
-        with torch.no_grad(): torch._foreach_copy_(self.weights, home)
-        torch._foreach_copy_(here, flat_gradient(worst, here, self.flatness.alpha))     # in place: fused SGD wants gradients laid out as the weights
+        for p, was, g in zip(self.weights, home, flat_gradient(worst, here, self.flatness.alpha)):
+            p.data.copy_(was)
+            p.grad.copy_(g)              # in place: fused SGD wants gradients laid out as the weights
 
 # %% ../nbs/09a_trajectories.ipynb #b23d6b69
 @dataclass(frozen=True)
