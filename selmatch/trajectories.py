@@ -38,7 +38,7 @@ def tesla_sweep(*problem, second: Callable = second_order, **settings) -> Matche
     "TESLA's gradient (Cui et al. 2023, as its released code computes it). Arguments and answer as in `reverse_sweep`; the loss is the same."
     return reverse_sweep(*problem, second=without_curvature(second), **settings)
 
-# %% ../nbs/09a_trajectories.ipynb #e1d109e6
+# %% ../nbs/09a_trajectories.ipynb #856e54d5
 @dataclass(frozen=True)
 class Flatness:
     "How an expert looks for flat ground. The defaults are FTD's."
@@ -50,7 +50,7 @@ class Flatness:
         check_range("rho", self.rho, 0); check_range("flatness alpha", self.alpha, 0)
 
 def uphill(weights: list[Tensor], grads: list[Tensor], flatness: Flatness) -> list[Tensor]:
-    "The step of size `rho` that raises the loss most, to first order (SAM, equation 2; adaptive: ASAM, equation 4)."
+    "The step of size `rho` that raises the loss most, to first order (SAM, equation 2; adaptive: Kwon et al. 2021)."
     scaled = [w.abs() * g for w, g in zip(weights, grads)] if flatness.adaptive else grads
     size = torch.stack([g.square().sum() for g in scaled]).sum().sqrt().clamp_min(1e-12)
     return [flatness.rho / size * (w.abs() * g if flatness.adaptive else g) for w, g in zip(weights, scaled)]
