@@ -16,7 +16,7 @@ from conftest import FIGURES, LIBRARY, ROOT
 FLOOR = {name: floor for floor, names in enumerate([
     ["data", "networks", "augment"], ["training"], ["scores", "experts", "coverage"], ["selection", "coresets", "matching"], ["objectives"], ["trajectories"], ["condensation"], ["kernels"], ["rollout"], ["distill"], ["study"], ["plots"], ["bench"], ["app"],
 ]) for name in names}
-ORDER = [re.search(r"#\| default_exp (\w+)", path.read_text(encoding="utf-8"))[1] for path in LIBRARY]     # a notebook may be called otherwise than its module
+ORDER = [path.stem.split("_", 1)[1] for path in LIBRARY]
 
 
 def cells(path):
