@@ -53,12 +53,13 @@ def make_study(data: str | None = None, profile: str | None = None, size: int | 
     p = replace(p, ratios=tuple(shares), alpha=shares, window=replace(p.window, beta=starts))
     return Study(p, Computer(auto_device(device), workers, quiet=quiet), home())
 
-# %% ../nbs/14_app.ipynb #d0bc3ee7
+# %% ../nbs/14_app.ipynb #94475802
 figures: dict[str, Callable[[Study], object]] = {   # in the order in which they are drawn
     "fig3_window": lambda study: (study.windows(), study.accuracies(["random"])),
     "tab1_accuracy": lambda study: (study.accuracies(), study.full_accuracy()),
     "fig1_coverage": lambda study: study.coverages(),
     "fig2_method": lambda study: study.anatomy(study.profile.ratios[:2][-1]),
+    "tab4_cost": lambda study: None,                # drawn from a file of `selmatch bench`
 }
 
 def figure_notebook(name: str) -> Path:
@@ -271,20 +272,20 @@ def coverage_command(path, **options):
     study = make_study(**options)
     for name, share in study.cover(given_set(path, study).data).items(): click.echo(f"{name:14s} {100 * share:.1f} %")
 
-# %% ../nbs/14_app.ipynb #38037e9c
+# %% ../nbs/14_app.ipynb #274986e7
 @cli.command("bench")
 @click.option("--only", metavar="NAME", help=f"One of {', '.join(benches)}; default: all.")
 @click.option("--quick", is_flag=True, help="Small sizes, to see that it works.")
-@click.option("--json", "file", type=click.Path(path_type=Path), help="Write every timing to this file.")
+@click.option("--json", "file", type=click.Path(path_type=Path), help="Write every timing to this file, and go on from it.")
 @shared("device")
 def bench_command(only, quick, file, device):
     "Measure ours against the plain way, in turns, in one run."
-    import json
-    result = run_bench(only, auto_device(device), quick, click.echo)
+    result = run_bench(only, auto_device(device), quick, file, click.echo)
     click.echo(f"{result['processor']}, PyTorch {result['versions']['torch']}\n{bench_table(result).round(4).to_string(index=False)}")
     for row in result["rows"]:
-        if row.get("peak_mb") is not None: click.echo(f"{row['part']}: {row['way']}, N or experts = {row.get('n_steps') or row.get('experts')}: {row['peak_mb']:.0f} MB")
-    if file: write_atomic(file, lambda p: p.write_text(json.dumps(result, indent=1) + "\n")); click.echo(f"Written: {file}")
+        if "peak_mb" in row: click.echo(f"{row['part']}: {row['way']}, " + ", ".join(f"{k} = {row[k]}" for k in ("n_steps", "batch", "experts", "epochs") if k in row) + f": {row['peak_mb']:.0f} MB")
+        if "cosine" in row: click.echo(f"{row['part']}: {row['way']}, {row['activation']}: relative error {row['relative_error']:.1e}, cosine {row['cosine']:.6f}")
+    if file: click.echo(f"Written: {file}")
 
 # %% ../nbs/14_app.ipynb #9e644dda
 def main(arguments: list[str] | None = None):

@@ -15,37 +15,36 @@ from torch import Tensor
 
 from .data import InputError, check_choice
 
-# %% ../nbs/02_augment.ipynb #7abb68e3
+# %% ../nbs/02_augment.ipynb #c09b806d
 def color(x: Tensor,  # (b, c, h, w)
           u: Tensor,  # (b, 4) uniform numbers
 ) -> Tensor:
     "Brightness, then saturation, then contrast (DSA's `color`)."
-    u = u.view(-1, 4, 1, 1, 1)
-    x = x + (u[:, 0] - 0.5)
+    brightness, saturation, contrast = (v.view(-1, 1, 1, 1) for v in (u[:, 0] - 0.5, 2 * u[:, 1], u[:, 2] + 0.5))
     grey = x.mean(1, keepdim=True)
-    x = (x - grey) * (2 * u[:, 1]) + grey
-    mean = x.mean((1, 2, 3), keepdim=True)
-    return (x - mean) * (u[:, 2] + 0.5) + mean
+    mean = grey.mean((2, 3), keepdim=True)
+    return x * (saturation * contrast) + (grey * (contrast * (1 - saturation)) + mean * (1 - contrast) + brightness)
 
-# %% ../nbs/02_augment.ipynb #a2bc21ad
+# %% ../nbs/02_augment.ipynb #bcc8361a
 def shift(x: Tensor,          # (b, c, h, w)
           u: Tensor,          # (b, 4); the first two set the vertical and horizontal offset
           share: float = 0.125,  # largest offset, in parts of the side
+          mirror: Tensor | None = None,   # (b,) bool: which images to mirror afterwards
 ) -> Tensor:
     "Move each image by up to `share` of its side in whole pixels; zeros move in (DSA's `crop`; RandomCrop with padding)."
     b, c, h, w = x.shape
     pad_h, pad_w = int(h * share + 0.5), int(w * share + 0.5)
-    down, right = (u[:, 0] * (2 * pad_h + 1)).long(), (u[:, 1] * (2 * pad_w + 1)).long()
-    rows = torch.arange(h, device=x.device) + down[:, None]
-    cols = torch.arange(w, device=x.device) + right[:, None]
-    padded = F.pad(x, (pad_w, pad_w, pad_h, pad_h)).permute(0, 2, 3, 1)
-    index = torch.arange(b, device=x.device)[:, None, None]
-    return padded[index, rows[:, :, None], cols[:, None, :]].permute(0, 3, 1, 2)
+    rows = torch.arange(h, device=x.device) + (u[:, :1] * (2 * pad_h + 1)).long()
+    cols = torch.arange(w, device=x.device) + (u[:, 1:2] * (2 * pad_w + 1)).long()
+    if mirror is not None: cols = torch.where(mirror[:, None], cols.flip(1), cols)
+    source = rows[:, :, None] * (w + 2 * pad_w) + cols[:, None, :]
+    padded = F.pad(x, (pad_w, pad_w, pad_h, pad_h)).reshape(b, c, -1)
+    return padded.gather(2, source.view(b, 1, -1).expand(b, c, h * w)).view(b, c, h, w)
 
-# %% ../nbs/02_augment.ipynb #c9df4540
-def flip(x: Tensor, u: Tensor, column: int = 0) -> Tensor:
-    "Mirror left–right each image whose uniform number in `column` is below one half."
-    return torch.where((u[:, column] < 0.5).view(-1, 1, 1, 1), x.flip(3), x)
+# %% ../nbs/02_augment.ipynb #fbdda079
+def flip(x: Tensor, u: Tensor) -> Tensor:
+    "Mirror left–right each image whose first uniform number is below one half."
+    return torch.where((u[:, 0] < 0.5).view(-1, 1, 1, 1), x.flip(3), x)
 
 # %% ../nbs/02_augment.ipynb #d5ec9b2f
 def cutout(x: Tensor, u: Tensor, share: float = 0.5) -> Tensor:
@@ -60,11 +59,13 @@ def cutout(x: Tensor, u: Tensor, share: float = 0.5) -> Tensor:
     keep = outside(h, u[:, 0])[:, :, None] | outside(w, u[:, 1])[:, None, :]
     return x * keep[:, None]
 
-# %% ../nbs/02_augment.ipynb #4ba9e238
+# %% ../nbs/02_augment.ipynb #82597fb8
 def affine(x: Tensor, matrix: Tensor) -> Tensor:
     "Sample each image `(c, h, w)` at coordinates moved by its 2×2 `matrix` `(b, 2, 2)`; zeros outside, bilinear."
-    grid = F.affine_grid(F.pad(matrix, (0, 1)), list(x.shape), align_corners=True)
-    return F.grid_sample(x, grid.to(x.dtype), padding_mode="zeros", align_corners=True)
+    down, right = (torch.linspace(-1, 1, side, device=x.device, dtype=x.dtype) for side in x.shape[2:])
+    a, b, c, d = matrix.to(x.dtype).view(-1, 4, 1, 1).unbind(1)
+    grid = torch.stack([a * right + b * down[:, None], c * right + d * down[:, None]], 3)
+    return F.grid_sample(x, grid, padding_mode="zeros", align_corners=True)
 
 def scale(x: Tensor, u: Tensor, most: float = 1.2) -> Tensor:
     "Zoom each axis by its own factor between `1/most` and `most`."
@@ -76,9 +77,9 @@ def rotate(x: Tensor, u: Tensor, degrees: float = 15.0) -> Tensor:
     cos, sin = angle.cos(), angle.sin()
     return affine(x, torch.stack([cos, -sin, sin, cos], 1).view(-1, 2, 2))
 
-# %% ../nbs/02_augment.ipynb #b85fc452
+# %% ../nbs/02_augment.ipynb #dd1f28b3
 families = {"none": lambda x, u: x, "color": color, "crop": shift, "cutout": cutout, "flip": flip, "scale": scale, "rotate": rotate,
-            "simple": lambda x, u: flip(shift(x, u), u, column=2), "shift": shift}
+            "simple": lambda x, u: shift(x, u, mirror=u[:, 2] < 0.5), "shift": shift}
 names = list(families)
 
 @dataclass(frozen=True)
@@ -94,19 +95,19 @@ class Draw:
     def to(self, device) -> "Draw":
         return replace(self, u=self.u.to(device))
 
-# %% ../nbs/02_augment.ipynb #2663df76
+# %% ../nbs/02_augment.ipynb #62fcd26d
 def apply(x: Tensor,   # (b, c, h, w) images
           draw: Draw,  # what was drawn for them
 ) -> Tensor:           # (b, c, h, w), differentiable with respect to `x`
     "Augment each image by its drawn family and numbers. A pure function: same draw, same bits."
     if len(draw.family) != len(x): raise InputError(f"draw for {len(draw.family)} images, but the batch has {len(x)}: they must agree")
-    present = draw.family.unique().tolist()
+    present, counts = (t.tolist() for t in draw.family.unique(return_counts=True))
     if len(present) <= 1: return families[names[present[0]]](x, draw.u.to(x.device)) if present else x
-    u, out = draw.u.to(x.device), torch.empty_like(x)
-    for f in present:
-        rows = torch.nonzero(draw.family == f).flatten().to(x.device)
-        out = out.index_copy(0, rows, families[names[f]](x[rows], u[rows]))
-    return out
+    if bool((draw.family.diff() < 0).any()):              # not yet sorted by family: sort, and put back
+        order = draw.family.argsort(stable=True)
+        return apply(x.index_select(0, order.to(x.device)), draw.rows(order)).index_select(0, order.argsort().to(x.device))
+    parts = zip(present, x.split(counts), draw.u.to(x.device).split(counts))
+    return torch.cat([families[names[f]](part, numbers) for f, part, numbers in parts])
 
 # %% ../nbs/02_augment.ipynb #b20db726
 dsa_families = ("color", "crop", "cutout", "flip", "scale", "rotate")

@@ -6,8 +6,9 @@
 __all__ = ['expert_recipe', 'Trajectory', 'open_expert', 'ExpertTask', 'expert_card', 'train_expert', 'save_draft',
            'continue_draft', 'train_experts']
 
-# %% ../nbs/05_experts.ipynb #7026794b
+# %% ../nbs/05_experts.ipynb #641089bf
 import json
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -15,7 +16,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from .data import ImageSet, InputError, check_range, fingerprint, load_tensors, open_tensors, save_tensors
+from .data import ImageSet, InputError, check_choice, check_range, fingerprint, load_tensors, open_tensors, save_tensors
 from .networks import FlatNetwork, flatten, load_flat, make_network
 from .training import Computer, Recipe, make_optimiser, run_all, steps_per_epoch, train
 
@@ -29,7 +30,7 @@ def expert_recipe(n: int,            # images in the training set
     plain = Recipe(steps=1, batch=batch, lr=lr, **({"momentum": 0.0, "weight_decay": 0.0, "schedule": "constant"} | options))
     return replace(plain, steps=epochs * steps_per_epoch(n, plain))
 
-# %% ../nbs/05_experts.ipynb #603a9c60
+# %% ../nbs/05_experts.ipynb #626ac923
 @dataclass(frozen=True)
 class Trajectory:
     "One expert on disk. `trajectory[t]` reads the weights `(P,)` after `t` epochs, and nothing else."
@@ -46,15 +47,24 @@ class Trajectory:
         if "theta" not in self.file.keys(): raise InputError(f"{self.path} holds {list(self.file.keys())}: an expert file must hold 'theta'")
         return self.file.get_slice("theta")
 
+    @cached_property
+    def kept(self) -> list[int]: return self.card.get("kept") or list(range(self.rows.get_shape()[0]))
+
     @property
-    def epochs(self) -> int: return self.rows.get_shape()[0] - 1
+    def epochs(self) -> int: return max(self.kept)
 
     @property
     def n_params(self) -> int: return self.rows.get_shape()[1]
 
+    def check(self, wanted: Iterable[int]):
+        "`InputError` when one of these epochs is not in the file."
+        missing = sorted(set(wanted) - set(self.kept))
+        if missing: raise InputError(f"expert {self.path.name} does not hold epoch {missing[0]}: it has {len(self.kept)} of the epochs {min(self.kept)} to {self.epochs}")
+
     def __getitem__(self, t: int) -> Tensor:
-        if not 0 <= t <= self.epochs: raise InputError(f"epoch {t} of expert {self.path.name} does not exist: allowed is 0 to {self.epochs}")
-        return self.rows[t:t + 1][0]
+        self.check([t])
+        row = self.kept.index(t)
+        return self.rows[row:row + 1][0].float()
 
 # %% ../nbs/05_experts.ipynb #29f6c96c
 def open_expert(path: Path,          # an expert file
@@ -70,7 +80,7 @@ def open_expert(path: Path,          # an expert file
                          f"expected (epochs + 1, {flat.n_params}){differ}")
     return trajectory
 
-# %% ../nbs/05_experts.ipynb #421dcedd
+# %% ../nbs/05_experts.ipynb #cb8a8d3c
 @dataclass(frozen=True)
 class ExpertTask:
     "One expert to train."
@@ -81,16 +91,26 @@ class ExpertTask:
     seed: int
     device: str = "cpu"
     draft_every: int = 5  # write a draft after so many epochs
+    keep: tuple[int, ...] | None = None    # epochs whose weights the file holds; None: all
+    precision: str = "float32"             # of the weights in the file: "float32", "float16" or "bfloat16"
+
+    def __post_init__(self):
+        check_choice("precision", self.precision, ["float32", "float16", "bfloat16"])
+        for t in self.keep or (): check_range("keep", t, 0, self.epochs)
+        if self.keep == (): raise InputError("keep=() is empty: keep at least one epoch, or None for all")
+
+    @property
+    def epochs(self) -> int: return self.recipe.steps // steps_per_epoch(len(self.data), self.recipe)
 
     @property
     def draft(self) -> Path: return self.path.with_suffix(".draft.safetensors")
 
-# %% ../nbs/05_experts.ipynb #0ba394cb
+# %% ../nbs/05_experts.ipynb #a74358da
 def expert_card(task: ExpertTask) -> dict:
     "What an expert file says about itself; a draft with another card is not continued."
     flat = FlatNetwork(make_network(task.network, task.data.shape, task.data.n_classes, task.seed))
     return {"network": task.network, "recipe": asdict(task.recipe), "seed": task.seed, "data": fingerprint(task.data),
-            "layout": [[name, list(shape)] for name, shape in flat.layout]}
+            "kept": list(task.keep) if task.keep else None, "precision": task.precision, "layout": [[name, list(shape)] for name, shape in flat.layout]}
 
 def train_expert(task: ExpertTask, stop_after: int | None = None) -> Path | None:
     "Train one expert, continuing its draft; returns the file. `stop_after` epochs it gives up, to try resuming."
@@ -102,14 +122,14 @@ def train_expert(task: ExpertTask, stop_after: int | None = None) -> Path | None
         draft, drafted = load_tensors(task.draft)
         if drafted == card: path = continue_draft(draft, net, optimiser, generator)
 
-    per_epoch, total = steps_per_epoch(len(data), task.recipe), task.recipe.steps // steps_per_epoch(len(data), task.recipe)
     def on_epoch(epoch):
         path.append(flatten(net).cpu())
         if epoch == stop_after: raise KeyboardInterrupt
-        if epoch % task.draft_every == 0 and epoch < total: save_draft(task.draft, path, optimiser, generator, card)
+        if epoch % task.draft_every == 0 and epoch < task.epochs: save_draft(task.draft, path, optimiser, generator, card)
 
-    train(net, data, task.recipe, generator, on_epoch=on_epoch, optimiser=optimiser, first_step=(len(path) - 1) * per_epoch)
-    save_tensors(task.path, {"theta": torch.stack(path)}, card)
+    train(net, data, task.recipe, generator, on_epoch=on_epoch, optimiser=optimiser, first_step=(len(path) - 1) * steps_per_epoch(len(data), task.recipe))
+    kept = [path[t] for t in (task.keep or range(len(path)))]
+    save_tensors(task.path, {"theta": torch.stack(kept).to(getattr(torch, task.precision))}, card)
     task.draft.unlink(missing_ok=True)
     return task.path
 
@@ -127,16 +147,17 @@ def continue_draft(draft: dict, net, optimiser, generator) -> list[Tensor]:
     generator.set_state(draft["generator"])
     return list(draft["theta"])
 
-# %% ../nbs/05_experts.ipynb #128e87b5
+# %% ../nbs/05_experts.ipynb #09f315fb
 def train_experts(folder: Path,         # experts are written as folder/expert_000.safetensors, …
                   data: ImageSet, network: dict, recipe: Recipe,
                   n: int,               # how many
                   seed: int = 0,        # expert i uses seed + i
                   computer: Computer = Computer(),
+                  **storage,            # `keep` and `precision` of `ExpertTask`
 ) -> list[Path]:
     "Train `n` experts side by side, skipping those already there with the same card."
     check_range("number of experts", n, 1)
-    tasks = [ExpertTask(Path(folder) / f"expert_{i:03d}.safetensors", data, network, recipe, seed + i, computer.device) for i in range(n)]
+    tasks = [ExpertTask(Path(folder) / f"expert_{i:03d}.safetensors", data, network, recipe, seed + i, computer.device, **storage) for i in range(n)]
     todo = [t for t in tasks if not (t.path.exists() and Trajectory(t.path).card == json.loads(json.dumps(expert_card(t))))]
     run_all(train_expert, todo, "train experts", computer) if todo else None
     return [t.path for t in tasks]

@@ -5,11 +5,10 @@
 # %% auto #0
 __all__ = ['precisions', 'match_loss', 'Step', 'shuffled_chunks', 'draw_steps', 'Matched', 'unrolled', 'student_loss',
            'first_order', 'second_order', 'walk_forward', 'place_steps', 'sweep_back', 'reverse_sweep',
-           'channels_last_loss', 'reverse_over_forward', 'WrittenNorm', 'written_out', 'compiled_steps',
-           'with_fallback', 'count_flops', 'worth_compiling']
+           'channels_last_loss', 'reverse_over_forward', 'WrittenNorm', 'written_out', 'compiled_steps']
 
-# %% ../nbs/08_matching.ipynb #f84c2f0d
-import copy, functools, warnings
+# %% ../nbs/08_matching.ipynb #265308da
+import copy, functools
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 
@@ -17,11 +16,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.func import functional_call, grad, grad_and_value, jvp
-from torch.utils.flop_counter import FlopCounterMode
 
 from .augment import Augmentation, Draw, apply, draw
 from .data import InputError, check_choice, check_range
 from .networks import FlatNetwork
+from .training import with_fallback
 
 # %% ../nbs/08_matching.ipynb #cf581a72
 def match_loss(theta_end: Tensor,    # (P,) student after N steps
@@ -202,7 +201,7 @@ def written_out(flat: FlatNetwork) -> FlatNetwork:
             if isinstance(child, (nn.modules.batchnorm._BatchNorm, nn.GroupNorm)): setattr(part, name, WrittenNorm(child))
     return flat
 
-# %% ../nbs/08_matching.ipynb #92cf90c6
+# %% ../nbs/08_matching.ipynb #8f97099b
 @functools.cache
 def compiled_steps(flat: FlatNetwork,
                    precision: str = "float32",   # "float32"; "tf32" (CUDA) or "bfloat16": faster, less exact
@@ -216,31 +215,6 @@ def compiled_steps(flat: FlatNetwork,
     if device == "cuda": torch.set_float32_matmul_precision("highest" if precision == "float32" else "high")
     try_first = torch.compile(lambda theta, x, y: grad(loss)(theta, x, y), **options)
     try_second = torch.compile(lambda theta, x, y, v: reverse_over_forward(loss, theta, x, y, v), **options)
-    return with_fallback(try_first, first_order), with_fallback(try_second, second_order)
+    return with_fallback(lambda flat, *rest: try_first(*rest), first_order), with_fallback(lambda flat, *rest: try_second(*rest), second_order)
 
 precisions = ["float32", "tf32", "bfloat16"]
-
-def with_fallback(fast: Callable, plain: Callable) -> Callable:
-    "Call `fast(*rest)`; if it cannot be compiled, warn once and use `plain(flat, *rest)` from then on."
-    broken = []
-    def step(flat, *rest):
-        if not broken:
-            try: return fast(*rest)
-            except Exception as error:
-                broken.append(error)
-                warnings.warn(f"torch.compile does not work here ({type(error).__name__}); matching goes on uncompiled", RuntimeWarning)
-        return plain(flat, *rest)
-    return step
-
-# %% ../nbs/08_matching.ipynb #4c203281
-def count_flops(flat: FlatNetwork, shape: tuple, batch: int) -> int:
-    "Floating-point operations of one forward pass of a batch, by PyTorch's own counter."
-    theta = torch.cat([p.detach().reshape(-1) for p in flat.module.parameters()])
-    with FlopCounterMode(display=False) as counter, torch.no_grad(): flat(theta, torch.zeros(2, *shape, device=theta.device, dtype=theta.dtype))
-    return counter.get_total_flops() * batch // 2
-
-def worth_compiling(flat: FlatNetwork, shape: tuple, batch: int,
-                    n_steps: int,       # inner steps of the whole run: N × iterations
-) -> bool:
-    "Is a run long enough to win back the time of compiling? Decided by counting, so the same everywhere."
-    return 12 * count_flops(flat, shape, batch) * n_steps > 3e13

@@ -5,8 +5,8 @@
 # %% auto #0
 __all__ = ['objectives', 'Current', 'Asked', 'Running', 'TrajectoryMatching', 'FollowExperts']
 
-# %% ../nbs/09_objectives.ipynb #4c848efe
-from collections.abc import Sequence
+# %% ../nbs/09_objectives.ipynb #9d739d94
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 
@@ -19,14 +19,14 @@ from .experts import Trajectory, open_expert
 from .matching import compiled_steps, draw_steps, reverse_sweep
 from .networks import FlatNetwork, make_network
 
-# %% ../nbs/09_objectives.ipynb #86470e8b
+# %% ../nbs/09_objectives.ipynb #620d7c93
 @dataclass(frozen=True)
 class Current:
     "The small set at one iteration."
     images: Tensor      # (n, c, h, w), distilled and frozen
     labels: Tensor      # (n,) int64, or (n, k) probabilities
     distilled: Tensor   # (n,) bool
-    lr: Tensor          # scalar: the student's learning rate
+    lr: Tensor          # the student's learning rate: scalar, or one per inner step
     iteration: int      # 0, 1, …
 
 @dataclass(frozen=True)
@@ -35,7 +35,7 @@ class Asked:
     loss: Tensor                  # scalar
     images: Tensor                # (m, c, h, w) for the m distilled images, in the order of the set
     labels: Tensor | None = None  # (n, k), or None
-    lr: Tensor | None = None      # scalar, or None
+    lr: Tensor | None = None      # shaped as the learning rate, or None
 
 class Running:
     "The running form of an objective for one set: called with (current, generator) it returns `Asked`."
@@ -43,7 +43,7 @@ class Running:
     def state(self) -> dict[str, Tensor]: return {}          # tensors to keep in a checkpoint
     def restore(self, tensors: dict[str, Tensor]): pass      # put them back
 
-# %% ../nbs/09_objectives.ipynb #15398b2d
+# %% ../nbs/09_objectives.ipynb #984735f8
 @dataclass(frozen=True)
 class TrajectoryMatching:
     "Ask the set to lead a student along an expert's path (MTT, Cazenavette et al. 2022; SelMatch, section 3)."
@@ -56,19 +56,30 @@ class TrajectoryMatching:
     batch: int = 64                    # images per inner step
     augmentation: Augmentation = field(default_factory=Augmentation)
     compiled: bool = False             # compile the steps: for long runs, see `worth_compiling`
+    first_max_start: int | None = None # the bound on t at iteration 0; None: `max_start` from the start
+    expansion_end: int = 0             # iteration from which the bound is `max_start`
+    sweep: Callable = reverse_sweep    # what computes the gradient
 
     def __post_init__(self):
         check_range("N (inner steps)", self.n_steps, 1); check_range("M (expert epochs)", self.expert_epochs, 1)
         check_range("min_start", self.min_start, 0); check_range("max_start", self.max_start, self.min_start + 1); check_range("inner batch", self.batch, 1)
+        check_range("expansion_end", self.expansion_end, 0)
+        if self.first_max_start is not None: check_range("first_max_start", self.first_max_start, self.min_start + 1, self.max_start)
         if not self.experts: raise InputError("experts=[] is empty: trajectory matching needs at least one expert")
+
+    def bound(self, iteration: int) -> int:
+        "Starts are drawn from `min_start` to one below this."
+        if self.first_max_start is None or iteration >= self.expansion_end: return self.max_start
+        return self.first_max_start + (self.max_start - self.first_max_start) * iteration // self.expansion_end
 
     def start(self, like: ImageSet) -> Running: return FollowExperts(self, like)
 
     def identity(self) -> dict:
         "What the answers depend on, without the folder in which the experts happen to lie."
-        return {f.name: getattr(self, f.name) for f in fields(self)} | {"experts": [f"{Path(e).parent.name}/{Path(e).name}" for e in self.experts]}
+        names = {"experts": [f"{Path(e).parent.name}/{Path(e).name}" for e in self.experts], "sweep": f"{self.sweep.__module__}.{self.sweep.__qualname__}"}
+        return {f.name: getattr(self, f.name) for f in fields(self)} | names
 
-# %% ../nbs/09_objectives.ipynb #d8c2ede0
+# %% ../nbs/09_objectives.ipynb #d7d9ed25
 class FollowExperts(Running):
     "The running form of `TrajectoryMatching` for one set: opened experts and the flat network on their device."
     def __init__(self, spec: TrajectoryMatching, like: ImageSet):
@@ -83,12 +94,13 @@ class FollowExperts(Running):
 
     def __call__(self, current: Current, generator: torch.Generator) -> Asked:
         spec = self.spec
+        if current.lr.ndim: raise InputError(f"n_rates={len(current.lr)} is not allowed with trajectory matching: its student has one rate, n_rates=None")
         expert = self.experts[int(torch.randint(len(self.experts), (), generator=generator))]
-        t = int(torch.randint(spec.min_start, spec.max_start, (), generator=generator))
+        t = int(torch.randint(spec.min_start, spec.bound(current.iteration), (), generator=generator))
         steps = draw_steps(spec.n_steps, current.distilled, spec.batch, spec.augmentation, generator)
         start, goal = (expert[e].to(self.device) for e in (t, t + spec.expert_epochs))
-        matched = reverse_sweep(self.flat, start, goal, current.images, current.labels, current.lr, steps, current.distilled,
-                                learn_labels=current.labels.ndim == 2, **self.steps)
+        matched = spec.sweep(self.flat, start, goal, current.images, current.labels, current.lr, steps, current.distilled,
+                             learn_labels=current.labels.ndim == 2, **self.steps)
         return Asked(matched.loss, matched.images, matched.labels, matched.lr)
 
 # %% ../nbs/09_objectives.ipynb #bdbd5698

@@ -157,24 +157,26 @@ def method_picture(table: pd.DataFrame,     # from `Study.anatomy`: rank, diffic
                 if column == 0: ax.set_ylabel(name, fontsize=9)
     return small_print(fig, note)
 
-# %% ../nbs/12_plots.ipynb #6b6b040c
-def cost_panels(table: pd.DataFrame,      # rows of `bench_matching`: way, n_steps, and seconds or peak_mb
-                floor: float | None = None,   # seconds per inner step that no way can beat
+# %% ../nbs/12_plots.ipynb #5c49de87
+def cost_panels(table: pd.DataFrame,          # one row per measurement: way, n_steps, batch, and seconds or peak_mb
+                floor: float | None = None,   # seconds per inner step at `batch` that no way can beat
+                batch: int = 125, n_steps: int = 5,   # what is held fixed in the upper and in the lower row
                 note: str = "") -> Figure:
-    "Seconds and peak memory of one outer iteration against N, one line per way."
-    ways = list(table.way.unique())
-    colors = dict(zip(ways, sns.color_palette("deep", len(ways))))
+    "Seconds and peak memory of one outer iteration: above against N, below against the batch; one line per way."
+    colors = dict(zip(table.way.unique(), sns.color_palette("deep", table.way.nunique())))
     with plt.rc_context(style):
-        fig, axes = plt.subplots(1, 2, figsize=(8.4, 3.3))
-        for ax, value, label in zip(axes, ("seconds", "peak_mb"), ("seconds per outer iteration", "peak memory (MB)")):
-            for way in ways:
-                rows = table[(table.way == way) & table[value].notna()]
-                if not len(rows): continue
-                ax.plot(rows.n_steps, rows[value], ".", color=colors[way], alpha=.5)
-                ax.plot(rows.groupby("n_steps")[value].median(), color=colors[way], label=way, marker="o", ms=4)
-            ax.set(xlabel="inner steps N", ylabel=label, xlim=(0, None), ylim=(0, None))
+        fig, axes = plt.subplots(2, 2, figsize=(8.4, 6.0))
+        for row, (x, fixed, label) in zip(axes, [("n_steps", table[table.batch == batch], f"inner steps N (batch {batch})"), ("batch", table[table.n_steps == n_steps], f"batch (N = {n_steps})")]):
+            for ax, value, what in zip(row, ("seconds", "peak_mb"), ("seconds per outer iteration", "peak memory (MB)")):
+                for way, color in colors.items():
+                    rows = fixed[(fixed.way == way) & fixed[value].notna()]
+                    if not len(rows): continue
+                    ax.plot(rows[x], rows[value], ".", color=color, alpha=.5)
+                    ax.plot(rows.groupby(x)[value].median(), color=color, label=way, marker="o", ms=4)
+                ax.set(xlabel=label, ylabel=what, xlim=(0, None), ylim=(0, None))
         if floor is not None:
-            end = table[table.seconds.notna()].n_steps.max()
-            axes[0].plot([0, end], [0, floor * end], color="#999999", ls="--", label="floor")
-        axes[0].legend()
+            end = table[table.seconds.notna() & (table.batch == batch)].n_steps.max()
+            axes[0, 0].plot([0, end], [0, floor * end], color="#999999", ls="--", label="floor")
+        axes[0, 0].legend()
+        fig.tight_layout()
     return small_print(fig, note)

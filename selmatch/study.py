@@ -6,12 +6,12 @@
 __all__ = ['profile_folder', 'floors', 'objective_builders', 'list_profiles', 'Score', 'Evaluation', 'Strength', 'Window',
            'Experts', 'Matching', 'Profile', 'convert', 'read_section', 'load_profile', 'without_docstrings',
            'code_key', 'keyed', 'Store', 'remembered', 'root', 'home', 'SetTask', 'make_set', 'Study', 'stage',
-           'stage_property', 'recipe', 'key', 'observations', 'difficulty', 'estimated_c_score', 'easy', 'score_table',
-           'run_trials', 'tests', 'windows', 'betas', 'beta', 'experts', 'set_seed', 'start_set', 'set_task',
-           'small_sets', 'best_sets', 'accuracies', 'full_accuracy', 'feature_space', 'cover', 'coverages', 'anatomy',
-           'provenance', 'publish', 'published', 'open_study']
+           'stage_property', 'is_compiled', 'recipe', 'key', 'observations', 'difficulty', 'estimated_c_score', 'easy',
+           'score_table', 'run_trials', 'tests', 'windows', 'betas', 'beta', 'experts', 'set_seed', 'start_set',
+           'set_task', 'small_sets', 'best_sets', 'accuracies', 'full_accuracy', 'feature_space', 'cover', 'coverages',
+           'anatomy', 'provenance', 'publish', 'published', 'open_study']
 
-# %% ../nbs/11_study.ipynb #d2837a86
+# %% ../nbs/11_study.ipynb #d17eae87
 import ast, functools, importlib, json, os, platform
 from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass, field, fields, is_dataclass, replace
@@ -32,12 +32,12 @@ from .coverage import feature_network, features, is_covered, radius
 from .data import ImageSet, InputError, Splits, check_choice, check_range, class_rows, fingerprint, load_data, write_atomic
 from .distill import Descent, Method, SyntheticSet, distill, distilled_mask, find_method, load_set, save_set
 from .experts import expert_recipe, train_experts
-from .matching import worth_compiling
-from .networks import FlatNetwork, make_network, networks
+from .matching import precisions
+from .networks import make_network, networks
 from .objectives import TrajectoryMatching
 from .scores import Run, break_ties, c_score_difficulty, directions, easy_half, load_difficulty, observe_run, rank_classes
 from .selection import beta_grid, best_beta, check_ipc, select, window, window_start
-from .training import Computer, Recipe, Trial, run_all, run_trial, steps_per_epoch, trials, with_threads
+from .training import Computer, Recipe, Trial, run_all, run_trial, steps_per_epoch, trials, with_threads, worth_compiling
 
 # %% ../nbs/11_study.ipynb #d39d2779
 profile_folder = Path(selmatch.__file__).parent / "profiles"
@@ -67,7 +67,7 @@ class Score:
         check_range("score.runs", self.runs, 1); check_range("score.epochs", self.epochs, 1); check_choice("score.file_kind", self.file_kind, list(directions))
         if self.kind == "file" and not self.path: raise InputError("score.path is missing: kind 'file' needs the path of a .npy file")
 
-# %% ../nbs/11_study.ipynb #bbc9da2e
+# %% ../nbs/11_study.ipynb #59a63b3c
 @dataclass(frozen=True)
 class Evaluation:
     "How a set is judged: fresh networks trained on it."
@@ -79,12 +79,13 @@ class Evaluation:
     momentum: float = 0.9
     weight_decay: float = 5e-4
     schedule: str = "cosine"
+    compile: str = "auto"         # "yes", "no", or "auto": when the run is long enough to win the time back
 
-    def recipe(self, augmentation: Augmentation) -> Recipe:
-        return Recipe(self.steps, self.batch, self.lr, self.momentum, self.weight_decay, self.schedule, augmentation)
+    def recipe(self, augmentation: Augmentation, compiled: bool = False) -> Recipe:
+        return Recipe(self.steps, self.batch, self.lr, self.momentum, self.weight_decay, self.schedule, augmentation, compiled)
 
     def __post_init__(self):
-        check_range("evaluation.n", self.n, 1)
+        check_range("evaluation.n", self.n, 1); check_choice("evaluation.compile", self.compile, ["auto", "yes", "no"])
         self.recipe(Augmentation("none"))
 
 @dataclass(frozen=True)
@@ -96,7 +97,7 @@ class Strength:
     def of(self, kind: str) -> Augmentation: return Augmentation(kind, tuple(self.strong), self.simple)
     def __post_init__(self): self.of("dsa")
 
-# %% ../nbs/11_study.ipynb #a7673bdb
+# %% ../nbs/11_study.ipynb #ad341177
 @dataclass(frozen=True)
 class Window:
     "How the window is searched, or where it is put."
@@ -119,12 +120,17 @@ class Experts:
     lr: float = 0.02
     momentum: float = 0.0
     augmentation: str = "none"
+    keep: str = "all"             # epochs on disk: "all", or "needed", those that matching can ask for
+    precision: str = "float32"    # of the weights on disk: "float32", "float16" or "bfloat16"
+    compile: str = "auto"         # "yes", "no" or "auto"
 
     def __post_init__(self):
         check_range("experts.n", self.n, 1); check_choice("experts.augmentation", self.augmentation, ["none", "simple", "dsa"])
+        check_choice("experts.keep", self.keep, ["all", "needed"]); check_choice("experts.precision", self.precision, ["float32", "float16", "bfloat16"])
+        check_choice("experts.compile", self.compile, ["auto", "yes", "no"])
         expert_recipe(self.batch, self.epochs, self.batch, self.lr, momentum=self.momentum)
 
-# %% ../nbs/11_study.ipynb #2377000d
+# %% ../nbs/11_study.ipynb #23d20765
 @dataclass(frozen=True)
 class Matching:
     "How sets are distilled."
@@ -139,9 +145,11 @@ class Matching:
     evaluate_at: tuple[int, ...] = ()   # iterations after which the set is kept and judged
     judges: int = 2            # networks per judgement, on validation
     compile: str = "auto"      # "yes", "no", or "auto": when the run is long enough to win the time back
+    precision: str = "float32" # of compiled steps: "float32", "tf32" or "bfloat16"
 
     def __post_init__(self):
         check_range("matching.judges", self.judges, 1); check_choice("matching.compile", self.compile, ["auto", "yes", "no"])
+        check_choice("matching.precision", self.precision, precisions)
         self.descent()
         self.objective({}, ("nobody",), Augmentation("none"))
 
@@ -151,9 +159,13 @@ class Matching:
     def objective(self, network: dict, experts: tuple, augmentation: Augmentation, compiled: bool = False) -> TrajectoryMatching:
         return TrajectoryMatching(network, experts, self.n_steps, self.expert_epochs, 0, self.max_start, self.batch, augmentation, compiled)
 
-    def is_compiled(self, network: dict, shape: tuple, n_classes: int) -> bool:
-        flat = FlatNetwork(make_network(network, shape, n_classes, 0))
-        return self.compile == "yes" or self.compile == "auto" and worth_compiling(flat, shape, self.batch, self.n_steps * self.iterations)
+    @property
+    def passes(self) -> int: return 11 * self.batch * self.n_steps * self.iterations     # see chapter 8
+
+    @property
+    def asked_epochs(self) -> tuple[int, ...]:
+        "The epochs of an expert that matching can ask for."
+        return tuple(sorted({t + m for t in range(self.max_start) for m in (0, self.expert_epochs)}))
 
 # %% ../nbs/11_study.ipynb #d81a0166
 @dataclass(frozen=True)
@@ -357,11 +369,18 @@ def stage_property(function: Callable) -> cached_property:
     setattr(Study, function.__name__, cached)
     return cached
 
-# %% ../nbs/11_study.ipynb #93dd5d04
+# %% ../nbs/11_study.ipynb #070142d6
+@stage
+def is_compiled(self: Study, wish: str, network: dict, passes: float) -> bool:
+    "Whether a network is to be compiled: as wished, or by counting what will pass through it."
+    train = self.splits.train
+    return wish == "yes" or wish == "auto" and worth_compiling(make_network(network, train.shape, train.n_classes, 0), train.shape, passes)
+
 @stage
 def recipe(self: Study, augmentation: str) -> Recipe:
     "How networks are trained that judge a set."
-    return self.profile.evaluation.recipe(self.profile.augmentation.of(augmentation))
+    e = self.profile.evaluation
+    return e.recipe(self.profile.augmentation.of(augmentation), self.is_compiled(e.compile, self.judge_network, 3 * e.steps * e.batch))
 
 # %% ../nbs/11_study.ipynb #f5e786d7
 @stage
@@ -452,14 +471,16 @@ def beta(self: Study, ratio: float) -> float:
     given = (self.profile.window.beta or {}).get(ratio)
     return given if given is not None else self.betas[ratio]
 
-# %% ../nbs/11_study.ipynb #8d682734
+# %% ../nbs/11_study.ipynb #a4b1b548
 @stage
 def experts(self: Study) -> list[Path]:
     "Expert trajectories on the training set, trained once for all methods."
     p, train = self.profile.experts, self.splits.train
-    recipe = expert_recipe(len(train), p.epochs, p.batch, p.lr, momentum=p.momentum, augmentation=self.profile.augmentation.of(p.augmentation))
-    key = self.key("experts", train, self.network, recipe, self.profile.seed)
-    return train_experts(Path(self.folder) / "experts" / key, train, self.network, recipe, p.n, 1000 + self.profile.seed, self.computer)
+    recipe = expert_recipe(len(train), p.epochs, p.batch, p.lr, momentum=p.momentum, augmentation=self.profile.augmentation.of(p.augmentation),
+                           compiled=self.is_compiled(p.compile, self.network, 3 * p.epochs * len(train)))
+    storage = {"keep": self.profile.matching.asked_epochs if p.keep == "needed" else None, "precision": p.precision}
+    key = self.key("experts", train, self.network, recipe, self.profile.seed, storage)
+    return train_experts(Path(self.folder) / "experts" / key, train, self.network, recipe, p.n, 1000 + self.profile.seed, self.computer, **storage)
 
 # %% ../nbs/11_study.ipynb #131feb6a
 @stage
@@ -491,10 +512,10 @@ def set_task(self: Study, name: str, ratio: float, seed: int) -> SetTask:
     key = self.key("distill", start.data, start.distilled, objective.identity(), descent, method.labels, self.set_seed(seed))
     return SetTask(method, start, objective, descent, self.set_seed(seed), Path(self.folder) / "sets" / f"{method.start}-{method.objective}-{ratio}-{seed}-{key}")
 
-# %% ../nbs/11_study.ipynb #45954863
+# %% ../nbs/11_study.ipynb #78177560
 objective_builders: dict[str, Callable[[Study], Any]] = {
     "trajectory": lambda study: study.profile.matching.objective(study.network, tuple(study.experts()), study.profile.augmentation.of("dsa"),
-        study.profile.matching.is_compiled(study.network, study.splits.train.shape, study.splits.train.n_classes)),
+        study.is_compiled(study.profile.matching.compile, study.network, study.profile.matching.passes)),
 }
 
 # %% ../nbs/11_study.ipynb #9905c32f

@@ -169,7 +169,7 @@ def test_a_figure_parameter_of_the_wrong_value_is_refused_before_work(selmatch_c
 def test_methods_that_do_not_exist_cannot_be_declared():
     from selmatch.distill import Method
     with refuses("objective", "distribution", "trajectory"): Method("x", "X", "random", 1.0, "distribution")
-    with refuses("labels", "soft", "hard"): Method("x", "X", "random", 1.0, "trajectory", labels="soft")
+    with refuses("labels", "fuzzy", "hard", "soft", "teacher"): Method("x", "X", "random", 1.0, "trajectory", labels="fuzzy")
     with refuses("alpha", "objective"): Method("x", "X", "random", 0.5, None)
 
 

@@ -7,10 +7,10 @@ import torch
 from selmatch.augment import Augmentation, apply
 from selmatch.data import ImageSet
 from selmatch.distill import Descent, SyntheticSet, distill
-from selmatch.matching import (channels_last_loss, compiled_steps, draw_steps, reverse_over_forward, reverse_sweep, second_order, unrolled, with_fallback,
+from selmatch.matching import (channels_last_loss, compiled_steps, draw_steps, reverse_over_forward, reverse_sweep, second_order, unrolled,
                                written_out)
 from selmatch.networks import FlatNetwork, flatten, make_network
-from selmatch.objectives import Asked
+from selmatch.objectives import Asked, Running
 
 
 def problem(dtype=torch.float64, norm="batch", n_steps=6, augmentation="dsa", soft=True, frozen=True, channels=3, n=15, batch=6, network="ConvNet", seed=0):
@@ -85,14 +85,14 @@ def test_frozen_images_stay_bit_for_bit():
     data = ImageSet(p["images"], p["labels"], tuple("abcd"), (0.5,) * 3, (0.25,) * 3)
     start = SyntheticSet(data, p["distilled"])
 
-    class Follow:
+    class Follow(Running):
         def identity(self): return {}
 
-        def start(self, like):
-            def ask(current, generator):
-                matched = reverse_sweep(p["flat"], p["theta_start"], p["theta_goal"], current.images, current.labels, current.lr, p["steps"], current.distilled)
-                return Asked(matched.loss, matched.images, None, matched.lr)
-            return ask
+        def start(self, like): return self
+
+        def __call__(self, current, generator):
+            matched = reverse_sweep(p["flat"], p["theta_start"], p["theta_goal"], current.images, current.labels, current.lr, p["steps"], current.distilled)
+            return Asked(matched.loss, matched.images, None, matched.lr)
 
     run = distill(start, Follow(), Descent(iterations=25, lr_images=1.0, start_lr=0.1, evaluate_at=(7,)), seed=0)
     for small in run.kept.values():
@@ -144,15 +144,7 @@ def test_compiled_steps_are_exact_too(dtype, bound, soft):
         assert relative(getattr(ours, part), getattr(oracle, part)) <= bound, part
 
 
-def test_without_a_compiler_it_warns_once_and_goes_on():
-    def broken(*rest): raise RuntimeError("no compiler")
-    step = with_fallback(broken, lambda flat, *rest: sum(rest))
-    with pytest.warns(RuntimeWarning, match="uncompiled") as seen:
-        assert step(None, 1, 2) == 3 and step(None, 3, 4) == 7
-    assert len(seen) == 1
-
-
-class Unusable:
+class Unusable(Running):
     """An objective whose answers are not finite from some iteration on."""
     def __init__(self, bad, since): self.bad, self.since = bad, since
     def identity(self): return {"since": self.since}
@@ -182,14 +174,14 @@ def test_soft_labels_and_kept_sets_survive_a_restart(tmp_path):
     data = ImageSet(p["images"], p["labels"], tuple("abcd"), (0.5,) * 3, (0.25,) * 3)
     start, descent = SyntheticSet(data, p["distilled"]), Descent(iterations=12, lr_images=1.0, lr_labels=0.1, start_lr=0.1, evaluate_at=(3,))
 
-    class Follow:
+    class Follow(Running):
         def identity(self): return {}
 
-        def start(self, like):
-            def ask(current, generator):
-                m = reverse_sweep(p["flat"], p["theta_start"], p["theta_goal"], current.images, current.labels, current.lr, p["steps"], current.distilled, True)
-                return Asked(m.loss, m.images, m.labels, m.lr)
-            return ask
+        def start(self, like): return self
+
+        def __call__(self, current, generator):
+            m = reverse_sweep(p["flat"], p["theta_start"], p["theta_goal"], current.images, current.labels, current.lr, p["steps"], current.distilled, True)
+            return Asked(m.loss, m.images, m.labels, m.lr)
 
     whole = distill(start, Follow(), descent, seed=0)
     with pytest.raises(KeyboardInterrupt):

@@ -1,0 +1,78 @@
+"""Fast paths against slow ones: batched augmentation, compiled training, stored experts."""
+from dataclasses import replace
+
+import pytest
+import torch
+
+from selmatch.augment import Draw, apply, families, names
+from selmatch.data import ImageSet, InputError
+from selmatch.experts import ExpertTask, Trajectory, expert_recipe, train_expert, train_experts
+from selmatch.networks import flatten, make_network
+from selmatch.training import Computer, Recipe, count_flops, train, with_fallback, worth_compiling
+
+SPEC = {"name": "ConvNet", "width": 6, "depth": 2}
+
+
+def toy(n=60, size=8):
+    generator = torch.Generator().manual_seed(0)
+    return ImageSet(torch.randn(n, 1, size, size, generator=generator), torch.arange(n) % 3, ("a", "b", "c"), (0.5,), (0.25,))
+
+
+@pytest.mark.parametrize("order", ["sorted", "shuffled", "one family"])
+def test_a_batch_of_many_families_equals_one_image_at_a_time(order):
+    generator = torch.Generator().manual_seed(3)
+    x, family = torch.randn(45, 3, 8, 8, generator=generator), torch.randint(len(names), (45,), generator=generator)
+    family = {"sorted": family.sort().values, "shuffled": family, "one family": family[:1].expand(45)}[order]
+    drawn = Draw(family, torch.rand(45, 4, generator=generator))
+    slow = torch.cat([families[names[f]](x[i:i + 1], drawn.u[i:i + 1]) for i, f in enumerate(family)])
+    assert torch.allclose(apply(x, drawn), slow, atol=1e-6)
+
+
+@pytest.mark.parametrize("family", [f for f in names if f != "none"])
+def test_gradients_flow_through_every_family(family):
+    generator = torch.Generator().manual_seed(1)
+    x, drawn = torch.randn(3, 2, 6, 6, generator=generator, dtype=torch.float64, requires_grad=True), Draw(torch.full((3,), names.index(family)), torch.rand(3, 4, generator=generator))
+    assert torch.autograd.gradcheck(lambda x: apply(x, drawn), x)
+
+
+def test_compiled_training_is_the_same_training():
+    nets = [make_network(SPEC, (1, 8, 8), 3, 0) for _ in range(2)]
+    for net, compiled in zip(nets, (False, True)): train(net, toy(), Recipe(steps=6, batch=20, compiled=compiled), torch.Generator().manual_seed(0))
+    assert torch.allclose(*(flatten(net) for net in nets), atol=1e-4)
+    for a, b in zip(*(net.buffers() for net in nets)): assert torch.allclose(a.float(), b.float(), atol=1e-4)      # running statistics too
+
+
+def test_without_a_compiler_it_warns_once_and_goes_on():
+    def broken(*rest): raise RuntimeError("no compiler")
+    either = with_fallback(broken, lambda *given: sum(given))
+    with pytest.warns(RuntimeWarning, match="uncompiled") as seen:
+        assert either(1, 2) == 3 and either(3, 4) == 7
+    assert len(seen) == 1
+
+
+def test_whether_to_compile_is_counted():
+    net = make_network(SPEC, (1, 8, 8), 3, 0)
+    assert count_flops(net, (1, 8, 8)) == 2 * (64 * 9 * 6 + 16 * 54 * 6 + 24 * 3) and net.training
+    assert not worth_compiling(net, (1, 8, 8), 1e6) and worth_compiling(net, (1, 8, 8), 1e10)
+
+
+def test_an_expert_with_few_epochs_in_half_precision_survives_a_pulled_plug(tmp_path):
+    task = ExpertTask(tmp_path / "a.safetensors", toy(), SPEC, expert_recipe(60, 6, 20, 0.05), 0, draft_every=2, keep=(1, 3, 6), precision="float16")
+    train_expert(task)
+    broken = replace(task, path=tmp_path / "b.safetensors")
+    with pytest.raises(KeyboardInterrupt): train_expert(broken, stop_after=5)
+    train_expert(broken)
+    assert task.path.read_bytes() == broken.path.read_bytes()
+    whole = Trajectory(train_expert(replace(task, path=tmp_path / "c.safetensors", keep=None, precision="float32")))
+    kept = Trajectory(task.path)
+    assert kept.kept == [1, 3, 6] and kept.epochs == whole.epochs == 6 and kept[3].dtype == torch.float32
+    assert (kept[3] - whole[3]).abs().max() <= 2**-11 * whole[3].abs().max()
+    with pytest.raises(InputError, match="does not hold epoch 2"): kept[2]
+    with pytest.raises(InputError, match="keep=9 .*0 to 6|keep=9"): replace(task, keep=(0, 9))
+
+
+def test_other_storage_is_another_expert(tmp_path):
+    recipe = expert_recipe(60, 2, 20, 0.05)
+    first = train_experts(tmp_path, toy(), SPEC, recipe, 1, computer=Computer(quiet=True))[0].read_bytes()
+    second = train_experts(tmp_path, toy(), SPEC, recipe, 1, computer=Computer(quiet=True), precision="bfloat16")[0].read_bytes()
+    assert len(second) < len(first)
