@@ -128,10 +128,11 @@ def test_following_the_answers_lowers_the_real_loss():
     assert losses[-1] < 0.8 * losses[0] and (lr > 0.05).all()
 
 
-@pytest.mark.parametrize("init", ["fixed", "random"])
-def test_killed_runs_go_on_bit_for_bit(init, tmp_path):
+@pytest.mark.parametrize("init, n_rates", [("fixed", 4), ("random", 4), ("random", None)])
+def test_killed_runs_go_on_bit_for_bit(init, n_rates, tmp_path):
     question = rollout_objectives["dd"](SPEC, TRAIN, n_steps=2, epochs=2, batch_real=50, init=init)
-    start, descent = SyntheticSet(SMALL, MASK), Descent(iterations=6, lr_images=1.0, lr_lr=1e-2)
+    assert n_rates in (None, question.n_rates)
+    start, descent = SyntheticSet(SMALL, MASK), Descent(iterations=6, lr_images=1.0, lr_lr=1e-2, n_rates=n_rates)
     whole = distill(start, question, descent, seed=0)
     with pytest.raises(KeyboardInterrupt): distill(start, question, descent, seed=0, checkpoint=tmp_path / "c.safetensors", every=2, stop_after=3)
     again = distill(start, question, descent, seed=0, checkpoint=tmp_path / "c.safetensors", every=2)
