@@ -7,7 +7,7 @@ __all__ = ['methods', 'distilled_mask', 'Method', 'find_method', 'SyntheticSet',
            'Pixels', 'through_softmax', 'moving_tensors', 'put_back', 'Distilled', 'report', 'distill',
            'save_checkpoint', 'resume']
 
-# %% ../nbs/10_distill.ipynb #bbc00e82
+# %% ../nbs/10_distill.ipynb #62a7aeb4
 import json, shutil
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field, replace
@@ -19,10 +19,15 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 
+from .condensation import condensation_objectives
+from .coresets import coreset_selections, made_starts
 from .data import ImageSet, InputError, check_choice, check_range, class_rows, fingerprint, load_tensors, save_folder, save_tensors, write_atomic
+from .kernels import kernel_objectives
 from .objectives import Asked, Current, Running, objectives
+from .rollout import rollout_objectives
 from .selection import selections
 from .training import predict
+from .trajectories import trajectory_objectives, well_classified
 
 # %% ../nbs/10_distill.ipynb #c5ad748a
 def distilled_mask(n_classes: int, ipc: int,
@@ -32,7 +37,7 @@ def distilled_mask(n_classes: int, ipc: int,
     check_range("alpha", alpha, 0, 1)
     return (torch.arange(ipc) >= ipc - round(alpha * ipc)).repeat(n_classes)
 
-# %% ../nbs/10_distill.ipynb #f728359e
+# %% ../nbs/10_distill.ipynb #c2fc68de
 @dataclass(frozen=True)
 class Method:
     "A way to make a small set, in five words."
@@ -46,7 +51,7 @@ class Method:
     source: str = ""               # where it comes from
 
     def __post_init__(self):
-        check_choice("selection", self.start, list(selections)); check_choice("objective", self.objective, [None, *objectives])
+        check_choice("start", self.start, [*selections, *made_starts]); check_choice("objective", self.objective, [None, *objectives])
         check_choice("labels", self.labels, ["hard", "soft", "teacher"]); check_choice("augmentation", self.augmentation, ["none", "simple", "dsa", "combined"])
         if self.alpha is not None: check_range("alpha", self.alpha, 0, 1)
         if (self.objective is None) != (self.alpha == 0):
@@ -58,23 +63,61 @@ class Method:
 
     @property
     def kind(self) -> str:
-        if self.objective is None: return "selection"
-        return "both" if self.alpha != 1 or self.start not in ("random",) else "distillation"
+        "What the rows of a table are grouped by; a teacher's labels are never mixed with hard ones."
+        if self.labels == "teacher": return "with a teacher"
+        if self.objective is None: return "made" if self.start in made_starts else "selection"
+        return "both" if self.alpha != 1 or self.start == "window" else "distillation"
 
-# %% ../nbs/10_distill.ipynb #d575ea7f
+# %% ../nbs/10_distill.ipynb #9e0a7fd2
+objectives.update(trajectory_objectives | condensation_objectives | kernel_objectives | rollout_objectives)
+selections.update(coreset_selections | {"well_classified": well_classified})
+
 methods: dict[str, Method] = {m.name: m for m in [
     Method("random", "Random", "random", 0.0, None, source="baseline"),
-    Method("hardest", "Hardest", "hardest", 0.0, None, source="Toneva et al. 2019 (by forgetting)"),
+    Method("optimised-random", "Best of ten random", "optimised_real", 0.0, None, source="Wang et al. 2018"),
     Method("easiest", "Easiest", "easiest", 0.0, None, source="baseline"),
+    Method("hardest", "Hardest", "hardest", 0.0, None, source="Toneva et al. 2019, by the profile's score"),
+    Method("forgetting", "Forgetting", "forgetting", 0.0, None, source="Toneva et al. 2019"),
+    Method("el2n", "EL2N", "el2n", 0.0, None, source="Paul et al. 2021"),
+    Method("c-score", "C-score", "c_score", 0.0, None, source="Jiang et al. 2021"),
+    Method("grand", "GraNd", "grand", 0.0, None, source="Paul et al. 2021"),
+    Method("herding", "Herding", "herding", 0.0, None, source="Welling 2009"),
+    Method("k-center", "K-center", "k_center", 0.0, None, source="Sener & Savarese 2018"),
+    Method("kmeans-real", "K-means, nearest real", "kmeans_real", 0.0, None, source="Wang et al. 2018, in feature space"),
+    Method("craig", "CRAIG", "craig", 0.0, None, source="Mirzasoleiman et al. 2020"),
+    Method("gradmatch", "GradMatch", "gradmatch", 0.0, None, source="Killamsetty et al. 2021a"),
+    Method("glister", "Glister", "glister", 0.0, None, source="Killamsetty et al. 2021b"),
     Method("window", "Best window", "window", 0.0, None, source="SelMatch, section 4.1"),
-    Method("mtt", "MTT", "random", 1.0, "trajectory", source="Cazenavette et al. 2022"),
-    Method("selmatch", "SelMatch", "window", None, "trajectory", augmentation="combined", source="Lee & Chung 2024"),
-    Method("selmatch-dsa", "SelMatch, DSA", "window", None, "trajectory", source="SelMatch without its third part: DSA on all images"),
+    Method("kmeans", "K-means centroids", "kmeans", 0.0, None, source="Wang et al. 2018"),
+    Method("average", "Group averages", "average", 0.0, None, source="Wang et al. 2018"),
 ]}
 
-def find_method(name: str) -> Method:
-    "A registered method; raises `InputError` for an unknown name."
-    return methods[check_choice("method", name, list(methods))]
+# %% ../nbs/10_distill.ipynb #072ed096
+methods |= {m.name: m for m in [
+    Method("dd", "DD", "random", 1.0, "dd", source="Wang et al. 2018"),
+    Method("dc", "DC", "random", 1.0, "dc", source="Zhao et al. 2021"),
+    Method("dsa", "DSA", "random", 1.0, "dsa", source="Zhao & Bilen 2021"),
+    Method("dm", "DM", "random", 1.0, "dm", source="Zhao & Bilen 2023"),
+    Method("kip", "KIP", "random", 1.0, "kip", labels="soft", source="Nguyen et al. 2021"),
+    Method("frepo", "FRePo", "random", 1.0, "frepo", labels="soft", source="Zhou et al. 2022"),
+    Method("mtt", "MTT", "random", 1.0, "trajectory", source="Cazenavette et al. 2022"),
+    Method("tesla", "TESLA", "random", 1.0, "tesla", source="Cui et al. 2023"),
+    Method("ftd", "FTD", "random", 1.0, "ftd", source="Du et al. 2023"),
+    Method("datm", "DATM", "well_classified", 1.0, "datm", labels="soft", source="Guo et al. 2024"),
+    Method("selmatch", "SelMatch", "window", None, "trajectory", augmentation="combined", source="Lee & Chung 2024"),
+    Method("selmatch-dsa", "SelMatch, DSA", "window", None, "trajectory", source="SelMatch without its third part: DSA on all images"),
+    Method("selmatch-soft", "SelMatch, soft labels", "window", None, "trajectory", labels="soft", source="SelMatch with DATM's labels on its distilled share"),
+    Method("selmatch-dm", "SelMatch on DM", "window", None, "dm", source="SelMatch's first two parts, DM's objective"),
+    Method("selmatch-on-dsa", "SelMatch on DSA", "window", None, "dsa", source="SelMatch's first two parts, DSA's objective"),
+    Method("selmatch-datm", "SelMatch on DATM", "window", None, "datm", labels="soft", source="SelMatch's first two parts, DATM's objective"),
+    Method("random-teacher", "Random, teacher", "random", 0.0, None, labels="teacher", source="labels of a teacher (Hinton et al. 2015)"),
+    Method("window-teacher", "Best window, teacher", "window", 0.0, None, labels="teacher", source="labels of a teacher (Hinton et al. 2015)"),
+    Method("selmatch-teacher", "SelMatch, teacher", "window", None, "trajectory", labels="teacher", source="SelMatch, relabelled by a teacher afterwards"),
+]}
+
+def find_method(name: str | Method) -> Method:
+    "A registered method by its name; a `Method` is returned as it is. `InputError` for an unknown name."
+    return name if isinstance(name, Method) else methods[check_choice("method", name, list(methods))]
 
 # %% ../nbs/10_distill.ipynb #1bea9105
 @dataclass(frozen=True)
