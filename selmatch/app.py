@@ -5,8 +5,9 @@
 # %% auto #0
 __all__ = ['figures', 'page', 'entry', 'common', 'auto_device', 'data_section', 'make_study', 'figure_notebook',
            'check_parameters', 'run_notebook', 'write_gallery', 'draw_figures', 'shared', 'cli', 'figures_command',
-           'profiles_command', 'methods_command', 'score', 'window_command', 'experts_command', 'distill_command',
-           'given_set', 'evaluate_command', 'coverage_command', 'bench_command', 'main']
+           'profiles_command', 'methods_command', 'score', 'window_command', 'experts_command', 'write_set',
+           'select_command', 'distill_command', 'given_set', 'evaluate_command', 'coverage_command', 'bench_command',
+           'main']
 
 # %% ../nbs/14_app.ipynb #cd092578
 import functools, html, os, sys, time
@@ -167,7 +168,7 @@ def cli():
     Start with `selmatch figures`. Interrupted commands continue where they stopped.
     """
 
-# %% ../nbs/14_app.ipynb #27996d34
+# %% ../nbs/14_app.ipynb #cd927943
 @cli.command("figures")
 @click.option("--profile", default="digits", show_default=True, metavar="NAME|FILE", help="Settings: a name from `selmatch profiles`, or a YAML file.")
 @click.option("--only", multiple=True, metavar="NAME", help="Draw only this figure (may be repeated).")
@@ -194,7 +195,7 @@ def profiles_command():
 def methods_command():
     "List the methods: what they start from, distil and ask."
     for m in methods.values():
-        click.echo(f"{m.name:12s} {m.kind:13s} start {m.start:9s} alpha {'by size' if m.alpha is None else m.alpha!s:8s} asks {m.objective or '-':11s} {m.source}")
+        click.echo(f"{m.name:17s} {m.kind:14s} start {m.start:15s} alpha {'by size' if m.alpha is None else m.alpha!s:8s} asks {m.objective or '-':11s} labels {m.labels:8s} {m.source} | takes {m.cost}")
 
 # %% ../nbs/14_app.ipynb #72aabbea
 @cli.command()
@@ -224,7 +225,24 @@ def experts_command(**options):
     files = make_study(**options).experts()
     click.echo(f"{len(files)} experts in {files[0].parent}")
 
-# %% ../nbs/14_app.ipynb #d44c4ad1
+# %% ../nbs/14_app.ipynb #0c8fa4c5
+def write_set(method: str, study: Study, ratio: float, out: Path | None):
+    "Make one set (or find it) and write it with its card and its images."
+    small = study.best_sets(study.small_sets([method], [ratio], 1))[method, ratio, 0]
+    out = out or Path(f"{method}-{ratio}")
+    save_set(small, out, export=True)
+    click.echo(f"{len(small)} images of {len(study.splits.train)} ({int(small.distilled.sum())} distilled), kept at iteration {small.card.get('iteration', 0)}")
+    click.echo(f"Written: {out}/images (one folder per class), {out}/card.json, {out}/set.safetensors")
+
+@cli.command("select")
+@click.option("--method", default="window", show_default=True, help="A selection from `selmatch methods`.")
+@click.option("--beta", type=float, help="Start of the window, in [0, 1 - ratio]; default: searched on validation images.")
+@shared(*common, "ratio", "out")
+def select_command(method, out, beta, **options):
+    "Choose real images and write them with their card."
+    check_choice("selection method", find_method(method).name, [m.name for m in methods.values() if m.objective is None])
+    write_set(method, make_study(beta=beta, **options), options["ratio"], out)
+
 @cli.command("distill")
 @click.option("--method", default="selmatch", show_default=True, help="A name from `selmatch methods`.")
 @click.option("--alpha", type=float, help="Distilled share, in [0, 1]; default: the profile's.")
@@ -233,12 +251,7 @@ def experts_command(**options):
 def distill_command(method, out, alpha, beta, **options):
     "Make a small set and write it with its card and its images."
     find_method(method)
-    study, ratio = make_study(alpha=alpha, beta=beta, **options), options["ratio"]
-    small = study.best_sets(study.small_sets([method], [ratio], 1))[method, ratio, 0]
-    out = out or Path(f"{method}-{ratio}")
-    save_set(small, out, export=True)
-    click.echo(f"{len(small)} images of {len(study.splits.train)} ({int(small.distilled.sum())} distilled), kept at iteration {small.card.get('iteration', 0)}")
-    click.echo(f"Written: {out}/images (one folder per class), {out}/card.json, {out}/set.safetensors")
+    write_set(method, make_study(alpha=alpha, beta=beta, **options), options["ratio"], out)
 
 # %% ../nbs/14_app.ipynb #5062a5ee
 def given_set(path: Path, study: Study):

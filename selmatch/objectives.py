@@ -43,7 +43,7 @@ class Running:
     def state(self) -> dict[str, Tensor]: return {}          # tensors to keep in a checkpoint
     def restore(self, tensors: dict[str, Tensor]): pass      # put them back
 
-# %% ../nbs/09_objectives.ipynb #984735f8
+# %% ../nbs/09_objectives.ipynb #13b9ad85
 @dataclass(frozen=True)
 class TrajectoryMatching:
     "Ask the set to lead a student along an expert's path (MTT, Cazenavette et al. 2022; SelMatch, section 3)."
@@ -59,6 +59,7 @@ class TrajectoryMatching:
     first_max_start: int | None = None # the bound on t at iteration 0; None: `max_start` from the start
     expansion_end: int = 0             # iteration from which the bound is `max_start`
     sweep: Callable = reverse_sweep    # what computes the gradient
+    precision: str = "float32"         # of compiled steps: "float32", "tf32" or "bfloat16"
 
     def __post_init__(self):
         check_range("N (inner steps)", self.n_steps, 1); check_range("M (expert epochs)", self.expert_epochs, 1)
@@ -79,18 +80,19 @@ class TrajectoryMatching:
         names = {"experts": [f"{Path(e).parent.name}/{Path(e).name}" for e in self.experts], "sweep": f"{self.sweep.__module__}.{self.sweep.__qualname__}"}
         return {f.name: getattr(self, f.name) for f in fields(self)} | names
 
-# %% ../nbs/09_objectives.ipynb #d7d9ed25
+# %% ../nbs/09_objectives.ipynb #ebef5834
 class FollowExperts(Running):
     "The running form of `TrajectoryMatching` for one set: opened experts and the flat network on their device."
     def __init__(self, spec: TrajectoryMatching, like: ImageSet):
         self.spec, self.device = spec, like.images.device
         self.flat = FlatNetwork(make_network(spec.network, like.shape, like.n_classes, seed=0).to(self.device))
         self.experts: list[Trajectory] = [open_expert(path, self.flat) for path in spec.experts]
-        self.steps = dict(zip(("first", "second"), compiled_steps(self.flat))) if spec.compiled else {}
+        self.steps = dict(zip(("first", "second"), compiled_steps(self.flat, spec.precision))) if spec.compiled else {}
         for expert in self.experts:
             if expert.epochs < spec.max_start - 1 + spec.expert_epochs:
                 raise InputError(f"expert {expert.path} has {expert.epochs} epochs, but max_start={spec.max_start} and M={spec.expert_epochs} "
                                  f"need {spec.max_start - 1 + spec.expert_epochs}: lower max_start or train longer")
+            expert.check(t + ahead for t in range(spec.min_start, spec.max_start) for ahead in (0, spec.expert_epochs))
 
     def __call__(self, current: Current, generator: torch.Generator) -> Asked:
         spec = self.spec
