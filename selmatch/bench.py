@@ -75,7 +75,7 @@ def compiled_sweep(problem: dict, precision: str = "float32"):
 matching_ways: dict[str, Callable] = {"textbook": lambda problem: unrolled(**problem), "sweep": lambda problem: reverse_sweep(**problem),
     "compiled": compiled_sweep, **{f"compiled, {p}": functools.partial(compiled_sweep, precision=p) for p in precisions[1:]}}
 
-# %% ../nbs/13_bench.ipynb #8f89eb03
+# %% ../nbs/13_bench.ipynb #7e2e70fa
 def peak_task(name: str, **settings) -> float:
     "Run one way once and return its peak memory in MB above what the process held (on a GPU: peak of the allocator)."
     problem = matching_problem(**settings)
@@ -94,6 +94,7 @@ def give_back():
     "Hand freed memory back to the operating system, where the C library can; else what was freed before would hide what is taken now."
     if trim := getattr(ctypes.CDLL(None), "malloc_trim", None): trim(0)
 
+# %% ../nbs/13_bench.ipynb #f1710e39
 def resident_mb() -> float:
     "Memory this process holds now, in MB (Linux)."
     pages = int(Path("/proc/self/statm").read_text().split()[1])
@@ -103,6 +104,7 @@ def peak_mb() -> float:
     "Most memory this process has held since the peak was last forgotten, in MB (Linux)."
     return next(int(line.split()[1]) for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("VmHWM")) / 1e3
 
+# %% ../nbs/13_bench.ipynb #a99435e3
 def in_own_process(function: str, **settings) -> float:
     "Call a function of this module in a fresh process and return its number."
     code = f"import json, sys; from selmatch import bench; print('RESULT', bench.{function}(**json.loads(sys.argv[1])))"
@@ -110,7 +112,7 @@ def in_own_process(function: str, **settings) -> float:
     if done.returncode: raise RuntimeError(f"{function}({settings}) failed: {done.stderr[-1000:]}")
     return float(done.stdout.split("RESULT ")[-1])
 
-# %% ../nbs/13_bench.ipynb #5d133b31
+# %% ../nbs/13_bench.ipynb #3621aa1f
 def time_matching(ways: list[str], rounds: int, part: str = "matching", **settings) -> list[dict]:
     "Seconds of one outer iteration by several ways, in turns."
     problem = matching_problem(**settings)
@@ -123,6 +125,7 @@ def first_order_step(**settings) -> Callable:
     first, rows = compiled_steps(p["flat"])[0], p["steps"][0].rows.to(p["images"].device)
     return lambda: first(p["flat"], p["theta_start"], p["images"][rows], p["labels"][rows])
 
+# %% ../nbs/13_bench.ipynb #b626e668
 def matching_errors(ways: list[str], **settings) -> list[dict]:
     "Error and cosine of the pixels' gradient against float64, with Softplus and with ReLU (see chapter 8 on the kink)."
     rows = []
@@ -161,7 +164,7 @@ def bench_matching(device: str, quick: bool) -> Iterator[tuple[str, Callable]]:
         yield "time, 64×64", lambda: time_matching(["compiled", "textbook"], 5, "matching, 64×64", **tiny)
         yield "memory, 64×64", lambda: [{**row, "part": "memory, 64×64"} for row in matching_memory("compiled", **tiny)]
 
-# %% ../nbs/13_bench.ipynb #81cff4cc
+# %% ../nbs/13_bench.ipynb #b626da99
 class PerImage(Dataset):
     "Combined augmentation as released: one image at a time, inside `__getitem__`."
     def __init__(self, data: ImageSet, distilled: Tensor, generator: torch.Generator):
@@ -174,6 +177,7 @@ class PerImage(Dataset):
         x = self.data.images[i]
         return apply(x[None], draw(self.strong, 1, self.generator))[0] if self.distilled[i] else self.simple(x), self.data.labels[i]
 
+# %% ../nbs/13_bench.ipynb #8bfa12e3
 def plain_loader(data: Dataset, batch: int) -> DataLoader:
     "As the released codes load: shuffled, single images stacked to batches."
     return DataLoader(data, batch_size=batch, shuffle=True, drop_last=True)
@@ -185,7 +189,7 @@ def by_the_batch(data: ImageSet, distilled: Tensor, policy: Augmentation, batch:
         order = drawn.family.argsort(stable=True)
         apply(data.images.index_select(0, rows[order].to(data.images.device)), drawn.rows(order))
 
-# %% ../nbs/13_bench.ipynb #00f8e609
+# %% ../nbs/13_bench.ipynb #87829327
 def plain_epoch(net: nn.Module, data: Dataset, recipe: Recipe, optimiser: torch.optim.SGD | None = None):
     "One epoch of ordinary training from a DataLoader, in eager PyTorch."
     optimiser = optimiser or torch.optim.SGD(net.parameters(), lr=recipe.lr, momentum=recipe.momentum, weight_decay=recipe.weight_decay)
@@ -196,11 +200,12 @@ def plain_epoch(net: nn.Module, data: Dataset, recipe: Recipe, optimiser: torch.
         F.cross_entropy(net(x.to(device)), y.to(device)).backward()
         optimiser.step()
 
+# %% ../nbs/13_bench.ipynb #0886fe3c
 def random_images(n: int, generator: torch.Generator, size: int = 32) -> ImageSet:
     "Noise in the shape of CIFAR: time does not depend on what the pixels show."
     return ImageSet(torch.randn(n, 3, size, size, generator=generator), torch.randint(10, (n,), generator=generator), tuple("abcdefghij"), (0.5,) * 3, (0.25,) * 3)
 
-# %% ../nbs/13_bench.ipynb #f3cae421
+# %% ../nbs/13_bench.ipynb #10a0750b
 def time_augmentation(device: str, n: int, rounds: int) -> list[dict]:
     "One epoch of augmented batches, without training."
     generator, distilled = torch.Generator().manual_seed(0), torch.arange(n) % 2 == 0
@@ -209,6 +214,7 @@ def time_augmentation(device: str, n: int, rounds: int) -> list[dict]:
     ways = {"per image": lambda: [None for _ in plain_loader(per_image, 125)], "by the batch": lambda: by_the_batch(resident, distilled, policy, 125, generator)}
     return in_turns(ways, rounds, part="augmentation", images=n)
 
+# %% ../nbs/13_bench.ipynb #29a4df19
 def time_epoch(device: str, n: int, rounds: int, width: int) -> list[dict]:
     "One epoch of training on a half distilled set."
     generator, distilled, spec = torch.Generator().manual_seed(0), torch.arange(n) % 2 == 0, {"name": "ConvNet", "width": width}
@@ -220,13 +226,14 @@ def time_epoch(device: str, n: int, rounds: int, width: int) -> list[dict]:
             "by the batch, compiled": lambda: train(nets[2], resident, Recipe(**{**vars(recipe), "compiled": True}), generator, distilled)}
     return in_turns(ways, rounds, part=f"epoch, width {width}", images=n)
 
+# %% ../nbs/13_bench.ipynb #1fd4980e
 def bench_evaluation(device: str, quick: bool) -> Iterator[tuple[str, Callable]]:
     "Augmenting a set once, and one epoch of training on it, per image and by the batch."
     n, rounds, widths = (500, 3, [16]) if quick else (2500, 7, [32, 128])
     yield "augmentation", lambda: time_augmentation(device, n, 2 * rounds + 1)
     for width in widths: yield f"epoch, width {width}", functools.partial(time_epoch, device, n, rounds if width < 100 else 3, width)
 
-# %% ../nbs/13_bench.ipynb #91e1896c
+# %% ../nbs/13_bench.ipynb #59e3647d
 def plain_trial(part: ImageSet, test: ImageSet, spec: dict, recipe: Recipe, seed: int) -> float:
     "Train on one window from a DataLoader, epoch by epoch, and test."
     net = make_network(spec, part.shape, part.n_classes, seed)
@@ -235,6 +242,7 @@ def plain_trial(part: ImageSet, test: ImageSet, spec: dict, recipe: Recipe, seed
     for _ in range(recipe.steps // (len(part) // recipe.batch)): plain_epoch(net, data, recipe, optimiser)
     return float((predict(net, test).argmax(1) == test.hard_labels).float().mean())
 
+# %% ../nbs/13_bench.ipynb #83932b34
 def bench_window(device: str, quick: bool) -> Iterator[tuple[str, Callable]]:
     "Several windows, two networks each."
     windows, n, steps, rounds = (2, 100, 20, 1) if quick else (8, 500, 60, 3)
@@ -248,7 +256,7 @@ def bench_window(device: str, quick: bool) -> Iterator[tuple[str, Callable]]:
         return in_turns(ways, rounds, part="window search", images=n)
     yield "window search", measure
 
-# %% ../nbs/13_bench.ipynb #49cf5618
+# %% ../nbs/13_bench.ipynb #12382367
 def plain_expert(data: ImageSet, network: dict, recipe: Recipe, file: Path, device: str = "cpu"):
     "One expert from a DataLoader, its snapshots a pickled list (as released; cloned, or they would all be equal on a CPU)."
     net = make_network(network, data.shape, data.n_classes, 0).to(device)
@@ -258,6 +266,7 @@ def plain_expert(data: ImageSet, network: dict, recipe: Recipe, file: Path, devi
         snapshots.append([p.detach().clone().cpu() for p in net.parameters()])
     file.write_bytes(pickle.dumps(snapshots))
 
+# %% ../nbs/13_bench.ipynb #ec351641
 def stacked_experts(data: ImageSet, network: dict, recipe: Recipe, count: int) -> dict[str, Tensor]:
     "Several experts at once: weights stacked, plain SGD mapped over the stack; returns the stacked weights."
     nets = [FlatNetwork(make_network(network, data.shape, data.n_classes, i)).module.to(data.images.device) for i in range(count)]
@@ -271,7 +280,7 @@ def stacked_experts(data: ImageSet, network: dict, recipe: Recipe, count: int) -
         weights = {k: w.detach() - recipe.lr * slopes[k] for k, w in weights.items()}
     return weights
 
-# %% ../nbs/13_bench.ipynb #caa6e9cb
+# %% ../nbs/13_bench.ipynb #e53642bb
 def time_experts(device: str, quick: bool) -> list[dict]:
     "One epoch of experts, per expert."
     n, batch, spec = (1000, 100, {"name": "ConvNet", "width": 16}) if quick else (5000, 250, {"name": "ConvNet", "width": 128 if device == "cuda" else 64})
@@ -284,6 +293,7 @@ def time_experts(device: str, quick: bool) -> list[dict]:
                      "stacked": lambda: stacked_experts(resident, spec, recipe, count)}, 3 if device == "cpu" else 10, part="expert epoch", images=n)
     return [{**row, "seconds": row["seconds"] / (count if row["way"] == "stacked" else 1)} for row in rows]
 
+# %% ../nbs/13_bench.ipynb #2a2f97c7
 def open_task(kind: str, folder: str) -> float:
     "Open stored experts, read two random epochs of each, and return how many MB the process has grown."
     before, kept, generator = resident_mb(), [], torch.Generator().manual_seed(0)
@@ -295,7 +305,7 @@ def open_task(kind: str, folder: str) -> float:
             assert (expert[t + 2] - expert[t]).norm() > 0
     return resident_mb() - before
 
-# %% ../nbs/13_bench.ipynb #9742fe65
+# %% ../nbs/13_bench.ipynb #294d4c34
 def open_experts(kind: str, count: int, epochs: int, width: int = 320_010) -> list[dict]:
     "Memory taken by opening `count` experts of `epochs + 1` snapshots of `width` weights, written here in one of the two formats."
     with tempfile.TemporaryDirectory() as room:
@@ -305,21 +315,24 @@ def open_experts(kind: str, count: int, epochs: int, width: int = 320_010) -> li
             else: (Path(room) / f"{i:03d}.pkl").write_bytes(pickle.dumps(list(theta.clone().unbind())))
         return [{"part": "open experts", "way": kind, "experts": count, "epochs": epochs, "peak_mb": in_own_process("open_task", kind=kind, folder=room)}]
 
+# %% ../nbs/13_bench.ipynb #42c461b7
 def bench_experts(device: str, quick: bool) -> Iterator[tuple[str, Callable]]:
     "Training one expert, and opening many."
     yield "expert epoch", lambda: time_experts(device, quick)
     counts = {"pickled lists": 4, "lazy files": 4} if quick else {"pickled lists": 10, "lazy files": 100}        # a list of 100 would take 13 GB
     for kind, count in counts.items(): yield f"open {count} experts, {kind}", functools.partial(open_experts, kind, count, 10 if quick else 100)
 
-# %% ../nbs/13_bench.ipynb #a68022ef
+# %% ../nbs/13_bench.ipynb #2a507e05
 benches: dict[str, Callable] = {"matching": bench_matching, "experts": bench_experts, "evaluation": bench_evaluation, "window": bench_window}
 
+# %% ../nbs/13_bench.ipynb #9b1b1cad
 def processor() -> str:
     "What computes: the GPU's name, or the CPU's as Linux gives it."
     if torch.cuda.is_available(): return torch.cuda.get_device_name()
     lines = [line for line in Path("/proc/cpuinfo").read_text().splitlines() if line.startswith("model name")] if Path("/proc/cpuinfo").exists() else []
     return (lines[0].split(":")[1].strip() if lines else platform.processor()) + f", {torch.get_num_threads()} threads"
 
+# %% ../nbs/13_bench.ipynb #09aec6a6
 def run_bench(only: str | None = None, device: str = "cpu", quick: bool = False,
               file: Path | None = None,      # written after each measurement; continued when it is of the same machine and versions
               say: Callable = print) -> dict:

@@ -7,9 +7,8 @@ __all__ = ['start_costs', 'objective_costs', 'methods', 'distilled_mask', 'Metho
            'load_set', 'relabel', 'Descent', 'Pixels', 'through_softmax', 'moving_tensors', 'put_back', 'Distilled',
            'report', 'distill', 'save_checkpoint', 'resume']
 
-# %% ../nbs/10_distill.ipynb #62a7aeb4
+# %% ../nbs/10_distill.ipynb #c4799440
 import json, shutil
-from collections.abc import Callable
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
@@ -21,7 +20,7 @@ from tqdm.auto import tqdm
 
 from .condensation import condensation_objectives
 from .coresets import coreset_selections, made_starts
-from .data import ImageSet, InputError, check_choice, check_range, class_rows, fingerprint, load_tensors, save_folder, save_tensors, write_atomic
+from .data import ImageSet, InputError, check_choice, check_range, fingerprint, load_tensors, save_folder, save_tensors, write_atomic
 from .kernels import kernel_objectives
 from .objectives import Asked, Current, Running, objectives
 from .rollout import rollout_objectives

@@ -6,8 +6,8 @@
 __all__ = ['directions', 'ForgettingCounter', 'Run', 'error_length', 'observe_run', 'observe', 'held_out_run',
            'c_score_difficulty', 'check_difficulty', 'load_difficulty', 'rank_classes', 'easy_half', 'break_ties']
 
-# %% ../nbs/04_scores.ipynb #8da6b0c2
-from dataclasses import dataclass, replace
+# %% ../nbs/04_scores.ipynb #83249fb5
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np

@@ -704,11 +704,11 @@ def full_accuracy(self: Study) -> pd.DataFrame:
                   tests=self.tests(), easy=self.easy, tags={"method": "Full data", "ratio": 1.0})
     return self.run_trials(work, "train on all data")
 
-# %% ../nbs/11_study.ipynb #8bbe78f7
+# %% ../nbs/11_study.ipynb #d8379688
 @stage_property
 def feature_space(self: Study) -> tuple:
     "The feature network, the test features `(m, f)` and the radius; made once."
-    p, splits, recipe, seed = self.profile, self.splits, self.recipe("simple"), 1000 * self.profile.seed + 700
+    splits, recipe, seed = self.splits, self.recipe("simple"), 1000 * self.profile.seed + 700
     net = self.trained(self.network, recipe, seed, "feature network")
     look = lambda images: with_threads(functools.partial(features, net), images, self.computer.threads)
     return look, look(splits.test.images), radius(look(splits.train.images))

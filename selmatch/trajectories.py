@@ -7,10 +7,10 @@ __all__ = ['trajectory_objectives', 'without_curvature', 'tesla_sweep', 'Flatnes
            'FlatTask', 'train_flat_expert', 'train_flat_experts', 'sharpness', 'expert_logits', 'correctly_classified',
            'well_classified', 'right_labels', 'tesla', 'ftd', 'datm']
 
-# %% ../nbs/09a_trajectories.ipynb #b6497615
+# %% ../nbs/09a_trajectories.ipynb #c936013c
 import json
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import torch
