@@ -1,0 +1,77 @@
+"""Every registered method, on the smallest profile: it runs, it keeps its word, and its special cases are other methods."""
+from dataclasses import replace
+
+import pytest
+import torch
+
+from selmatch.data import InputError
+from selmatch.distill import Method, methods
+from selmatch.objectives import objectives
+from selmatch.selection import selections
+from selmatch.study import Study, load_profile, read_words
+from selmatch.training import Computer
+
+
+@pytest.fixture(scope="module")
+def study(tmp_path_factory):
+    profile = load_profile("smoke")
+    return Study(replace(profile, ratios=(0.3,), seeds=1, evaluation=replace(profile.evaluation, n=1, steps=10)), Computer(quiet=True), tmp_path_factory.mktemp("home"))
+
+
+@pytest.mark.parametrize("name", list(methods))
+def test_every_method_makes_its_set(study, name):
+    method, ipc, k = methods[name], study.ipc(0.3), study.splits.train.n_classes
+    task = study.small_sets([name])[name, 0.3, 0]
+    best, kept = study.best_sets({(name, 0.3, 0): task})[name, 0.3, 0], study.kept(task)
+    for small in kept:
+        assert len(small) == k * ipc and torch.bincount(small.data.hard_labels, minlength=k).eq(ipc).all() or method.labels == "teacher"
+        assert small.data.images.isfinite().all() and torch.equal(small.data.images[~small.distilled], task.start.data.images[~small.distilled])
+        soft = method.labels != "hard"
+        assert small.data.labels.ndim == 1 + soft and (not soft or torch.allclose(small.data.labels.sum(1), torch.ones(len(small)), atol=1e-5))
+    assert len(kept) == (1 if method.objective is None else 3)
+    if method.objective: assert not torch.equal(kept[-1].data.images[kept[-1].distilled], task.start.data.images[kept[-1].distilled])
+    alpha = 0.2 if method.alpha is None else method.alpha
+    assert int(best.distilled.sum()) == k * round(alpha * ipc) and best.card["method"] == name
+    assert method.kind in ("selection", "made", "distillation", "both", "with a teacher") and method.cost and method.source
+
+
+def test_a_table_has_a_row_for_each(study):
+    table = study.accuracies(["random", "herding", "dm", "selmatch-dm"])
+    assert list(table.method.unique()) == ["Random", "Herding", "DM", "SelMatch on DM"] and table.test_accuracy.between(0, 1).all()
+
+
+def test_selmatch_without_its_parts_is_mtt_and_window(study):
+    plain = Method("plain", "Plain", "random", 1.0, "trajectory")
+    assert study.set_task(plain, 0.3, 0).folder == study.set_task("mtt", 0.3, 0).folder       # the same key: the same bits
+    nothing = Study(replace(study.profile, alpha={0.3: 0.0}), study.computer, study.folder)
+    task = nothing.set_task("selmatch", 0.3, 0)
+    assert task.objective is None and torch.equal(task.start.data.images, study.start_set("window", 0.3, 0).data.images) and not task.start.distilled.any()
+
+
+def test_selections_do_not_depend_on_being_asked_twice(study):
+    fresh = Study(study.profile, study.computer, study.folder / "elsewhere")
+    for name in ("herding", "kmeans_real", "optimised_real", "glister"): assert torch.equal(study.chosen(name, 0.3, 0), fresh.chosen(name, 0.3, 0))
+
+
+def test_seeds_give_other_witnesses_and_other_sets(study):
+    assert not torch.equal(study.chosen("herding", 0.3, 0), study.chosen("herding", 0.3, 1))
+
+
+def test_the_registers_hold_every_name_of_the_field():
+    assert {"trajectory", "tesla", "ftd", "datm", "dc", "dsa", "dm", "kip", "frepo", "dd"} <= set(objectives)
+    assert {"random", "window", "herding", "k_center", "craig", "gradmatch", "glister", "forgetting", "c_score", "el2n"} <= set(selections)
+
+
+@pytest.mark.parametrize("settings, words", [({"dm": {"batch_rael": 3}}, "batch_rael"), ({"dm": {"batch_real": 0.5}}, "objectives.dm.batch_real=0.5"), ({"dmm": {}}, "dmm"), ({"dd": {"train": 3}}, "train")])
+def test_a_wrong_word_for_an_objective_is_named(settings, words):
+    with pytest.raises(InputError, match=words): load_profile("smoke", objectives=settings)
+    assert read_words("dd", {"n_steps": 3, "lr_images": 1})[1] == {"lr_images": 1.0}
+
+
+def test_select_and_distill_on_the_command_line(selmatch_command, tmp_path):
+    done = selmatch_command("select", "--method", "herding", "--profile", "smoke", "--ratio", "0.3", "--out", tmp_path / "herding")
+    assert done.returncode == 0 and len(list((tmp_path / "herding" / "images").rglob("*.png"))) > 0, done.stderr
+    refused = selmatch_command("select", "--method", "mtt", "--profile", "smoke", "--ratio", "0.3")
+    assert refused.returncode == 2 and "mtt" in refused.stderr and "herding" in refused.stderr
+    listed = selmatch_command("methods").stdout
+    assert all(name in listed for name in methods) and "a teacher" in listed
