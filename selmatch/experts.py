@@ -6,12 +6,13 @@
 __all__ = ['expert_recipe', 'Trajectory', 'open_expert', 'ExpertTask', 'expert_card', 'train_expert', 'save_draft',
            'continue_draft', 'train_experts']
 
-# %% ../nbs/05_experts.ipynb #641089bf
+# %% ../nbs/05_experts.ipynb #df5fad63
 import json
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -80,7 +81,7 @@ def open_expert(path: Path,          # an expert file
                          f"expected (epochs + 1, {flat.n_params}){differ}")
     return trajectory
 
-# %% ../nbs/05_experts.ipynb #cb8a8d3c
+# %% ../nbs/05_experts.ipynb #5eb69acf
 @dataclass(frozen=True)
 class ExpertTask:
     "One expert to train."
@@ -93,6 +94,7 @@ class ExpertTask:
     draft_every: int = 5  # write a draft after so many epochs
     keep: tuple[int, ...] | None = None    # epochs whose weights the file holds; None: all
     precision: str = "float32"             # of the weights in the file: "float32", "float16" or "bfloat16"
+    flatness: Any = None                   # how to look for flat ground: a dataclass with `around(net, data, recipe)`, see chapter 9a
 
     def __post_init__(self):
         check_choice("precision", self.precision, ["float32", "float16", "bfloat16"])
@@ -105,18 +107,20 @@ class ExpertTask:
     @property
     def draft(self) -> Path: return self.path.with_suffix(".draft.safetensors")
 
-# %% ../nbs/05_experts.ipynb #a74358da
+# %% ../nbs/05_experts.ipynb #e4fced68
 def expert_card(task: ExpertTask) -> dict:
     "What an expert file says about itself; a draft with another card is not continued."
     flat = FlatNetwork(make_network(task.network, task.data.shape, task.data.n_classes, task.seed))
     return {"network": task.network, "recipe": asdict(task.recipe), "seed": task.seed, "data": fingerprint(task.data),
-            "kept": list(task.keep) if task.keep else None, "precision": task.precision, "layout": [[name, list(shape)] for name, shape in flat.layout]}
+            "kept": list(task.keep) if task.keep else None, "precision": task.precision, "layout": [[name, list(shape)] for name, shape in flat.layout],
+            **({"flatness": asdict(task.flatness)} if task.flatness else {})}
 
 def train_expert(task: ExpertTask, stop_after: int | None = None) -> Path | None:
     "Train one expert, continuing its draft; returns the file. `stop_after` epochs it gives up, to try resuming."
     card, data = json.loads(json.dumps(expert_card(task))), task.data.to(task.device)
     net = make_network(task.network, data.shape, data.n_classes, task.seed).to(task.device)
-    optimiser, generator = make_optimiser(net, task.recipe), torch.Generator().manual_seed(task.seed)
+    guide, generator = task.flatness.around(net, data, task.recipe) if task.flatness else None, torch.Generator().manual_seed(task.seed)
+    optimiser = guide.optimiser if guide else make_optimiser(net, task.recipe)
     path = [flatten(net).cpu()]
     if task.draft.exists():
         draft, drafted = load_tensors(task.draft)
@@ -127,7 +131,7 @@ def train_expert(task: ExpertTask, stop_after: int | None = None) -> Path | None
         if epoch == stop_after: raise KeyboardInterrupt
         if epoch % task.draft_every == 0 and epoch < task.epochs: save_draft(task.draft, path, optimiser, generator, card)
 
-    train(net, data, task.recipe, generator, on_epoch=on_epoch, optimiser=optimiser, first_step=(len(path) - 1) * steps_per_epoch(len(data), task.recipe))
+    train(net, data, task.recipe, generator, on_step=guide.on_step if guide else None, on_epoch=on_epoch, optimiser=optimiser, first_step=(len(path) - 1) * steps_per_epoch(len(data), task.recipe))
     kept = [path[t] for t in (task.keep or range(len(path)))]
     save_tensors(task.path, {"theta": torch.stack(kept).to(getattr(torch, task.precision))}, card)
     task.draft.unlink(missing_ok=True)
@@ -147,17 +151,17 @@ def continue_draft(draft: dict, net, optimiser, generator) -> list[Tensor]:
     generator.set_state(draft["generator"])
     return list(draft["theta"])
 
-# %% ../nbs/05_experts.ipynb #09f315fb
+# %% ../nbs/05_experts.ipynb #483f81e7
 def train_experts(folder: Path,         # experts are written as folder/expert_000.safetensors, …
                   data: ImageSet, network: dict, recipe: Recipe,
                   n: int,               # how many
                   seed: int = 0,        # expert i uses seed + i
                   computer: Computer = Computer(),
-                  **storage,            # `keep` and `precision` of `ExpertTask`
+                  **options,            # `keep`, `precision` and `flatness` of `ExpertTask`
 ) -> list[Path]:
     "Train `n` experts side by side, skipping those already there with the same card."
     check_range("number of experts", n, 1)
-    tasks = [ExpertTask(Path(folder) / f"expert_{i:03d}.safetensors", data, network, recipe, seed + i, computer.device, **storage) for i in range(n)]
+    tasks = [ExpertTask(Path(folder) / f"expert_{i:03d}.safetensors", data, network, recipe, seed + i, computer.device, **options) for i in range(n)]
     todo = [t for t in tasks if not (t.path.exists() and Trajectory(t.path).card == json.loads(json.dumps(expert_card(t))))]
     run_all(train_expert, todo, "train experts", computer) if todo else None
     return [t.path for t in tasks]

@@ -13,7 +13,7 @@ __all__ = ['profile_folder', 'floors', 'following', 'list_profiles', 'Score', 'E
            'full_accuracy', 'feature_space', 'cover', 'coverages', 'anatomy', 'provenance', 'publish', 'published',
            'open_study']
 
-# %% ../nbs/11_study.ipynb #8d0101ec
+# %% ../nbs/11_study.ipynb #0da9ffc4
 import ast, functools, importlib, inspect, json, os, platform
 from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass, field, fields, is_dataclass, replace
@@ -43,7 +43,7 @@ from .objectives import TrajectoryMatching, objectives
 from .scores import Run, break_ties, c_score_difficulty, directions, easy_half, load_difficulty, observe_run, rank_classes
 from .selection import beta_grid, best_beta, check_ipc, select, window, window_start
 from .training import Computer, Recipe, Trial, run_all, run_trial, steps_per_epoch, trials, with_threads, worth_compiling
-from .trajectories import Flatness, correctly_classified, expert_logits, right_labels, train_flat_experts, trajectory_objectives
+from .trajectories import Flatness, correctly_classified, expert_logits, right_labels, trajectory_objectives
 
 # %% ../nbs/11_study.ipynb #d39d2779
 profile_folder = Path(selmatch.__file__).parent / "profiles"
@@ -519,13 +519,13 @@ def beta(self: Study, ratio: float) -> float:
     given = (self.profile.window.beta or {}).get(ratio)
     return given if given is not None else self.betas[ratio]
 
-# %% ../nbs/11_study.ipynb #ce3a7291
+# %% ../nbs/11_study.ipynb #437382f4
 @stage
 def expert_plan(self: Study, **special) -> dict:
     "What both kinds of experts are trained with; the folder is named after everything they depend on."
     p, train = self.profile.experts, self.splits.train
     recipe = expert_recipe(len(train), p.epochs, p.batch, p.lr, momentum=p.momentum, augmentation=self.profile.augmentation.of(p.augmentation),
-                           compiled=self.is_compiled(p.compile, self.network, 3 * p.epochs * len(train)))
+                           compiled="flatness" not in special and self.is_compiled(p.compile, self.network, 3 * p.epochs * len(train)))
     folder = Path(self.folder) / "experts" / self.key("experts", train, self.network, recipe, self.profile.seed, special)
     return {"folder": folder, "data": train, "network": self.network, "recipe": recipe, "n": p.n, "seed": 1000 + self.profile.seed, "computer": self.computer, **special}
 
@@ -538,7 +538,7 @@ def experts(self: Study) -> list[Path]:
 @stage
 def flat_experts(self: Study) -> list[Path]:
     "Expert trajectories that look for flat ground, for FTD and DATM."
-    return train_flat_experts(**self.expert_plan(flatness=self.profile.flatness))
+    return train_experts(**self.expert_plan(flatness=self.profile.flatness))
 
 # %% ../nbs/11_study.ipynb #131feb6a
 @stage

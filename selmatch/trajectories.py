@@ -4,27 +4,26 @@
 
 # %% auto #0
 __all__ = ['trajectory_objectives', 'without_curvature', 'tesla_sweep', 'Flatness', 'uphill', 'flat_gradient', 'LookAround',
-           'FlatTask', 'train_flat_expert', 'train_flat_experts', 'sharpness', 'expert_logits', 'correctly_classified',
-           'well_classified', 'right_labels', 'tesla', 'ftd', 'datm']
+           'sharpness', 'expert_logits', 'correctly_classified', 'well_classified', 'right_labels', 'tesla', 'ftd',
+           'datm']
 
-# %% ../nbs/09a_trajectories.ipynb #c936013c
-import json
+# %% ../nbs/09a_trajectories.ipynb #6ffde050
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .data import ImageSet, InputError, check_range, class_rows, save_tensors
-from .experts import ExpertTask, Trajectory, expert_card, open_expert
+from .data import ImageSet, InputError, check_range, class_rows
+from .experts import Trajectory, open_expert
 from .matching import Matched, reverse_sweep, second_order
-from .networks import FlatNetwork, flatten, make_network
+from .networks import FlatNetwork, make_network
 from .objectives import TrajectoryMatching
 from .scores import check_difficulty
 from .selection import check_ipc
-from .training import Computer, Recipe, make_optimiser, run_all, train
+from .training import Recipe, make_optimiser
 
 # %% ../nbs/09a_trajectories.ipynb #fe485053
 def without_curvature(second: Callable = second_order) -> Callable:
@@ -38,7 +37,7 @@ def tesla_sweep(*problem, second: Callable = second_order, **settings) -> Matche
     "TESLA's gradient (Cui et al. 2023, as its released code computes it). Arguments and answer as in `reverse_sweep`; the loss is the same."
     return reverse_sweep(*problem, second=without_curvature(second), **settings)
 
-# %% ../nbs/09a_trajectories.ipynb #856e54d5
+# %% ../nbs/09a_trajectories.ipynb #430c0f6a
 @dataclass(frozen=True)
 class Flatness:
     "How an expert looks for flat ground. The defaults are FTD's."
@@ -48,6 +47,10 @@ class Flatness:
 
     def __post_init__(self):
         check_range("rho", self.rho, 0); check_range("flatness alpha", self.alpha, 0)
+
+    def around(self, net: nn.Module, data: ImageSet, recipe: Recipe) -> "LookAround":
+        "The guide of one network, for `ExpertTask.flatness`."
+        return LookAround(net, data, recipe, self)
 
 def uphill(weights: list[Tensor], grads: list[Tensor], flatness: Flatness) -> list[Tensor]:
     "The step of size `rho` that raises the loss most, to first order (SAM, equation 2; adaptive: Kwon et al. 2021)."
@@ -82,33 +85,6 @@ class LookAround:
         for p, was, g in zip(self.weights, home, flat_gradient(worst, here, self.flatness.alpha)):
             p.data.copy_(was)
             p.grad.copy_(g)              # in place: fused SGD wants gradients laid out as the weights
-
-# %% ../nbs/09a_trajectories.ipynb #b23d6b69
-@dataclass(frozen=True)
-class FlatTask(ExpertTask):
-    "One flat expert to train."
-    flatness: Flatness = Flatness()
-
-    @property
-    def card(self) -> dict: return json.loads(json.dumps(expert_card(self) | {"flatness": asdict(self.flatness)}))
-
-def train_flat_expert(task: FlatTask) -> Path:
-    "Train one flat expert and write it as `train_expert` writes its own. Interrupted, it starts again."
-    data, net = task.data.to(task.device), make_network(task.network, task.data.shape, task.data.n_classes, task.seed).to(task.device)
-    around, path = LookAround(net, data, task.recipe, task.flatness), [flatten(net).cpu()]
-    train(net, data, task.recipe, torch.Generator().manual_seed(task.seed), on_step=around.on_step, optimiser=around.optimiser, on_epoch=lambda epoch: path.append(flatten(net).cpu()))
-    save_tensors(task.path, {"theta": torch.stack(path)}, task.card)
-    return task.path
-
-def train_flat_experts(folder: Path, data: ImageSet, network: dict, recipe: Recipe,   # as for `train_experts`
-                       n: int, seed: int = 0, computer: Computer = Computer(),
-                       flatness: Flatness = Flatness(),
-) -> list[Path]:
-    "`train_experts` for flat ones: side by side, skipping those already there with the same card."
-    tasks = [FlatTask(Path(folder) / f"expert_{i:03d}.safetensors", data, network, recipe, seed + i, computer.device, flatness=flatness) for i in range(n)]
-    todo = [t for t in tasks if not (t.path.exists() and Trajectory(t.path).card == t.card)]
-    if todo: run_all(train_flat_expert, todo, "train flat experts", computer)
-    return [t.path for t in tasks]
 
 # %% ../nbs/09a_trajectories.ipynb #383378ba
 def sharpness(flat: FlatNetwork, theta: Tensor, data: ImageSet,
@@ -172,7 +148,7 @@ def right_labels(logits: Tensor,           # (experts, n, k), from `expert_logit
     hard = F.one_hot(labels, k).to(logits.dtype) * (1 - smoothing) + smoothing / k
     return torch.where(right.any(0)[:, None], soft, hard)
 
-# %% ../nbs/09a_trajectories.ipynb #0c0daa5e
+# %% ../nbs/09a_trajectories.ipynb #ba2b25d0
 def tesla(network: dict, experts: Sequence[Path], **settings) -> TrajectoryMatching:
     "MTT with TESLA's gradient."
     return TrajectoryMatching(network, experts, sweep=tesla_sweep, **settings)
@@ -180,7 +156,7 @@ def tesla(network: dict, experts: Sequence[Path], **settings) -> TrajectoryMatch
 def ftd(network: dict, experts: Sequence[Path], **settings) -> TrajectoryMatching:
     "MTT on flat experts; `InputError` names an expert that is not."
     plain = [path for path in experts if "flatness" not in Trajectory(Path(path)).card]
-    if plain: raise InputError(f"expert {plain[0]} is not flat: FTD needs experts from train_flat_experts")
+    if plain: raise InputError(f"expert {plain[0]} is not flat: FTD needs experts trained with a flatness")
     return TrajectoryMatching(network, experts, **settings)
 
 def datm(network: dict, experts: Sequence[Path], *, min_start: int, first_max_start: int, max_start: int, expansion_end: int, **settings) -> TrajectoryMatching:

@@ -8,13 +8,13 @@ import torch.nn.functional as F
 from selmatch.augment import Augmentation, apply
 from selmatch.data import InputError, load_digits
 from selmatch.distill import Descent, SyntheticSet, distill
-from selmatch.experts import Trajectory, expert_recipe, train_experts
+from selmatch.experts import ExpertTask, Trajectory, expert_recipe, train_expert, train_experts
 from selmatch.matching import reverse_sweep, second_order
 from selmatch.networks import FlatNetwork, make_network
 from selmatch.objectives import Current, TrajectoryMatching
 from selmatch.training import Computer
 from selmatch.trajectories import (Flatness, correctly_classified, datm, expert_logits, flat_gradient, ftd, right_labels, sharpness, tesla, tesla_sweep,
-                                   train_flat_experts, trajectory_objectives, uphill, well_classified)
+                                   trajectory_objectives, uphill, well_classified)
 from test_matching import problem, relative
 
 SPEC = {"name": "ConvNet", "width": 4, "depth": 2}
@@ -84,7 +84,7 @@ def test_the_worst_step_has_its_size_and_is_the_worst():
 
 def test_flat_experts_are_plain_at_radius_zero_repeatable_and_known_by_their_card(experts, tmp_path):
     recipe = expert_recipe(len(DIGITS), 6, 32, 0.05)
-    make = lambda name, flatness: train_flat_experts(tmp_path / name, DIGITS, SPEC, recipe, 2, computer=QUIET, flatness=flatness)
+    make = lambda name, flatness: train_experts(tmp_path / name, DIGITS, SPEC, recipe, 2, computer=QUIET, flatness=flatness)
     none, one, two = make("none", Flatness(0.0, 0.0)), make("one", Flatness(0.5)), make("two", Flatness(0.5))
     for a, b, c, d in zip(experts, none, one, two):
         assert torch.equal(Trajectory(a).rows[:], Trajectory(b).rows[:])
@@ -188,3 +188,12 @@ def test_identities_differ_and_do_not_name_folders(experts):
     plain, cut = TrajectoryMatching(SPEC, experts, max_start=4), trajectory_objectives["tesla"](SPEC, experts, max_start=4)
     from selmatch.data import fingerprint
     assert fingerprint(plain.identity()) != fingerprint(cut.identity()) and "0x" not in str(cut.identity()["sweep"]) and str(experts[0].parent.parent) not in str(cut.identity())
+
+
+def test_a_flat_expert_survives_a_pulled_plug(tmp_path):
+    task = ExpertTask(tmp_path / "a.safetensors", DIGITS, SPEC, expert_recipe(len(DIGITS), 6, 40, 0.05, momentum=0.5), 0, draft_every=2, flatness=Flatness(0.1))
+    train_expert(task)
+    broken = replace(task, path=tmp_path / "b.safetensors")
+    with pytest.raises(KeyboardInterrupt): train_expert(broken, stop_after=5)
+    train_expert(broken)
+    assert task.path.read_bytes() == broken.path.read_bytes() and Trajectory(task.path).card["flatness"]["rho"] == 0.1
