@@ -7,10 +7,14 @@ WORKERS ?= 2
 BIN      = $(VENV)/bin
 READY    = $(VENV)/.ready
 
-.PHONY: figures test lab sync notebooks readme clean
+.PHONY: figures figures-all test lab sync notebooks readme clean
 
 figures: $(READY)
 	$(BIN)/selmatch figures --profile $(PROFILE) --workers $(WORKERS)
+
+# the long ones, too: about half an hour more for digits
+figures-all: $(READY)
+	$(BIN)/selmatch figures --profile $(PROFILE) --workers $(WORKERS) --all
 
 test: $(READY)
 	$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal

@@ -110,8 +110,8 @@ def test_figure_anatomy(path):
 
 
 def test_every_figure_notebook_is_known_to_the_runner():
-    from selmatch.app import figures
-    assert {p.stem for p in FIGURES} == set(figures)
+    from selmatch.app import figures, more_figures
+    assert {p.stem for p in FIGURES} == set(figures) | set(more_figures)
 
 
 def test_environment_yml_follows_settings_ini():
