@@ -31,31 +31,35 @@ def expert_recipe(n: int,            # images in the training set
     plain = Recipe(steps=1, batch=batch, lr=lr, **({"momentum": 0.0, "weight_decay": 0.0, "schedule": "constant"} | options))
     return replace(plain, steps=epochs * steps_per_epoch(n, plain))
 
-# %% ../nbs/05_experts.ipynb #626ac923
+# %% ../nbs/05_experts.ipynb #2e5441da
 @dataclass(frozen=True)
 class Trajectory:
     "One expert on disk. `trajectory[t]` reads the weights `(P,)` after `t` epochs, and nothing else."
     path: Path
 
-    @cached_property
-    def file(self): return open_tensors(self.path)
+    @property
+    def file(self): return open_tensors(self.path)       # opened for each reading: an open file keeps the pages it has read in memory
 
     @cached_property
     def card(self) -> dict: return json.loads((self.file.metadata() or {}).get("card", "{}"))
 
-    @cached_property
+    @property
     def rows(self):
-        if "theta" not in self.file.keys(): raise InputError(f"{self.path} holds {list(self.file.keys())}: an expert file must hold 'theta'")
-        return self.file.get_slice("theta")
+        file = self.file
+        if "theta" not in file.keys(): raise InputError(f"{self.path} holds {list(file.keys())}: an expert file must hold 'theta'")
+        return file.get_slice("theta")
 
     @cached_property
-    def kept(self) -> list[int]: return self.card.get("kept") or list(range(self.rows.get_shape()[0]))
+    def shape(self) -> tuple: return tuple(self.rows.get_shape())
+
+    @cached_property
+    def kept(self) -> list[int]: return self.card.get("kept") or list(range(self.shape[0]))
 
     @property
     def epochs(self) -> int: return max(self.kept)
 
     @property
-    def n_params(self) -> int: return self.rows.get_shape()[1]
+    def n_params(self) -> int: return self.shape[1]
 
     def check(self, wanted: Iterable[int]):
         "`InputError` when one of these epochs is not in the file."
@@ -67,7 +71,7 @@ class Trajectory:
         row = self.kept.index(t)
         return self.rows[row:row + 1][0].float()
 
-# %% ../nbs/05_experts.ipynb #29f6c96c
+# %% ../nbs/05_experts.ipynb #f3365d70
 def open_expert(path: Path,          # an expert file
                 flat: FlatNetwork,   # the network that will follow it
 ) -> Trajectory:
@@ -77,7 +81,7 @@ def open_expert(path: Path,          # an expert file
     theirs = trajectory.card.get("layout", [])
     if trajectory.n_params != flat.n_params or theirs != layout:
         differ = next((f"; first difference: {a} against {b}" for a, b in zip(theirs, layout) if a != b), "")
-        raise InputError(f"expert {path} is of another network: it has shape {tuple(trajectory.rows.get_shape())}, "
+        raise InputError(f"expert {path} is of another network: it has shape {trajectory.shape}, "
                          f"expected (epochs + 1, {flat.n_params}){differ}")
     return trajectory
 
