@@ -72,7 +72,7 @@ def figure_notebook(name: str) -> Path:
     if not path.exists(): raise InputError(f"figure notebook {path} does not exist: run this inside a clone of the project")
     return path
 
-# %% ../nbs/14_app.ipynb #690d084f
+# %% ../nbs/14_app.ipynb #bdb6acf3
 def check_parameters(name: str, parameters: dict, study: Study):
     "papermill only warns of unknown parameters; we refuse them, and values that the study does not have. Raises `InputError`."
     import papermill
@@ -95,6 +95,8 @@ def run_notebook(name: str, folder: Path, parameters: dict):
         raise InputError(f"figure {name} stopped with {error.ename}: {error.evalue.splitlines()[0] if error.evalue else ''}; see {done}") from error
     book = nbformat.read(done, 4)
     book.metadata = {k: v for k, v in book.metadata.items() if k in ("kernelspec",)}
+    for cell in book.cells:                # warnings of libraries name the folders they lie in
+        if "outputs" in cell: cell.outputs = [o for o in cell.outputs if o.get("name") != "stderr"]
     for i, cell in enumerate(book.cells): cell.metadata, cell.id = {k: v for k, v in cell.metadata.items() if k == "tags"}, f"{name[:40]}-{i}"
     nbformat.write(book, done)
     page, _ = HTMLExporter(template_name="classic").from_notebook_node(book, {"metadata": {"name": name}})
