@@ -18,7 +18,7 @@ from selmatch.training import Computer
 @pytest.mark.notebook
 def test_all_figures_twice_cold_give_the_same_files(selmatch_command, tmp_path):
     for home, workers in (("one", 1), ("two", 2)):
-        done = selmatch_command("figures", "--profile", "smoke", "--workers", workers, "--out", tmp_path / f"figures-{home}", home=tmp_path / home, timeout=900)
+        done = selmatch_command("figures", "--all", "--profile", "smoke", "--workers", workers, "--out", tmp_path / f"figures-{home}", home=tmp_path / home, timeout=900)
         assert done.returncode == 0, done.stderr[-3000:]
     one, two = tmp_path / "figures-one", tmp_path / "figures-two"
     for path in FIGURES:
