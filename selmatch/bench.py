@@ -10,9 +10,10 @@ __all__ = ['matching_ways', 'benches', 'plain_ways', 'in_turns', 'ratio', 'match
            'bench_window', 'plain_expert', 'stacked_experts', 'time_experts', 'open_task', 'open_experts',
            'bench_experts', 'processor', 'run_bench', 'bench_table']
 
-# %% ../nbs/13_bench.ipynb #cbd7350c
+# %% ../nbs/13_bench.ipynb #bc95e588
 import ctypes, functools, json, os, pickle, platform, subprocess, sys, tempfile, time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -30,7 +31,7 @@ from .data import ImageSet, InputError, check_choice, save_tensors, write_atomic
 from .experts import ExpertTask, Trajectory, expert_recipe, train_expert
 from .matching import compiled_steps, draw_steps, precisions, reverse_sweep, unrolled
 from .networks import FlatNetwork, flatten, make_network
-from .training import Computer, Recipe, evaluate, make_optimiser, predict, train, trials
+from .training import Computer, Recipe, accuracy, evaluate, make_optimiser, train, trials
 
 # %% ../nbs/13_bench.ipynb #c9d6bacc
 def in_turns(ways: dict[str, Callable],   # name -> what to time
@@ -214,7 +215,7 @@ def time_augmentation(device: str, n: int, rounds: int) -> list[dict]:
     ways = {"per image": lambda: [None for _ in plain_loader(per_image, 125)], "by the batch": lambda: by_the_batch(resident, distilled, policy, 125, generator)}
     return in_turns(ways, rounds, part="augmentation", images=n)
 
-# %% ../nbs/13_bench.ipynb #29a4df19
+# %% ../nbs/13_bench.ipynb #73172138
 def time_epoch(device: str, n: int, rounds: int, width: int) -> list[dict]:
     "One epoch of training on a half distilled set."
     generator, distilled, spec = torch.Generator().manual_seed(0), torch.arange(n) % 2 == 0, {"name": "ConvNet", "width": width}
@@ -223,7 +224,7 @@ def time_epoch(device: str, n: int, rounds: int, width: int) -> list[dict]:
     nets = [make_network(spec, data.shape, 10, 0).to(device) for _ in range(3)]
     per_image, resident = PerImage(data, distilled, generator), data.to(device)
     ways = {"per image": lambda: plain_epoch(nets[0], per_image, recipe), "by the batch": lambda: train(nets[1], resident, recipe, generator, distilled),
-            "by the batch, compiled": lambda: train(nets[2], resident, Recipe(**{**vars(recipe), "compiled": True}), generator, distilled)}
+            "by the batch, compiled": lambda: train(nets[2], resident, replace(recipe, compiled=True), generator, distilled)}
     return in_turns(ways, rounds, part=f"epoch, width {width}", images=n)
 
 # %% ../nbs/13_bench.ipynb #1fd4980e
@@ -233,14 +234,14 @@ def bench_evaluation(device: str, quick: bool) -> Iterator[tuple[str, Callable]]
     yield "augmentation", lambda: time_augmentation(device, n, 2 * rounds + 1)
     for width in widths: yield f"epoch, width {width}", functools.partial(time_epoch, device, n, rounds if width < 100 else 3, width)
 
-# %% ../nbs/13_bench.ipynb #59e3647d
+# %% ../nbs/13_bench.ipynb #0fc284b6
 def plain_trial(part: ImageSet, test: ImageSet, spec: dict, recipe: Recipe, seed: int) -> float:
     "Train on one window from a DataLoader, epoch by epoch, and test."
     net = make_network(spec, part.shape, part.n_classes, seed)
     data = PerImage(part, torch.ones(len(part), dtype=torch.bool), torch.Generator().manual_seed(seed))
     optimiser = make_optimiser(net, recipe)
     for _ in range(recipe.steps // (len(part) // recipe.batch)): plain_epoch(net, data, recipe, optimiser)
-    return float((predict(net, test).argmax(1) == test.hard_labels).float().mean())
+    return accuracy(net, test)
 
 # %% ../nbs/13_bench.ipynb #83932b34
 def bench_window(device: str, quick: bool) -> Iterator[tuple[str, Callable]]:

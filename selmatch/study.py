@@ -568,16 +568,16 @@ def teachers(self: Study) -> list[torch.nn.Module]:
     "Networks that saw all the data, to give labels."
     return [self.trained(self.judge_network, self.recipe("dsa"), 1000 * self.profile.seed + 900 + i, "teacher") for i in range(self.profile.teacher.n)]
 
-# %% ../nbs/11_study.ipynb #271672b4
+# %% ../nbs/11_study.ipynb #3c4692ee
 @stage
 def needs(self: Study, selection: str, ratio: float, seed: int) -> dict:
     "What a selection takes, besides data and size."
-    splits, judge = self.splits, lambda: validation_judge(splits.validation, self.judge_network, self.recipe("dsa"), seed=self.set_seed(seed) + 700)
+    splits = self.splits
     asks = inspect.signature(coreset_selections.get(selection, lambda: None)).parameters
     given = {"generator": torch.Generator().manual_seed(self.set_seed(seed)), "difficulty": self.measured(scores_needed[selection]) if selection in scores_needed else self.difficulty}
     if selection == "window": given |= {"beta": self.beta(ratio), "beta_of": self.profile.window.beta_of}
     if "evidence" in asks: given["evidence"] = self.evidence(seed)
-    if "judge" in asks: given |= {"judge": judge(), "draws": self.profile.witness.draws}
+    if "judge" in asks: given |= {"judge": validation_judge(splits.validation, self.judge_network, self.recipe("dsa"), seed=self.set_seed(seed) + 700), "draws": self.profile.witness.draws}
     if selection == "well_classified": given["right"] = correctly_classified(splits.train, self.network, self.flat_experts())
     return given
 
@@ -585,8 +585,8 @@ def needs(self: Study, selection: str, ratio: float, seed: int) -> dict:
 def chosen(self: Study, selection: str, ratio: float, seed: int) -> torch.Tensor | ImageSet:
     "Rows of a selection, or the images of a made start; those that train networks to find out are remembered."
     train, ipc = self.splits.train, self.ipc(ratio)
-    find = lambda _: (made_starts[selection](train, ipc, **self.needs(selection, ratio, seed)) if selection in made_starts
-                      else select(selection, train, ipc, **self.needs(selection, ratio, seed)))
+    pick = made_starts.get(selection) or functools.partial(select, selection)
+    find = lambda _: pick(train, ipc, **self.needs(selection, ratio, seed))
     if selection not in coreset_selections: return find(None)
     key = self.key("coresets", selection, train, self.splits.validation, ipc, self.difficulty, self.set_seed(seed), self.network, self.judge_network,
                    self.recipe("simple"), self.recipe("dsa"), self.profile.witness, self.profile.score)
