@@ -95,19 +95,23 @@ class Draw:
     def to(self, device) -> "Draw":
         return replace(self, u=self.u.to(device))
 
-# %% ../nbs/02_augment.ipynb #62fcd26d
-def apply(x: Tensor,   # (b, c, h, w) images
-          draw: Draw,  # what was drawn for them
+# %% ../nbs/02_augment.ipynb #bd573359
+def apply(x: Tensor,   # (n, c, h, w) images
+          draw: Draw,  # what was drawn for b of them
+          rows: Tensor | None = None,   # (b,) int64 on the CPU: which images; None: all, b = n
 ) -> Tensor:           # (b, c, h, w), differentiable with respect to `x`
     "Augment each image by its drawn family and numbers. A pure function: same draw, same bits."
-    if len(draw.family) != len(x): raise InputError(f"draw for {len(draw.family)} images, but the batch has {len(x)}: they must agree")
+    asked = len(x) if rows is None else len(rows)
+    if len(draw.family) != asked: raise InputError(f"draw for {len(draw.family)} images, but the batch has {asked}: they must agree")
     present, counts = (t.tolist() for t in draw.family.unique(return_counts=True))
-    if len(present) <= 1: return families[names[present[0]]](x, draw.u.to(x.device)) if present else x
-    if bool((draw.family.diff() < 0).any()):              # not yet sorted by family: sort, and put back
-        order = draw.family.argsort(stable=True)
-        return apply(x.index_select(0, order.to(x.device)), draw.rows(order)).index_select(0, order.argsort().to(x.device))
-    parts = zip(present, x.split(counts), draw.u.to(x.device).split(counts))
-    return torch.cat([families[names[f]](part, numbers) for f, part, numbers in parts])
+    if len(present) <= 1:
+        x = x if rows is None else x.index_select(0, rows.to(x.device))
+        return families[names[present[0]]](x, draw.u.to(x.device)) if present else x
+    order = draw.family.argsort(stable=True)                     # image by image to its family …
+    x = x.index_select(0, (order if rows is None else rows[order]).to(x.device))
+    parts = zip(present, x.split(counts), draw.u[order].to(x.device).split(counts))
+    done = torch.cat([families[names[f]](part, numbers) for f, part, numbers in parts])
+    return done.index_select(0, order.argsort().to(x.device))    # … and back to its place
 
 # %% ../nbs/02_augment.ipynb #b20db726
 dsa_families = ("color", "crop", "cutout", "flip", "scale", "rotate")
@@ -126,17 +130,19 @@ class Augmentation:
         check_choice("per", self.per, ["batch", "image"])
         if not self.strong: raise InputError("strong=() is empty: give at least one family")
 
-# %% ../nbs/02_augment.ipynb #bfe4b3f1
+# %% ../nbs/02_augment.ipynb #5b02cf9c
 def draw(policy: Augmentation,
          n: int,                            # images in the batch
          generator: torch.Generator,        # on the CPU: one source of randomness for every device
          distilled: Tensor | None = None,   # (n,) bool, needed by "combined": which images are distilled
+         batch: int | None = None,          # several batches in one call: so many images share DSA's family; None: all n
 ) -> Draw:
-    "Draw families and numbers for one batch."
+    "Draw families and numbers for one batch, or for several that lie one behind the other."
     u = torch.rand(n, 4, generator=generator)
     strong = torch.tensor([names.index(f) for f in policy.strong])
     per_image = policy.per == "image" or policy.kind == "combined"
-    picked = strong[torch.randint(len(strong), (n if per_image else 1,), generator=generator)].expand(n)
+    together = 1 if per_image else batch or max(n, 1)
+    picked = strong[torch.randint(len(strong), (-(-n // together),), generator=generator)].repeat_interleave(together)[:n]
     simple = torch.tensor(names.index("none" if policy.kind == "none" else policy.simple)).expand(n)
     if policy.kind == "combined" and distilled is None:
         raise InputError("augmentation 'combined' needs to know which images are distilled: give the mask")

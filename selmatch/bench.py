@@ -5,12 +5,12 @@
 # %% auto #0
 __all__ = ['matching_ways', 'benches', 'plain_ways', 'in_turns', 'ratio', 'matching_problem', 'compiled_sweep', 'peak_task',
            'give_back', 'resident_mb', 'peak_mb', 'in_own_process', 'time_matching', 'first_order_step',
-           'matching_errors', 'matching_memory', 'bench_matching', 'PerImage', 'plain_loader', 'by_the_batch',
-           'plain_epoch', 'random_images', 'time_augmentation', 'time_epoch', 'bench_evaluation', 'plain_trial',
-           'bench_window', 'plain_expert', 'stacked_experts', 'time_experts', 'open_task', 'open_experts',
-           'bench_experts', 'processor', 'run_bench', 'bench_table']
+           'matching_errors', 'matching_memory', 'bench_matching', 'PerImage', 'plain_loader', 'plain_epoch',
+           'random_images', 'time_augmentation', 'time_epoch', 'bench_evaluation', 'plain_trial', 'bench_window',
+           'plain_expert', 'stacked_experts', 'time_experts', 'open_task', 'open_experts', 'bench_experts', 'processor',
+           'run_bench', 'bench_table']
 
-# %% ../nbs/13_bench.ipynb #bc95e588
+# %% ../nbs/13_bench.ipynb #20206433
 import ctypes, functools, json, os, pickle, platform, subprocess, sys, tempfile, time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -31,7 +31,7 @@ from .data import ImageSet, InputError, check_choice, save_tensors, write_atomic
 from .experts import ExpertTask, Trajectory, expert_recipe, train_expert
 from .matching import compiled_steps, draw_steps, precisions, reverse_sweep, unrolled
 from .networks import FlatNetwork, flatten, make_network
-from .training import Computer, Recipe, accuracy, evaluate, make_optimiser, train, trials
+from .training import Computer, Recipe, accuracy, augmented_batches, evaluate, make_optimiser, train, trials
 
 # %% ../nbs/13_bench.ipynb #c9d6bacc
 def in_turns(ways: dict[str, Callable],   # name -> what to time
@@ -178,17 +178,10 @@ class PerImage(Dataset):
         x = self.data.images[i]
         return apply(x[None], draw(self.strong, 1, self.generator))[0] if self.distilled[i] else self.simple(x), self.data.labels[i]
 
-# %% ../nbs/13_bench.ipynb #8bfa12e3
+# %% ../nbs/13_bench.ipynb #c4c893e7
 def plain_loader(data: Dataset, batch: int) -> DataLoader:
     "As the released codes load: shuffled, single images stacked to batches."
     return DataLoader(data, batch_size=batch, shuffle=True, drop_last=True)
-
-def by_the_batch(data: ImageSet, distilled: Tensor, policy: Augmentation, batch: int, generator: torch.Generator):
-    "The same epoch of augmented batches as `train` makes them."
-    for rows in torch.randperm(len(data), generator=generator).split(batch):
-        drawn = draw(policy, len(rows), generator, distilled[rows])
-        order = drawn.family.argsort(stable=True)
-        apply(data.images.index_select(0, rows[order].to(data.images.device)), drawn.rows(order))
 
 # %% ../nbs/13_bench.ipynb #87829327
 def plain_epoch(net: nn.Module, data: Dataset, recipe: Recipe, optimiser: torch.optim.SGD | None = None):
@@ -206,31 +199,31 @@ def random_images(n: int, generator: torch.Generator, size: int = 32) -> ImageSe
     "Noise in the shape of CIFAR: time does not depend on what the pixels show."
     return ImageSet(torch.randn(n, 3, size, size, generator=generator), torch.randint(10, (n,), generator=generator), tuple("abcdefghij"), (0.5,) * 3, (0.25,) * 3)
 
-# %% ../nbs/13_bench.ipynb #10a0750b
+# %% ../nbs/13_bench.ipynb #f05ae68e
 def time_augmentation(device: str, n: int, rounds: int) -> list[dict]:
     "One epoch of augmented batches, without training."
     generator, distilled = torch.Generator().manual_seed(0), torch.arange(n) % 2 == 0
-    data, policy = random_images(n, generator), Augmentation("combined", per="image")
+    data, recipe = random_images(n, generator), Recipe(steps=n // 125, batch=125, augmentation=Augmentation("combined"))
     resident, per_image = data.to(device), PerImage(data, distilled, generator)
-    ways = {"per image": lambda: [None for _ in plain_loader(per_image, 125)], "by the batch": lambda: by_the_batch(resident, distilled, policy, 125, generator)}
+    ways = {"per image": lambda: [None for _ in plain_loader(per_image, 125)], "by the batch": lambda: [None for _ in augmented_batches(resident, recipe, generator, distilled)]}
     return in_turns(ways, rounds, part="augmentation", images=n)
 
-# %% ../nbs/13_bench.ipynb #73172138
+# %% ../nbs/13_bench.ipynb #345d4bb4
 def time_epoch(device: str, n: int, rounds: int, width: int) -> list[dict]:
     "One epoch of training on a half distilled set."
     generator, distilled, spec = torch.Generator().manual_seed(0), torch.arange(n) % 2 == 0, {"name": "ConvNet", "width": width}
     data = random_images(n, generator)
-    recipe = Recipe(steps=n // 125, batch=125, lr=0.01, augmentation=Augmentation("combined", per="image"))
+    recipe = Recipe(steps=n // 125, batch=125, lr=0.01, augmentation=Augmentation("combined"))
     nets = [make_network(spec, data.shape, 10, 0).to(device) for _ in range(3)]
     per_image, resident = PerImage(data, distilled, generator), data.to(device)
     ways = {"per image": lambda: plain_epoch(nets[0], per_image, recipe), "by the batch": lambda: train(nets[1], resident, recipe, generator, distilled),
             "by the batch, compiled": lambda: train(nets[2], resident, replace(recipe, compiled=True), generator, distilled)}
     return in_turns(ways, rounds, part=f"epoch, width {width}", images=n)
 
-# %% ../nbs/13_bench.ipynb #1fd4980e
+# %% ../nbs/13_bench.ipynb #919c8153
 def bench_evaluation(device: str, quick: bool) -> Iterator[tuple[str, Callable]]:
     "Augmenting a set once, and one epoch of training on it, per image and by the batch."
-    n, rounds, widths = (500, 3, [16]) if quick else (2500, 7, [32, 128])
+    n, rounds, widths = (500, 3, [16]) if quick else (2500, 7, [32, 64, 128])
     yield "augmentation", lambda: time_augmentation(device, n, 2 * rounds + 1)
     for width in widths: yield f"epoch, width {width}", functools.partial(time_epoch, device, n, rounds if width < 100 else 3, width)
 

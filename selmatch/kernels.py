@@ -8,10 +8,10 @@ __all__ = ['kernel_objectives', 'centred', 'ridge_predict', 'relu_ntk', 'ntk_sca
            'kernel_accuracy', 'Penultimate', 'NeuralFeatureRegression', 'label_margin', 'adam_step', 'NetworkPool',
            'RegressFeatures']
 
-# %% ../nbs/09c_kernels.ipynb #f51aa9f8
+# %% ../nbs/09c_kernels.ipynb #de836b09
 import math
 from collections.abc import Callable
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
@@ -19,8 +19,8 @@ from torch import Tensor, nn
 from torch.func import grad, jvp, vmap
 
 from .data import ImageSet, InputError, check_choice, check_range
-from .networks import FlatNetwork, flatten, make_network
-from .objectives import Asked, Current, Running
+from .networks import FlatNetwork, fresh_weights, make_network
+from .objectives import Asked, Current, Objective, Running
 
 # %% ../nbs/09c_kernels.ipynb #7ae5ad48
 def centred(labels: Tensor,   # (n,) int64 classes, or (n, k) probabilities
@@ -146,9 +146,9 @@ def balanced_rows(labels: Tensor,               # (n,) int64 classes
     rank = torch.arange(len(labels)) - (counts.cumsum(0) - counts)[labels[order]]
     return order[rank < per_class]
 
-# %% ../nbs/09c_kernels.ipynb #1e83dd6e
+# %% ../nbs/09c_kernels.ipynb #6894e5ec
 @dataclass(frozen=True, eq=False)
-class KernelInducingPoints:
+class KernelInducingPoints(Objective):
     "Ask the set to make ridge regression with a tangent kernel right on real images (KIP, Nguyen et al. 2021)."
     train: ImageSet                # the real images
     network: dict | None = None    # words for `make_network`, with norm "none"; None: an infinitely wide fully connected network
@@ -164,10 +164,6 @@ class KernelInducingPoints:
         check_range("batch_real", self.batch_real, self.train.n_classes); check_choice("dtype", self.dtype, ["float32", "float64"])
 
     def start(self, like: ImageSet) -> Running: return InducePoints(self, like)
-
-    def identity(self) -> dict:
-        "What the answers depend on."
-        return {f.name: getattr(self, f.name) for f in fields(self)} | {"train": self.train.key}
 
 # %% ../nbs/09c_kernels.ipynb #7e84fb39
 class InducePoints(Running):
@@ -214,9 +210,9 @@ class Penultimate(nn.Module):
         features = self.net.embed(x)
         return features, self.net.classifier(features)
 
-# %% ../nbs/09c_kernels.ipynb #ec650ec5
+# %% ../nbs/09c_kernels.ipynb #2cb87a7b
 @dataclass(frozen=True, eq=False)
-class NeuralFeatureRegression:
+class NeuralFeatureRegression(Objective):
     "Ask the set to make ridge regression on a network's features right on real images (FRePo, Zhou et al. 2022)."
     train: ImageSet                # the real images
     network: dict                  # words for `make_network`
@@ -235,10 +231,6 @@ class NeuralFeatureRegression:
         check_range("reg", self.reg, 0); check_range("lr", self.lr, 0); check_choice("dtype", self.dtype, ["float32", "float64"])
 
     def start(self, like: ImageSet) -> Running: return RegressFeatures(self, like)
-
-    def identity(self) -> dict:
-        "What the answers depend on."
-        return {f.name: getattr(self, f.name) for f in fields(self)} | {"train": self.train.key}
 
 # %% ../nbs/09c_kernels.ipynb #61748e2d
 def label_margin(y: Tensor) -> Tensor:
@@ -284,13 +276,13 @@ class NetworkPool:
     def restore(self, tensors: dict[str, Tensor]):
         self.tensors = {name: part.cpu().clone() if name in ("ages", "steps") else part.clone() for name, part in tensors.items()}
 
-# %% ../nbs/09c_kernels.ipynb #ba2b3341
+# %% ../nbs/09c_kernels.ipynb #28988dde
 class RegressFeatures(Running):
     "The running form of `NeuralFeatureRegression`: it holds the pool."
     def __init__(self, spec: NeuralFeatureRegression, like: ImageSet):
         self.spec, self.train, self.k, self.dtype = spec, spec.train.to(like.images.device), like.n_classes, getattr(torch, spec.dtype)
         build = lambda seed: make_network(spec.network, like.shape, like.n_classes, seed)
-        fresh = lambda generator: flatten(build(int(torch.randint(1 << 31, (), generator=generator)))).to(like.images.device)
+        fresh = lambda generator: fresh_weights(spec.network, like, generator)
         self.flat, self.pool = FlatNetwork(Penultimate(build(0)).to(like.images.device)), NetworkPool(fresh, spec.pool, spec.max_age, spec.lr)
 
     def features(self, theta: Tensor, x: Tensor) -> Tensor:

@@ -4,9 +4,9 @@
 
 # %% auto #0
 __all__ = ['norms', 'poolings', 'networks', 'conv_block', 'ConvNet', 'n_params', 'ResNet18', 'fitting', 'VGG11', 'AlexNet', 'ViT',
-           'make_network', 'FlatNetwork', 'flatten', 'load_flat']
+           'make_network', 'FlatNetwork', 'flatten', 'load_flat', 'fresh_weights']
 
-# %% ../nbs/01_networks.ipynb #9f00e90b
+# %% ../nbs/01_networks.ipynb #b5d52bde
 import copy, inspect, math
 from collections.abc import Callable
 
@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from .data import InputError, check_choice, check_range
+from .data import ImageSet, InputError, check_choice, check_range
 
 # %% ../nbs/01_networks.ipynb #ee028169
 norms: dict[str, Callable[[int], nn.Module]] = {
@@ -165,7 +165,7 @@ class FlatNetwork:
         "Class scores `(b, k)` of images `(b, c, h, w)` under weights `theta`."
         return functional_call(self.module, self.unflatten(theta), (x,))
 
-# %% ../nbs/01_networks.ipynb #93ca6856
+# %% ../nbs/01_networks.ipynb #c3977933
 def flatten(net: nn.Module) -> Tensor:
     "All weights as one new vector `(P,)`. A copy: later training of `net` does not change it."
     return torch.cat([p.detach().reshape(-1) for p in net.parameters()]).clone()
@@ -176,3 +176,8 @@ def load_flat(net: nn.Module, theta: Tensor) -> nn.Module:
     with torch.no_grad():
         for p, part in zip(net.parameters(), theta.split([p.numel() for p in net.parameters()])): p.copy_(part.view_as(p))
     return net
+
+def fresh_weights(network: dict, like: ImageSet, generator: torch.Generator) -> Tensor:
+    "Weights `(P,)` of a new random network for such images, in their number type and on their device."
+    seed = int(torch.randint(2**31 - 1, (), generator=generator))
+    return flatten(make_network(network, like.shape, like.n_classes, seed)).to(like.images)

@@ -5,20 +5,20 @@
 # %% auto #0
 __all__ = ['rollout_objectives', 'rollout', 'fixed_steps', 'Rollout', 'TrainAndLook']
 
-# %% ../nbs/09d_rollout.ipynb #b946d183
+# %% ../nbs/09d_rollout.ipynb #8e1800b8
 from collections.abc import Callable
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
 from torch.func import grad_and_value
 
 from .augment import Augmentation, draw
-from .condensation import fresh_weights, real_images
+from .condensation import real_images
 from .data import ImageSet, InputError, check_choice, check_range, class_rows
 from .matching import Matched, Step, compiled_steps, first_order, place_steps, second_order, student_loss, sweep_back, walk_forward
-from .networks import FlatNetwork, flatten, make_network
-from .objectives import Asked, Current, Running
+from .networks import FlatNetwork, flatten, fresh_weights, make_network
+from .objectives import Asked, Current, Objective, Running
 
 # %% ../nbs/09d_rollout.ipynb #80b35896
 @torch.no_grad()
@@ -49,9 +49,9 @@ def fixed_steps(data: ImageSet,           # the small set
     hands = [rows[torch.argsort((~distilled[rows]).int(), stable=True)] for rows in hands]      # distilled ones first
     return [Step(rows, draw(policy, len(rows), generator, distilled[rows]), int(distilled[rows].sum())) for rows in hands]
 
-# %% ../nbs/09d_rollout.ipynb #6442f420
+# %% ../nbs/09d_rollout.ipynb #c306a367
 @dataclass(frozen=True)
-class Rollout:
+class Rollout(Objective):
     "Ask the set to train a network that does well on real images (DD, Wang et al. 2018)."
     network: dict                # words for `make_network`
     train: ImageSet              # the real images
@@ -71,7 +71,6 @@ class Rollout:
     def n_rates(self) -> int: return self.n_steps * self.epochs     # T, the length of `Current.lr`
 
     def start(self, like: ImageSet) -> Running: return TrainAndLook(self, like)
-    def identity(self) -> dict: return {f.name: getattr(self, f.name) for f in fields(self)}
 
 # %% ../nbs/09d_rollout.ipynb #006cb491
 class TrainAndLook(Running):

@@ -4,7 +4,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from selmatch.augment import Draw, apply, families, names
+from selmatch.augment import Augmentation, Draw, apply, draw, families, names
 from selmatch.data import ImageSet, InputError
 from selmatch.experts import ExpertTask, Trajectory, expert_recipe, train_expert, train_experts
 from selmatch.networks import flatten, make_network
@@ -26,6 +26,26 @@ def test_a_batch_of_many_families_equals_one_image_at_a_time(order):
     drawn = Draw(family, torch.rand(45, 4, generator=generator))
     slow = torch.cat([families[names[f]](x[i:i + 1], drawn.u[i:i + 1]) for i, f in enumerate(family)])
     assert torch.allclose(apply(x, drawn), slow, atol=1e-6)
+    rows = torch.randperm(45, generator=generator)[:20]
+    assert torch.allclose(apply(x, drawn.rows(rows), rows), slow[rows], atol=1e-6)
+
+
+def test_batches_drawn_together_each_have_one_family():
+    family = draw(Augmentation("dsa"), 50, torch.Generator().manual_seed(0), batch=7).family
+    assert all(len(part.unique()) == 1 for part in family.split(7)) and len(family) == 50 and len(family.unique()) > 1
+
+
+def test_batches_prepared_together_come_in_the_order_of_single_ones(monkeypatch):
+    import selmatch.training as training
+    data, policy = toy(), Recipe(steps=7, batch=20, augmentation=Augmentation("combined"))
+    def all_batches(): return list(training.augmented_batches(data, policy, torch.Generator().manual_seed(0), torch.arange(60) % 2 == 0))
+    whole = all_batches()
+    monkeypatch.setattr(training, "block_numbers", 1)                    # one batch at a time
+    single = all_batches()
+    assert [s[:2] for s in whole] == [s[:2] for s in single] == [(i, i // 3) for i in range(7)]
+    assert all(torch.equal(a[2], b[2]) for a, b in zip(whole[:3], single[:3]))     # the same order of images
+    rows = torch.cat([s[2] for s in whole[3:6]])
+    assert sorted(rows.tolist()) == list(range(60)) and whole[0][3].shape == (20, 1, 8, 8)
 
 
 @pytest.mark.parametrize("family", [f for f in names if f != "none"])
