@@ -93,20 +93,21 @@ def home() -> Path:
     "Where results are kept: the environment variable `SELMATCH_HOME`, or `.selmatch` in the project's folder."
     return Path(os.environ.get("SELMATCH_HOME") or root() / ".selmatch").resolve()
 
-# %% ../nbs/00_data.ipynb #5ca3c479
+# %% ../nbs/00_data.ipynb #488cf2d7
 def write_pixels(path: Path, pixels: Tensor, **more: Tensor):
     "Write decoded images `(n, c, h, w)` uint8 with what `Pixels` needs, and other tensors beside them."
-    parts = [part.flatten(2).to(torch.int64) for part in pixels.split(256)]
+    sums, squares = torch.empty(2, *pixels.shape[:2], dtype=torch.int64)
+    for part, total, square in zip(pixels.split(256), sums.split(256), squares.split(256)):      # part by part, for the memory
+        total.copy_(part.flatten(2).sum(2)); square.copy_(part.flatten(2).int().square_().sum(2))
     digests = [np.frombuffer(hashlib.sha256(image).digest()[:16], dtype=np.uint8) for image in pixels.contiguous().numpy()]
-    save_tensors(path, {"pixels": pixels, "digests": torch.from_numpy(np.stack(digests)), **more,
-                        "sums": torch.cat([x.sum(2) for x in parts]), "squares": torch.cat([x.square().sum(2) for x in parts])})
+    save_tensors(path, {"pixels": pixels, "sums": sums, "squares": squares, "digests": torch.from_numpy(np.stack(digests)), **more})
 
 @functools.lru_cache(maxsize=16)
 def map_tensors(path: str) -> dict[str, Tensor]:
     "All tensors of a file, mapped into memory: read when looked at. For files that never change under their name."
     with open_tensors(Path(path)) as file: return {k: file.get_tensor(k) for k in file.keys()}
 
-# %% ../nbs/00_data.ipynb #85a70747
+# %% ../nbs/00_data.ipynb #8b44939b
 @dataclass(frozen=True)
 class Pixels:
     "Images in a file of `write_pixels`: which rows, and how to normalise them. Reads no pixel before it is asked."
@@ -135,7 +136,7 @@ class Pixels:
         made = torch.empty(self.shape, device=self.device)
         mean, std = (torch.tensor(v, device=self.device).view(1, -1, 1, 1) for v in (self.mean, self.std))
         for place, rows in zip(made.split(1024), self.rows.split(1024)):
-            place.copy_((self.of("pixels")[rows].to(self.device) / 255).sub_(mean).div_(std))
+            torch.div(self.of("pixels").index_select(0, rows).to(self.device), 255, out=place).sub_(mean).div_(std)
         return made
 
 # %% ../nbs/00_data.ipynb #fe6bbd88
@@ -240,7 +241,7 @@ class Splits:
     total: int          # how many images `rows` counts among: the official training images, or all where a test set was held out
     numbers: tuple[int, ...]   # the number of each class in the whole dataset, of which some classes may be left out
 
-# %% ../nbs/00_data.ipynb #02b0d78e
+# %% ../nbs/00_data.ipynb #aeff1041
 def split_rows(labels: Tensor,   # (n,) int64 classes
                share: float,     # the share of each class to hold out, in [0, 1)
                seed: int,        # same seed, same split
@@ -248,8 +249,8 @@ def split_rows(labels: Tensor,   # (n,) int64 classes
     "A stratified split: `round(share * size)` rows of every class are held out, drawn by `seed`."
     check_range("held-out share", share, 0, 0.95)
     generator, held = torch.Generator().manual_seed(seed), []
-    for c in labels.unique().tolist():
-        rows = torch.nonzero(labels == c).flatten()
+    for c in np.unique(labels.numpy()):
+        rows = torch.from_numpy(np.flatnonzero(labels.numpy() == c))
         held.append(rows[torch.randperm(len(rows), generator=generator)[: round(share * len(rows))]])
     mask = torch.zeros(len(labels), dtype=torch.bool)
     mask[torch.cat(held)] = True
@@ -353,7 +354,7 @@ def decode_images(paths: Sequence[str], size: int | None = None, mode: str = "RG
         for n in pool(joblib.delayed(fill)(start) for start in range(0, len(paths), 128)): bar.update(n)
     return torch.from_numpy(pixels)
 
-# %% ../nbs/00_data.ipynb #0428627b
+# %% ../nbs/00_data.ipynb #520ad4d4
 def decoded(files: Sequence[str],           # what the pixels are read from
             read: Callable[[], dict],       # reads them: {"pixels": (n, c, h, w) uint8, …}
             name: str,                      # begins the tensor file's name
@@ -361,8 +362,8 @@ def decoded(files: Sequence[str],           # what the pixels are read from
             **how,                          # what else the pixels depend on
 ) -> str:                                   # the tensor file
     "Decode files once: later calls find the tensor file, as long as no file has changed."
-    states = "\n".join(f"{os.path.abspath(f)} {s.st_size} {s.st_mtime_ns}" for f in files for s in [os.stat(f)])
-    path = Path(cache or home() / "data").resolve() / f"{name}-{fingerprint(states, how)}.safetensors"
+    states = "\n".join(f"{f} {s.st_size} {s.st_mtime_ns}" for f in files for s in [os.stat(f)])
+    path = Path(cache or home() / "data").resolve() / f"{name}-{fingerprint(os.path.abspath(files[0]), states, how)}.safetensors"
     try:
         if path.exists(): map_tensors(str(path)); return str(path)
     except InputError as error: warnings.warn(f"{error}; it is decoded anew")
@@ -371,7 +372,7 @@ def decoded(files: Sequence[str],           # what the pixels are read from
         raise InputError(f"cannot write {path}: {error}; name another folder by the environment variable SELMATCH_HOME") from error
     return str(path)
 
-# %% ../nbs/00_data.ipynb #19b18c4c
+# %% ../nbs/00_data.ipynb #89e11934
 def class_numbers(names: Sequence[str],    # all classes
                   wanted: int | Sequence | None,   # None: all; a number: the first so many; a list of names or numbers
                   ids: Sequence[str] = (),   # other names of the classes
@@ -387,7 +388,7 @@ def class_numbers(names: Sequence[str],    # all classes
 def pick_rows(labels: Tensor, picked: Sequence[int], per_class: int | None = None) -> Tensor:
     "Rows of the picked classes, ascending; of each class at most the first `per_class`."
     if per_class is not None: check_range("per_class", per_class, 1)
-    return torch.cat([torch.nonzero(labels == c).flatten()[:per_class] for c in picked]).sort().values
+    return torch.from_numpy(np.sort(np.concatenate([np.flatnonzero(labels.numpy() == c)[:per_class] for c in picked])))
 
 # %% ../nbs/00_data.ipynb #8876abea
 def load_parts(parts: Sequence[Tensor],     # labels of the training images and of the test images; or of all, to hold a test set out
@@ -547,7 +548,7 @@ def load_tinyimagenet(root: str = "data",          # the folder of the layout, o
     if missing: raise InputError(f"image {missing[0]} does not exist, but {notes} lists it")
     return load_files([train, val], class_words(place, ids), "tinyimagenet", size, mode, cache, wanted=classes, ids=ids, per_class=per_class, validation=validation, seed=seed)
 
-# %% ../nbs/00_data.ipynb #ef8d7dc3
+# %% ../nbs/00_data.ipynb #5bb1739d
 datasets: dict[str, Callable[..., Splits]] = {"digits": load_digits, "cifar10": functools.partial(load_cifar, "CIFAR10"), "cifar100": functools.partial(load_cifar, "CIFAR100"),
                                               "tinyimagenet": load_tinyimagenet, "folder": load_folder}
 
@@ -560,6 +561,6 @@ def load_data(name: str,  # a key of `datasets`
     for option in options: check_choice(f"option of dataset {name!r}:", option, list(inspect.signature(loader).parameters))
     splits = loader(**options)
     for part in (splits.train, splits.test):
-        short = [c for c, rows in zip(part.classes, class_rows(part)) if len(rows) == 0]
+        short = [c for c, n in zip(part.classes, torch.bincount(part.hard_labels, minlength=part.n_classes)) if n == 0]
         if short: raise InputError(f"{part.name} has no image of class {short[0]!r}: every class needs at least one")
     return splits
