@@ -256,12 +256,13 @@ def split_rows(labels: Tensor,   # (n,) int64 classes
     mask[torch.cat(held)] = True
     return torch.nonzero(~mask).flatten(), torch.nonzero(mask).flatten()
 
-# %% ../nbs/00_data.ipynb #b4cd69c4
+# %% ../nbs/00_data.ipynb #6b7188de
 def moments(images: Tensor | Pixels) -> tuple[Tensor, Tensor]:   # each (c,)
     "Mean and standard deviation of each channel; a channel of one colour counts as 1e-6 wide."
     mean, std = images.moments() if isinstance(images, Pixels) else (images.mean((0, 2, 3)), images.std((0, 2, 3)))
     return mean, std.clamp_min(1e-6)
 
+# %% ../nbs/00_data.ipynb #6c88a104
 def make_splits(images: np.ndarray | Tensor | Pixels,  # (n, c, h, w), pixels from 0 to 1
                 labels,                       # (n,) classes
                 classes: Sequence[str],       # class names
@@ -337,7 +338,7 @@ def list_image_folder(root: Path,  # a folder with one sub-folder per class
     if len(classes) < 2: raise InputError(f"image folder {root} has {len(classes)} class sub-folders: at least 2 are needed")
     return classes, files
 
-# %% ../nbs/00_data.ipynb #e875aeab
+# %% ../nbs/00_data.ipynb #8fc9d68d
 def decode_images(paths: Sequence[str], size: int | None = None, mode: str = "RGB", name: str = "images") -> Tensor:
     "Decode files of one shape: `(n, c, h, w)` uint8. Raises `InputError` naming a file that is broken or of another shape."
     first = read_image(paths[0], size, mode)
@@ -349,7 +350,8 @@ def decode_images(paths: Sequence[str], size: int | None = None, mode: str = "RG
                 raise InputError(f"image {path} has size {image.shape[1:]} but {paths[0]} has {first.shape[1:]}: all must agree, or give size=")
             pixels[row] = image
         return len(paths[start:start + 128])
-    pool = joblib.Parallel(n_jobs=min(8, joblib.cpu_count()), prefer="threads", return_as="generator")
+    threads = min(8, joblib.cpu_count()) if os.path.getsize(paths[0]) > 10_000 else 1
+    pool = joblib.Parallel(n_jobs=threads, prefer="threads", return_as="generator")
     with tqdm(total=len(paths), desc=f"decode {name}", unit="image", delay=1, dynamic_ncols=True) as bar:
         for n in pool(joblib.delayed(fill)(start) for start in range(0, len(paths), 128)): bar.update(n)
     return torch.from_numpy(pixels)
