@@ -156,7 +156,7 @@ def draw_figures(study: Study, names: list[str], parameters: dict | None = None,
         for figure in drawn: figure.result()
     return folder
 
-# %% ../nbs/14_app.ipynb #3981557d
+# %% ../nbs/14_app.ipynb #2fa23144
 def shared(*options: str) -> Callable:
     "A decorator that adds the named options to a command."
     known = {
@@ -164,7 +164,7 @@ def shared(*options: str) -> Callable:
                              help="Images to work on; default: those of the profile. A folder has one sub-folder per class, or train/ and test/."),
         "root": click.option("--root", metavar="PATH", help="Where the official files of CIFAR or Tiny ImageNet lie; default: the folder data."),
         "download": click.option("--download", is_flag=True, help="Fetch CIFAR's official files into that folder when they are not there."),
-        "profile": click.option("--profile", metavar="NAME|FILE", help="Settings: a name from `selmatch profiles`, or a YAML file. Default: digits, or folder for a folder."),
+        "profile": click.option("--profile", metavar="NAME|FILE", help="Settings: a name from `selmatch profiles`, or a YAML file. Default: the one named like the data, or folder."),
         "size": click.option("--size", type=int, help="Bring the images of a folder or of Tiny ImageNet to SIZE × SIZE pixels."),
         "device": click.option("--device", default="auto", show_default=True, metavar="auto|cpu|cuda", help="Where to compute."),
         "seed": click.option("--seed", default=0, show_default=True, help="Every random number derives from it."),
