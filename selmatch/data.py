@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['image_suffixes', 'datasets', 'InputError', 'check_choice', 'check_range', 'write_atomic', 'save_tensors',
            'open_tensors', 'load_tensors', 'root', 'home', 'write_pixels', 'map_tensors', 'Pixels', 'Images',
-           'ImageSet', 'class_rows', 'pictures', 'feed', 'fingerprint', 'Splits', 'split_rows', 'moments',
+           'ImageSet', 'class_rows', 'pictures', 'feed', 'fingerprint', 'Splits', 'split_rows', 'moments', 'normalised',
            'make_splits', 'load_digits', 'read_image', 'list_image_folder', 'decode_images', 'decoded', 'class_numbers',
            'pick_rows', 'load_parts', 'load_files', 'load_folder', 'save_folder', 'NumbersOnly', 'read_pickle',
            'find_place', 'read_cifar', 'load_cifar', 'class_words', 'load_tinyimagenet', 'load_data']
@@ -256,13 +256,20 @@ def split_rows(labels: Tensor,   # (n,) int64 classes
     mask[torch.cat(held)] = True
     return torch.nonzero(~mask).flatten(), torch.nonzero(mask).flatten()
 
-# %% ../nbs/00_data.ipynb #6b7188de
+# %% ../nbs/00_data.ipynb #eabee8dd
 def moments(images: Tensor | Pixels) -> tuple[Tensor, Tensor]:   # each (c,)
     "Mean and standard deviation of each channel; a channel of one colour counts as 1e-6 wide."
     mean, std = images.moments() if isinstance(images, Pixels) else (images.mean((0, 2, 3)), images.std((0, 2, 3)))
     return mean, std.clamp_min(1e-6)
 
-# %% ../nbs/00_data.ipynb #6c88a104
+def normalised(x, labels, mean: Tensor, std: Tensor, classes: tuple, name: str) -> ImageSet:
+    "An image set of pixels from 0 to 1; of `Pixels`, it normalises when they are read."
+    scale = {"mean": tuple(mean.tolist()), "std": tuple(std.tolist())}
+    if isinstance(x, Pixels): x = replace(x, **scale)
+    else: x = (torch.as_tensor(x, dtype=torch.float32) - mean.view(1, -1, 1, 1)) / std.view(1, -1, 1, 1)
+    return ImageSet(x, torch.as_tensor(labels, dtype=torch.int64), classes, name=name, **scale)
+
+# %% ../nbs/00_data.ipynb #6792d354
 def make_splits(images: np.ndarray | Tensor | Pixels,  # (n, c, h, w), pixels from 0 to 1
                 labels,                       # (n,) classes
                 classes: Sequence[str],       # class names
@@ -284,13 +291,8 @@ def make_splits(images: np.ndarray | Tensor | Pixels,  # (n, c, h, w), pixels fr
         stay, held = split_rows(labels, test_share, seed)
         test, images, labels, rows = (images[held], labels[held]), images[stay], labels[stay], rows[stay]
     stay, held = split_rows(labels, validation, seed + 1)
-    mean, std = moments(images[stay])
-    as_numbers = {"mean": tuple(mean.tolist()), "std": tuple(std.tolist())}
-
-    def part(x, y, what):
-        if isinstance(x, Pixels): x = replace(x, **as_numbers)
-        else: x = (torch.as_tensor(x, dtype=torch.float32) - mean.view(1, -1, 1, 1)) / std.view(1, -1, 1, 1)
-        return ImageSet(x, torch.as_tensor(y, dtype=torch.int64), tuple(classes), name=f"{name} {what}", **as_numbers)
+    scale = moments(images[stay])
+    part = lambda x, y, what: normalised(x, y, *scale, tuple(classes), f"{name} {what}")
     return Splits(part(images[stay], labels[stay], "train"), part(images[held], labels[held], "validation"), part(*test, "test"), rows[stay], total, numbers)
 
 # %% ../nbs/00_data.ipynb #217c5354
