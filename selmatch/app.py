@@ -9,7 +9,7 @@ __all__ = ['figures', 'more_figures', 'page', 'entry', 'common', 'auto_device', 
            'write_set', 'select_command', 'distill_command', 'given_set', 'evaluate_command', 'coverage_command',
            'bench_command', 'main']
 
-# %% ../nbs/14_app.ipynb #cd092578
+# %% ../nbs/14_app.ipynb #e727c811
 import functools, html, os, sys, time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -21,31 +21,37 @@ import torch
 
 import selmatch
 from .bench import bench_table, benches, run_bench
-from .data import InputError, check_choice, check_range, write_atomic
+from .data import InputError, check_choice, check_range, datasets, write_atomic
 from .distill import find_method, load_set, methods, save_set
 from .study import Study, home, list_profiles, load_profile, root
 from .training import Computer, trials
 
-# %% ../nbs/14_app.ipynb #44fb0b4b
+# %% ../nbs/14_app.ipynb #17445431
 def auto_device(device: str) -> str:
     "`auto` is cuda where there is one."
     return ("cuda" if torch.cuda.is_available() else "cpu") if check_choice("device", device, ["auto", "cpu", "cuda"]) == "auto" else device
 
-def data_section(data: str,          # "digits" or "folder:PATH"
-                 size: int | None = None,   # bring images to size × size
-) -> dict:                           # what `--data` says of a profile's data section
-    "What `--data` means."
-    name, _, path = data.partition(":")
-    if name != "folder" or not path: return {"name": check_choice("data", data, ["digits", "folder:PATH"])}
-    return {"name": "folder", "root": str(Path(path).resolve())} | ({} if size is None else {"size": size})
+def data_section(data: str | None = None,   # a key of `datasets`, or "folder:PATH"; None: the profile's
+                 root: str | None = None,   # where the files lie
+                 **options,                 # other options of the loader; None and False are left to it
+) -> dict:                                  # what the command line says of a profile's data section
+    "What `--data`, `--root`, `--download` and `--size` mean."
+    name, _, path = (data or "").partition(":")
+    known = [n for n in datasets if n != "folder"]
+    if data and not (path if name == "folder" else data in known): check_choice("data", data, [*known, "folder:PATH"])
+    if path and root: raise InputError(f"root={root!r} is one folder too many: {data!r} names it already")
+    given = {"name": name or None, "root": str(Path(path or root).resolve()) if path or root else None} | options
+    return {k: v for k, v in given.items() if v is not None and v is not False}
 
-# %% ../nbs/14_app.ipynb #ecb9f3bc
-def make_study(data: str | None = None, profile: str | None = None, size: int | None = None, device: str = "auto", seed: int = 0, workers: int = 1,
+# %% ../nbs/14_app.ipynb #4a084ef9
+def make_study(data: str | None = None, profile: str | None = None, root: str | None = None, download: bool = False, size: int | None = None,
+               device: str = "auto", seed: int = 0, workers: int = 1,
                ratio: float | None = None, alpha: float | None = None, beta: float | None = None, quiet: bool = False) -> Study:
     "A study from the options that all stage commands share. `ratio`, `alpha`, `beta` narrow it to one size; without a ratio it has none."
-    given = {} if data is None else data_section(data, size)
-    p = load_profile(profile or {"folder": "folder"}.get(given.get("name"), "digits"), seed=seed)
-    if given: p = replace(p, data=(p.data if p.data.get("name") == given["name"] else {}) | given)
+    given = data_section(data, root, download=download, size=size)
+    name = given.get("name", "digits")
+    p = load_profile(profile or (name if name in list_profiles() else "folder"), seed=seed)
+    if given: p = replace(p, data=(p.data if p.data.get("name") == given.get("name", p.data.get("name")) else {}) | given)
     shares, starts = {}, None
     if ratio is not None:
         nearest = min(p.alpha, key=lambda r: abs(r - check_range("ratio", ratio, 1e-6, 1)))
@@ -150,13 +156,16 @@ def draw_figures(study: Study, names: list[str], parameters: dict | None = None,
         for figure in drawn: figure.result()
     return folder
 
-# %% ../nbs/14_app.ipynb #2c9ca120
+# %% ../nbs/14_app.ipynb #2fa23144
 def shared(*options: str) -> Callable:
     "A decorator that adds the named options to a command."
     known = {
-        "data": click.option("--data", metavar="digits|folder:PATH", help="Images to work on; default: those of the profile. A folder has one sub-folder per class, or train/ and test/."),
-        "profile": click.option("--profile", metavar="NAME|FILE", help="Settings: a name from `selmatch profiles`, or a YAML file. Default: digits, or folder for a folder."),
-        "size": click.option("--size", type=int, help="Bring the images of a folder to SIZE × SIZE pixels."),
+        "data": click.option("--data", metavar="|".join(n if n != "folder" else "folder:PATH" for n in datasets),
+                             help="Images to work on; default: those of the profile. A folder has one sub-folder per class, or train/ and test/."),
+        "root": click.option("--root", metavar="PATH", help="Where the official files of CIFAR or Tiny ImageNet lie; default: the folder data."),
+        "download": click.option("--download", is_flag=True, help="Fetch CIFAR's official files into that folder when they are not there."),
+        "profile": click.option("--profile", metavar="NAME|FILE", help="Settings: a name from `selmatch profiles`, or a YAML file. Default: the one named like the data, or folder."),
+        "size": click.option("--size", type=int, help="Bring the images of a folder or of Tiny ImageNet to SIZE × SIZE pixels."),
         "device": click.option("--device", default="auto", show_default=True, metavar="auto|cpu|cuda", help="Where to compute."),
         "seed": click.option("--seed", default=0, show_default=True, help="Every random number derives from it."),
         "workers": click.option("--workers", default=min(2, os.cpu_count() or 1), show_default=True, help="Processes side by side. The result does not depend on it."),
@@ -165,7 +174,7 @@ def shared(*options: str) -> Callable:
     }
     return lambda f: functools.reduce(lambda g, name: known[name](g), reversed(options), f)
 
-common = ("data", "profile", "size", "device", "seed", "workers")
+common = ("data", "root", "download", "profile", "size", "device", "seed", "workers")
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
 @click.version_option(selmatch.__version__, prog_name="selmatch")

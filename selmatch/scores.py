@@ -4,9 +4,11 @@
 
 # %% auto #0
 __all__ = ['directions', 'ForgettingCounter', 'Run', 'error_length', 'observe_run', 'observe', 'held_out_run',
-           'c_score_difficulty', 'check_difficulty', 'load_difficulty', 'rank_classes', 'easy_half', 'break_ties']
+           'c_score_difficulty', 'check_difficulty', 'read_arrays', 'load_difficulty', 'check_labels', 'rank_classes',
+           'easy_half', 'break_ties']
 
-# %% ../nbs/04_scores.ipynb #83249fb5
+# %% ../nbs/04_scores.ipynb #34ada16b
+import zipfile
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,7 +18,7 @@ import torch.nn.functional as F
 from sklearn.model_selection import RepeatedStratifiedKFold
 from torch import Tensor
 
-from .data import ImageSet, InputError, check_choice, check_range, class_rows
+from .data import ImageSet, InputError, Splits, check_choice, check_range, class_rows
 from .networks import make_network
 from .training import Computer, Recipe, predict, run_all, train
 
@@ -129,19 +131,47 @@ def check_difficulty(difficulty, data: ImageSet) -> Tensor:  # (n,) float64
     if len(bad): raise InputError(f"difficulty[{bad[0]}]={difficulty[bad[0]]} ({len(bad)} such values): every value must be finite")
     return difficulty
 
-# %% ../nbs/04_scores.ipynb #1bdc9151
-def load_difficulty(path: Path,            # a .npy file with one number per image
+# %% ../nbs/04_scores.ipynb #5256feca
+def read_arrays(path: Path) -> dict[str, np.ndarray]:
+    "The arrays of a .npz file by name; the one of a .npy file is called \"values\". Raises `InputError` naming a file that is neither."
+    try:
+        content = np.load(path, allow_pickle=False)
+        return dict(content) if isinstance(content, np.lib.npyio.NpzFile) else {"values": content}
+    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
+        raise InputError(f"cannot read score file {path}: {error}; it must be a .npy or .npz file of numbers") from error
+
+def load_difficulty(path: Path,            # a .npy file with one number per image, or an .npz file of such arrays
                     kind: str,             # "forgetting", "el2n", "c_score" (an easiness, turned into 1 − C) or "difficulty"
-                    data: ImageSet,        # the images it belongs to
-                    rows: Tensor | None = None,   # (n,) where these images stand in the file, when it covers more (`Splits.rows`)
+                    data: ImageSet | Splits,   # the images it belongs to; with splits the file may cover all official training images
+                    key: str | None = None,    # the name of the array in an .npz file; None: its only one
+                    order: str = "as_loaded",  # the name of an array of the same file: `order[j]` is the place in the file of image j
 ) -> Tensor:                               # (n,) float64, higher = harder
-    "Read a score file. Raises `InputError` when it is unreadable, of the wrong length, or holds NaN."
+    "Read a score file. Raises `InputError` when it is unreadable, of the wrong length, holds NaN, or its `labels` are not the data's."
     check_choice("kind of score", kind, list(directions))
-    try: values = np.load(path, allow_pickle=False)
-    except (OSError, ValueError) as error: raise InputError(f"cannot read score file {path}: {error}; it must be a .npy file of numbers") from error
-    if rows is not None and values.ndim == 1 and len(values) > max(len(data), int(rows.max())): values = values[rows.numpy()]
-    values = check_difficulty(values, data)
+    arrays, is_splits = read_arrays(path), isinstance(data, Splits)
+    train, rows, total = (data.train, data.rows, data.total) if is_splits else (data, torch.arange(len(data)), len(data))
+    values = arrays[check_choice(f"array of {path}:", list(arrays)[0] if key is None and len(arrays) == 1 else key, list(arrays))]
+    place = np.arange(len(values)) if order == "as_loaded" else arrays[check_choice(f"order in {path}:", order, ["as_loaded", *arrays])]
+    if values.ndim != 1 or len(values) not in (total, len(train)):
+        raise InputError(f"score file {path} has shape {values.shape}: {train.name} has {len(train)} images" + (f", of {total} before any were taken out" if is_splits else ""))
+    if place.shape != values.shape or not np.array_equal(np.sort(place), np.arange(len(values))):
+        raise InputError(f"order {order!r} of {path} is no order: each number from 0 to {len(values) - 1} must stand in it once")
+    place = torch.from_numpy(place.astype(np.int64))
+    if len(values) == total: place = place[rows]
+    if "labels" in arrays: check_labels(arrays["labels"], place, data, path)
+    values = check_difficulty(values[place.numpy()], train)
     return values if directions[kind] > 0 else 1 - values
+
+def check_labels(labels: np.ndarray, place: Tensor, data: ImageSet | Splits, path: Path):
+    "The labels in a score file must be the data's; else its numbers belong to other images. Raises `InputError` naming the first that differs."
+    train, numbers = (data.train, data.numbers) if isinstance(data, Splits) else (data, range(data.n_classes))
+    if labels.ndim != 1 or len(labels) <= int(place.max()): raise InputError(f"labels of {path} have shape {labels.shape}: one per score is needed")
+    said, ours = torch.from_numpy(labels.astype(np.int64))[place], torch.tensor(list(numbers))[train.hard_labels.cpu()]
+    wrong = torch.nonzero(said != ours).flatten()
+    if len(wrong):
+        row = int(wrong[0])
+        raise InputError(f"score file {path} says class {said[row]} of row {row} (place {place[row]} in the file), but {train.name} says {ours[row]} ({train.classes[train.hard_labels[row]]}); "
+                         f"{len(wrong)} of {len(ours)} rows differ: is order= right?")
 
 # %% ../nbs/04_scores.ipynb #4220648a
 def rank_classes(data: ImageSet,

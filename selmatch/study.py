@@ -5,15 +5,15 @@
 # %% auto #0
 __all__ = ['profile_folder', 'floors', 'following', 'list_profiles', 'Score', 'Evaluation', 'Strength', 'Window', 'Experts',
            'Matching', 'description', 'read_words', 'Teacher', 'Witness', 'Profile', 'convert', 'read_section',
-           'load_profile', 'without_docstrings', 'code_key', 'keyed', 'Store', 'remembered', 'root', 'home', 'SetTask',
-           'make_set', 'Study', 'stage', 'stage_property', 'is_compiled', 'recipe', 'key', 'observations', 'difficulty',
+           'load_profile', 'without_docstrings', 'code_key', 'keyed', 'Store', 'remembered', 'SetTask', 'make_set',
+           'Study', 'stage', 'stage_property', 'is_compiled', 'recipe', 'key', 'observations', 'difficulty',
            'estimated_c_score', 'easy', 'score_table', 'run_trials', 'tests', 'windows', 'betas', 'beta', 'expert_plan',
            'experts', 'flat_experts', 'set_seed', 'trained', 'evidence', 'teachers', 'needs', 'chosen', 'measured',
            'start_labels', 'start_set', 'question', 'set_task', 'kept', 'small_sets', 'best_sets', 'accuracies',
            'full_accuracy', 'feature_space', 'cover', 'coverages', 'anatomy', 'provenance', 'publish', 'published',
            'open_study']
 
-# %% ../nbs/11_study.ipynb #0da9ffc4
+# %% ../nbs/11_study.ipynb #c50979d8
 import ast, functools, importlib, inspect, json, os, platform
 from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass, field, fields, is_dataclass, replace
@@ -34,7 +34,7 @@ import selmatch
 from .augment import Augmentation
 from .coresets import Evidence, coreset_selections, gather, made_starts, scores_needed, validation_judge
 from .coverage import feature_network, features, is_covered, radius
-from .data import ImageSet, InputError, Splits, check_choice, check_range, class_rows, fingerprint, load_data, write_atomic
+from .data import ImageSet, InputError, Splits, check_choice, check_range, class_rows, fingerprint, home, load_data, root, write_atomic
 from .distill import Descent, Method, SyntheticSet, distill, distilled_mask, find_method, load_set, relabel, save_set
 from .experts import expert_recipe, train_experts
 from .matching import precisions
@@ -52,7 +52,7 @@ def list_profiles() -> dict[str, str]:
     "The profiles that come with the package: name -> title."
     return {p.stem: yaml.safe_load(p.read_text(encoding="utf-8"))["title"] for p in sorted(profile_folder.glob("*.yaml"))}
 
-# %% ../nbs/11_study.ipynb #5e97a1b0
+# %% ../nbs/11_study.ipynb #7ab2d014
 @dataclass(frozen=True)
 class Score:
     "How difficulty is measured."
@@ -62,8 +62,10 @@ class Score:
     epochs: int = 20            # how long
     batch: int = 64
     lr: float = 0.02
-    path: str | None = None     # for kind "file": the .npy file
+    path: str | None = None     # for kind "file": the .npy or .npz file
     file_kind: str = "forgetting"   # for kind "file": what the numbers are
+    key: str | None = None      # the array's name in an .npz file
+    order: str = "as_loaded"    # the array of that file that leads from the data's order to the file's, if they differ
 
     def recipe(self, steps: int = 1) -> Recipe: return Recipe(steps, self.batch, self.lr)
 
@@ -71,7 +73,7 @@ class Score:
         self.recipe()
         check_choice("score.kind", self.kind, ["forgetting", "el2n", "c_score", "file"]); check_choice("score.ties", self.ties, [None, "el2n", "forgetting"])
         check_range("score.runs", self.runs, 1); check_range("score.epochs", self.epochs, 1); check_choice("score.file_kind", self.file_kind, list(directions))
-        if self.kind == "file" and not self.path: raise InputError("score.path is missing: kind 'file' needs the path of a .npy file")
+        if self.kind == "file" and not self.path: raise InputError("score.path is missing: kind 'file' needs the path of a .npy or .npz file")
 
 # %% ../nbs/11_study.ipynb #59a63b3c
 @dataclass(frozen=True)
@@ -323,16 +325,6 @@ def remembered(call: Callable, task: Callable, pair: tuple):
     "Run one task through the store, in whatever process this is; the result travels by disk."
     call(pair[0], task, pair[1])
 
-# %% ../nbs/11_study.ipynb #4b38b188
-def root() -> Path:
-    "The folder of the project: the nearest one, from here upwards, that holds `settings.ini`; else the current folder."
-    here = Path.cwd()
-    return next((p for p in (here, *here.parents) if (p / "settings.ini").exists()), here)
-
-def home() -> Path:
-    "Where results are kept: the environment variable `SELMATCH_HOME`, or `.selmatch` in the project's folder."
-    return Path(os.environ.get("SELMATCH_HOME") or root() / ".selmatch").resolve()
-
 # %% ../nbs/11_study.ipynb #205fc72f
 @dataclass(frozen=True)
 class SetTask:
@@ -446,12 +438,12 @@ def observations(self: Study) -> dict[str, torch.Tensor]:
     seen = self.store.run_all(observe_run, work, [self.key("scores", "observe", w) for w in work], "watch networks learn", self.computer)
     return {name: torch.stack([s[name] for s in seen]).double().mean(0) for name in seen[0]}
 
-# %% ../nbs/11_study.ipynb #0ce1e5cf
+# %% ../nbs/11_study.ipynb #eddd292b
 @stage_property
 def difficulty(self: Study) -> torch.Tensor:
     "`(n,)` difficulty of the training images, higher = harder."
     p, train = self.profile.score, self.splits.train
-    if p.kind == "file": first = load_difficulty(Path(p.path), p.file_kind, train, self.splits.rows)
+    if p.kind == "file": first = load_difficulty(Path(p.path), p.file_kind, self.splits, p.key, p.order)
     elif p.kind == "c_score": first = self.estimated_c_score()
     else: first = self.observations[p.kind]
     return first if p.ties is None else break_ties(first, self.observations[p.ties])

@@ -15,6 +15,12 @@ LIBRARY = sorted((ROOT / "nbs").glob("[0-9]*.ipynb"))
 FIGURES = sorted((ROOT / "nbs" / "figures").glob("*.ipynb"))
 
 
+@pytest.fixture(autouse=True, scope="session")
+def home_of_tests(tmp_path_factory):
+    """Decoded images of the tests' folders must not stay in the project."""
+    os.environ["SELMATCH_HOME"] = str(tmp_path_factory.mktemp("home"))
+
+
 @pytest.fixture
 def selmatch_command(tmp_path):
     """Run `selmatch …` in a process of its own with results in a temporary home; returns the finished process."""
