@@ -205,7 +205,7 @@ def cost_panels(table: pd.DataFrame,          # one row per measurement: way, n_
         axes[0, 0].legend()
     return small_print(fig, note)
 
-# %% ../nbs/12_plots.ipynb #cbf6d98c
+# %% ../nbs/12_plots.ipynb #6ddbd397
 def race_lines(ax: plt.Axes, table: pd.DataFrame):      # candidate (or alpha and beta), budget, score, survived
     "Score against budget, one line per candidate."
     table = table if "candidate" in table else table.assign(candidate=list(zip(table.alpha, table.beta)))
@@ -230,7 +230,7 @@ def search_panels(table: pd.DataFrame,        # from `Study.races`: ratio, way, 
                 above.plot(x + .5 + .13 * (np.arange(passed) - (passed - 1) / 2), [y + .72] * passed, "o", ms=4, color="white", mec="#222222", mew=.6)
                 if passed == race[race.ratio == ratio].budget.nunique(): above.plot(x + .5, y + .42, "o", ms=30, mfc="none", mec=palette["SelMatch"], mew=2)
             x, y = place(*grid[(grid.ratio == ratio) & grid.survived][["alpha", "beta"]].iloc[0])
-            above.add_patch(plt.Rectangle((x + .04, y + .04), .92, .92, fill=False, ec="#222222", lw=1.8))
+            above.add_patch(plt.Rectangle((x + .04, y + .04), .92, .92, fill=False, ec="#ffb703", lw=2.4))
             above.set(title=f"{ratio:.0%} kept", xlabel="β: share of the hardest images skipped", ylabel="α: share distilled"); above.tick_params(length=0, rotation=0)
             race_lines(below, race[race.ratio == ratio])
             below.set(xlabel="iterations", ylabel="score (%)"); below.grid(axis="y", alpha=.25)

@@ -211,7 +211,7 @@ class Witness:
 
     def __post_init__(self): check_range("witness.steps", self.steps, 1); check_range("witness.draws", self.draws, 1)
 
-# %% ../nbs/11_study.ipynb #a9264d10
+# %% ../nbs/11_study.ipynb #772c27f0
 @dataclass(frozen=True)
 class Search:
     "How alpha and beta are chosen together: a race over a grid (chapter 10a)."
@@ -220,15 +220,17 @@ class Search:
     rungs: tuple[int, ...] = ()     # iterations at which candidates are judged; empty: an eighth, a quarter, half and all of matching.iterations
     keep: float = 0.34              # share that is promoted
     judges: int = 2                 # networks per judgement
+    along: tuple[float, ...] = (0.0, 0.2, 0.4, 0.6, 0.8, 1.0)   # not searched: the distilled shares that `fig4_alpha` compares
     ratios: tuple[float, ...] = ()  # sizes whose whole grid `fig6_search` draws; empty: those of the profile
 
     def __post_init__(self):
         for alpha in self.alphas: check_range("search.alphas", alpha, 0, 1)
+        for alpha in self.along: check_range("search.along", alpha, 0, 1)
         if not self.alphas: raise InputError("search.alphas=() is empty: name at least one alpha")
         check_range("search.betas_step", self.betas_step, 0.01, 1); check_range("search.judges", self.judges, 1)
         check_race(self.rungs or (1,), self.keep, "search.")
 
-# %% ../nbs/11_study.ipynb #dccd9d68
+# %% ../nbs/11_study.ipynb #964d2847
 @dataclass(frozen=True)
 class Profile:
     "Everything a run depends on."
@@ -249,7 +251,6 @@ class Profile:
     teacher: Teacher = field(default_factory=Teacher)
     witness: Witness = field(default_factory=Witness)
     search: Search = field(default_factory=Search)
-    alphas: tuple[float, ...] = (0.0, 0.2, 0.4, 0.6, 0.8, 1.0)   # distilled shares that `fig4_alpha` compares
     methods: tuple[str, ...] = ("random", "hardest", "window", "mtt", "selmatch", "selmatch-dsa")
     seeds: int = 2                            # sets made by each method
     seed: int = 0                             # every random number of the study derives from it
@@ -258,11 +259,9 @@ class Profile:
         for ratio in self.ratios:
             check_range("ratio", ratio, 1e-6, 1)
             if ratio not in self.alpha: raise InputError(f"alpha has no value for ratio {ratio}: it must have one for each of {list(self.ratios)}")
-            beta = (self.window.beta or {}).get(ratio)
-            if beta is not None and beta + ratio > 1 + 1e-9:
-                raise InputError(f"beta={beta} leaves no room: beta + ratio must be <= 1 (ratio = {ratio})")
+            beta = (self.window.beta or {}).get(ratio, 0.0)
+            if beta + ratio > 1 + 1e-9: raise InputError(f"beta={beta} leaves no room: beta + ratio must be <= 1 (ratio = {ratio})")
         for share in self.alpha.values(): check_range("alpha", share, 0, 1)
-        for share in self.alphas: check_range("alphas", share, 0, 1)
         for ratio in self.search.ratios: check_choice("ratio of search.ratios", ratio, self.ratios)
         for ratio, share in (self.window.beta or {}).items():
             check_range("window.beta", share, 0, 1); check_choice("ratio of window.beta", ratio, self.ratios)
@@ -708,18 +707,18 @@ def small_sets(self: Study, names: Iterable[str], ratios: Iterable[float] | None
     self.make_sets(tasks.values())
     return tasks
 
-# %% ../nbs/11_study.ipynb #19a23ab7
+# %% ../nbs/11_study.ipynb #17894e8e
 @stage
 def best_sets(self: Study, tasks: dict[tuple, SetTask]) -> dict[tuple, SyntheticSet]:
     "Of each run the kept set on which `judges` fresh networks do best, judged on `choose_on`; a pure selection is its own best."
     p, kept, work = self.profile, {w: self.kept(t) for w, t in tasks.items()}, []
-    for w, sets in kept.items():
+    for number, (w, sets) in enumerate(kept.items()):
         for i, small in enumerate(sets if len(sets) > 1 else []):
             work += trials(small.data, p.matching.judges, 1000 * p.seed + 500, network=self.judge_network, recipe=self.recipe(tasks[w].method.augmentation),
-                           distilled=small.distilled, tests={"on": getattr(self.splits, p.window.choose_on)}, tags={"task": w, "place": i})
+                           distilled=small.distilled, tests={"on": getattr(self.splits, p.window.choose_on)}, tags={"task": number, "place": i})
     if not work: return {w: sets[0] for w, sets in kept.items()}
     scores = self.run_trials(work, "choose checkpoints").groupby(["task", "place"]).on_accuracy.mean()
-    return {w: sets[int(scores[w].idxmax())] if len(sets) > 1 else sets[0] for w, sets in kept.items()}
+    return {w: sets[int(scores[number].idxmax())] if len(sets) > 1 else sets[0] for number, (w, sets) in enumerate(kept.items())}
 
 # %% ../nbs/11_study.ipynb #ee69ad9e
 @stage
@@ -788,12 +787,12 @@ def anatomy(self: Study, ratio: float, label: int = 0, name: str = "selmatch") -
     roles = ["outside" if r not in place else "D_distill" if last.distilled[own][place[r]] else "D_select" for r in table.row]
     return table.assign(role=roles, place=[place.get(r, -1) for r in table.row], moved=[float(moved[place[r]]) if r in place else 0.0 for r in table.row])
 
-# %% ../nbs/11_study.ipynb #7b687ea4
+# %% ../nbs/11_study.ipynb #8948724b
 @stage
 def along_alpha(self: Study) -> pd.DataFrame:
     "SelMatch at each alpha of the profile: one row per network, as `accuracies`, with the coverage of its set after the last iteration."
     row = lambda a, how: Method(f"alpha-{a}-{how}", f"α = {a}, {how}", "window", a, "trajectory" if a else None, augmentation=how)
-    rows = {(a, how): row(a, how) for how in ("dsa", "combined") for a in self.profile.alphas}
+    rows = {(a, how): row(a, how) for how in ("dsa", "combined") for a in self.profile.search.along}
     of = {m.title: key for key, m in rows.items()}
     factors = lambda t: t.assign(alpha=[of[m][0] for m in t.method], augmentation=[of[m][1] for m in t.method])
     covered = factors(self.coverages([m for (_, how), m in rows.items() if how == "dsa"]).query("last"))
