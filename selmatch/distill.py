@@ -282,7 +282,7 @@ class Distilled:
     @property
     def last(self) -> SyntheticSet: return self.kept[max(self.kept)]
 
-# %% ../nbs/10_distill.ipynb #5bbf7be4
+# %% ../nbs/10_distill.ipynb #47297a6a
 def report(asked: Asked, lr: Tensor, descent: Descent) -> tuple[float, float, bool]:
     "Loss, (mean) learning rate, and whether the answer may be followed (all finite, loss not above the limit): one look at the device an iteration."
     parts = [g for g in (asked.loss, asked.images, asked.labels, asked.lr) if g is not None]
@@ -298,13 +298,15 @@ def distill(start: SyntheticSet,
             every: int = 25,               # iterations between checkpoints
             label: str = "distill", quiet: bool = True,
             stop_after: int | None = None,   # give up after so many iterations, to try resuming
+            until: int | None = None,        # pause after so many iterations, with the checkpoint written; None: the end
 ) -> Distilled:
     "Descend on the distilled share of `start`; frozen images stay bit for bit. Resumes from `checkpoint`."
+    end = descent.iterations if until is None else check_range("until", until, 0, descent.iterations)
     pixels, generator, ask = Pixels(start, descent), torch.Generator().manual_seed(seed), objective.start(start.data)
     kept, rows, done = {0: pixels.as_set(iteration=0)}, [], 0
     card = {"objective": fingerprint(objective.identity()), "descent": asdict(descent), "seed": seed, "start": fingerprint(start.data, start.distilled)}
     if checkpoint and Path(checkpoint).exists(): kept, rows, done = resume(checkpoint, card, pixels, generator, ask)
-    for i in tqdm(range(done, descent.iterations), label, descent.iterations, initial=done, disable=quiet, dynamic_ncols=True):
+    for i in tqdm(range(done, end), label, end, initial=done, disable=quiet, dynamic_ncols=True):
         asked = ask(pixels.current(i), generator)
         loss, rate, good = report(asked, pixels.lr, descent)
         if good: pixels.move(asked)
@@ -312,7 +314,7 @@ def distill(start: SyntheticSet,
         if len(rows) >= 20 and all(r["skipped"] for r in rows[-20:]):
             raise InputError(f"distillation diverged at iteration {i + 1}: 20 answers in a row were not usable (last loss {loss}); lower lr_images={descent.lr_images} or start_lr={descent.start_lr}")
         if i + 1 in descent.stops: kept[i + 1] = pixels.as_set(iteration=i + 1)
-        if checkpoint and (i + 1) % every == 0: save_checkpoint(checkpoint, card, pixels, generator, kept, rows, ask)
+        if checkpoint and ((i + 1) % every == 0 or i + 1 == until): save_checkpoint(checkpoint, card, pixels, generator, kept, rows, ask)
         if i + 1 == stop_after: raise KeyboardInterrupt
     return Distilled(kept, pd.DataFrame(rows, columns=["iteration", "loss", "lr", "skipped"]))
 

@@ -4,7 +4,8 @@
 
 # %% auto #0
 __all__ = ['palette', 'style', 'kinds', 'method_colors', 'small_print', 'show_pictures', 'window_curves', 'accuracy_dots',
-           'accuracy_table', 'coverage_panels', 'method_picture', 'accuracy_league', 'cost_panels']
+           'accuracy_table', 'coverage_panels', 'method_picture', 'accuracy_league', 'cost_panels', 'race_lines',
+           'search_panels', 'alpha_panels', 'ablation_dots']
 
 # %% ../nbs/12_plots.ipynb #ef26b7ef
 import math
@@ -202,4 +203,80 @@ def cost_panels(table: pd.DataFrame,          # one row per measurement: way, n_
             end = table[table.seconds.notna() & (table.batch == batch)].n_steps.max()
             axes[0, 0].plot([0, end], [0, floor * end], color="#999999", ls="--", label="floor")
         axes[0, 0].legend()
+    return small_print(fig, note)
+
+# %% ../nbs/12_plots.ipynb #6ddbd397
+def race_lines(ax: plt.Axes, table: pd.DataFrame):      # candidate (or alpha and beta), budget, score, survived
+    "Score against budget, one line per candidate."
+    table = table if "candidate" in table else table.assign(candidate=list(zip(table.alpha, table.beta)))
+    won = set(table[table.survived & (table.budget == table.budget.max())].candidate)
+    for candidate, rows in table.groupby("candidate", sort=False):
+        mine = candidate in won
+        ax.plot(rows.budget, rows.score, marker="o", ms=4, lw=2 if mine else 1, color=palette["SelMatch"] if mine else palette["Random"], alpha=1 if mine else .55, zorder=2 + mine)
+    ax.set_xticks(sorted(table.budget.unique()))
+
+def search_panels(table: pd.DataFrame,        # from `Study.races`: ratio, way, alpha, beta, budget, score, survived
+                  note: str = "") -> Figure:
+    "Above, the whole grid with what the race looked at; below, the race (one column per size)."
+    ratios, grid, race = sorted(table.ratio.unique()), table[table.way == "grid"], table[table.way == "race"].assign(score=lambda t: 100 * t.score)
+    with plt.rc_context(style | {"axes.grid": False}):
+        fig, axes = plt.subplots(2, len(ratios), figsize=(4.2 * len(ratios) + .4, 6.2), squeeze=False, height_ratios=[1.25, 1])
+        for (above, below), ratio in zip(axes.T, ratios):
+            wide = 100 * grid[grid.ratio == ratio].pivot(index="alpha", columns="beta", values="score").sort_index(ascending=False)
+            sns.heatmap(wide, ax=above, annot=True, fmt=".1f", cmap="crest", cbar=False, linewidths=.5, annot_kws={"size": 8, "va": "bottom"})
+            place = lambda alpha, beta: (list(wide.columns).index(beta), list(wide.index).index(alpha))
+            for (alpha, beta), rows in race[race.ratio == ratio].groupby(["alpha", "beta"]):
+                (x, y), passed = place(alpha, beta), int(rows.survived.sum())
+                above.plot(x + .5 + .13 * (np.arange(passed) - (passed - 1) / 2), [y + .72] * passed, "o", ms=4, color="white", mec="#222222", mew=.6)
+                if passed == race[race.ratio == ratio].budget.nunique(): above.plot(x + .5, y + .42, "o", ms=30, mfc="none", mec=palette["SelMatch"], mew=2)
+            x, y = place(*grid[(grid.ratio == ratio) & grid.survived][["alpha", "beta"]].iloc[0])
+            above.add_patch(plt.Rectangle((x + .04, y + .04), .92, .92, fill=False, ec="#ffb703", lw=2.4))
+            above.set(title=f"{ratio:.0%} kept", xlabel="β: share of the hardest images skipped", ylabel="α: share distilled"); above.tick_params(length=0, rotation=0)
+            race_lines(below, race[race.ratio == ratio])
+            below.set(xlabel="iterations", ylabel="score (%)"); below.grid(axis="y", alpha=.25)
+    return small_print(fig, note)
+
+# %% ../nbs/12_plots.ipynb #7b78ad4c
+def alpha_panels(table: pd.DataFrame,         # from `Study.along_alpha`
+                 own: dict[float, float],     # ratio -> the profile's alpha, dotted
+                 note: str = "") -> Figure:
+    "Above: test accuracy against alpha, bands ± one standard deviation; below: coverage of easy and hard test images, whiskers over sets (one column per size)."
+    ratios, colors, halves = sorted(table.ratio.unique()), {"dsa": palette["SelMatch, DSA"], "combined": palette["SelMatch"]}, {"easy": "-", "hard": "--"}
+    percent = table.assign(**{c: 100 * table[c] for c in ("test_accuracy", "easy_coverage", "hard_coverage")})
+    with plt.rc_context(style):
+        fig, axes = plt.subplots(2, len(ratios), figsize=(2.5 * len(ratios) + .8, 5.2), sharex=True, sharey="row", squeeze=False)
+        for (above, below), ratio in zip(axes.T, ratios):
+            rows = percent[percent.ratio == ratio]
+            for how, color in colors.items():
+                stats = rows[rows.augmentation == how].groupby("alpha").test_accuracy.agg(["mean", "std"])
+                above.plot(stats.index, stats["mean"], marker="o", ms=4, color=color, label=f"judged with {how}")
+                above.fill_between(stats.index, stats["mean"] - stats["std"], stats["mean"] + stats["std"], color=color, alpha=.18, lw=0)
+            for half, line in halves.items():
+                stats = rows.drop_duplicates(["alpha", "set_seed"]).groupby("alpha")[f"{half}_coverage"].agg(["mean", "std"])
+                below.errorbar(stats.index, stats["mean"], stats["std"], marker="o", ms=4, ls=line, color="#444444", capsize=2, elinewidth=.8, label=f"{half} test images")
+            for ax in (above, below): ax.axvline(own[ratio], color="#666666", ls=":", lw=1)
+            above.set(title=f"{ratio:.0%} kept"); below.set(xlabel="α: share distilled")
+        axes[0, 0].set_ylabel("test accuracy (%)"); axes[1, 0].set_ylabel("covered (%)")
+        for ax in axes[:, -1]: ax.legend(loc="best", fontsize=8)
+    return small_print(fig, note)
+
+def ablation_dots(table: pd.DataFrame,        # from `Study.ablation`: ratio, start, update, augmentation, test_accuracy
+                  note: str = "") -> Figure:
+    "Each row an update and an augmentation, its two starts joined; whiskers ± one standard deviation over networks, one panel per size."
+    ratios, starts, rows = sorted(table.ratio.unique()), {"random": palette["Random"], "window": palette["Best window"]}, []
+    titles = {"none": "Nothing distilled, α = 0", "part": "A part distilled, α of the profile", "all": "All distilled, α = 1"}
+    for update, mine in table.groupby("update", sort=False): rows += [(titles[update], update, None), *((how, update, how) for how in mine.augmentation.unique())]
+    with plt.rc_context(style):
+        fig, axes = plt.subplots(1, len(ratios), figsize=(2.3 * len(ratios) + 2, .27 * len(rows) + 1.1), sharey=True, squeeze=False)
+        for ax, ratio in zip(axes[0], ratios):
+            stats = 100 * table[table.ratio == ratio].groupby(["update", "augmentation", "start"]).test_accuracy.agg(["mean", "std"])
+            for y, (_, update, how) in enumerate(rows):
+                if how is None: continue
+                means = [stats.loc[(update, how, start), "mean"] for start in starts]
+                ax.plot(means, [y, y], color="#bbbbbb", lw=3, solid_capstyle="round", zorder=1)
+                for i, (start, color) in enumerate(starts.items()): ax.errorbar(means[i], y + .12 * (2 * i - 1), xerr=stats.loc[(update, how, start), "std"], marker="o", ms=5, capsize=2, lw=.8, color=color)
+            ax.set(title=f"{ratio:.0%} kept", xlabel="test accuracy (%)", yticks=range(len(rows)), ylim=(len(rows) - .5, -.7))
+        axes[0, 0].set_yticklabels([text for text, _, _ in rows])
+        for text, (_, _, how) in zip(axes[0, 0].get_yticklabels(), rows): text.set_fontweight("normal" if how else "bold")
+        fig.legend(handles=[plt.Line2D([], [], color=c, marker="o", ls="", label=f"{s} start") for s, c in starts.items()], loc="outside upper center", ncols=2)
     return small_print(fig, note)

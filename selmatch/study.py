@@ -4,16 +4,17 @@
 
 # %% auto #0
 __all__ = ['profile_folder', 'floors', 'following', 'list_profiles', 'Score', 'Evaluation', 'Strength', 'Window', 'Experts',
-           'Matching', 'description', 'read_words', 'Teacher', 'Witness', 'Profile', 'convert', 'read_section',
-           'load_profile', 'without_docstrings', 'code_key', 'keyed', 'Store', 'remembered', 'SetTask', 'make_set',
-           'Study', 'stage', 'stage_property', 'is_compiled', 'recipe', 'key', 'observations', 'difficulty',
-           'estimated_c_score', 'easy', 'score_table', 'run_trials', 'tests', 'windows', 'betas', 'beta', 'expert_plan',
-           'experts', 'flat_experts', 'set_seed', 'trained', 'evidence', 'teachers', 'needs', 'chosen', 'measured',
-           'start_labels', 'start_set', 'question', 'set_task', 'kept', 'small_sets', 'best_sets', 'accuracies',
-           'full_accuracy', 'feature_space', 'cover', 'coverages', 'anatomy', 'provenance', 'publish', 'published',
-           'open_study']
+           'Matching', 'description', 'read_words', 'Teacher', 'Witness', 'Search', 'Profile', 'convert',
+           'read_section', 'load_profile', 'without_docstrings', 'code_key', 'keyed', 'Store', 'remembered', 'SetTask',
+           'make_set', 'Study', 'stage', 'stage_property', 'is_compiled', 'recipe', 'key', 'observations', 'difficulty',
+           'estimated_c_score', 'easy', 'score_table', 'run_trials', 'tests', 'window_starts', 'windows', 'betas',
+           'beta', 'expert_plan', 'experts', 'flat_experts', 'set_seed', 'trained', 'evidence', 'teachers', 'needs',
+           'chosen', 'measured', 'start_labels', 'start_set', 'question', 'set_task', 'kept', 'make_sets', 'small_sets',
+           'best_sets', 'accuracies', 'full_accuracy', 'feature_space', 'cover', 'coverages', 'anatomy', 'along_alpha',
+           'ablation', 'standard_errors', 'candidates', 'narrowed', 'search_tasks', 'judged', 'search', 'races',
+           'regrets', 'provenance', 'publish', 'published', 'open_study']
 
-# %% ../nbs/11_study.ipynb #c50979d8
+# %% ../nbs/11_study.ipynb #0981db8d
 import ast, functools, importlib, inspect, json, os, platform
 from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass, field, fields, is_dataclass, replace
@@ -35,12 +36,13 @@ from .augment import Augmentation
 from .coresets import Evidence, coreset_selections, gather, made_starts, scores_needed, validation_judge
 from .coverage import feature_network, features, is_covered, radius
 from .data import ImageSet, InputError, Splits, check_choice, check_range, class_rows, fingerprint, home, load_data, root, write_atomic
-from .distill import Descent, Method, SyntheticSet, distill, distilled_mask, find_method, load_set, relabel, save_set
+from .distill import Descent, Method, SyntheticSet, distill, distilled_mask, find_method, load_set, methods, relabel, save_set
 from .experts import expert_recipe, train_experts
 from .matching import precisions
 from .networks import make_network, networks
 from .objectives import TrajectoryMatching, objectives
 from .scores import Run, break_ties, c_score_difficulty, directions, easy_half, load_difficulty, observe_run, rank_classes
+from .search import Race, check_race, regret, successive_halving
 from .selection import beta_grid, best_beta, check_ipc, select, window, window_start
 from .training import Computer, Recipe, Trial, run_all, run_trial, steps_per_epoch, trials, with_threads, worth_compiling
 from .trajectories import Flatness, correctly_classified, expert_logits, right_labels, trajectory_objectives
@@ -211,7 +213,26 @@ class Witness:
 
     def __post_init__(self): check_range("witness.steps", self.steps, 1); check_range("witness.draws", self.draws, 1)
 
-# %% ../nbs/11_study.ipynb #54b132e8
+# %% ../nbs/11_study.ipynb #772c27f0
+@dataclass(frozen=True)
+class Search:
+    "How alpha and beta are chosen together: a race over a grid (chapter 10a)."
+    alphas: tuple[float, ...] = (0.0, 0.2, 0.5, 0.8, 1.0)
+    betas_step: float = 0.2         # spacing of the grid of beta
+    rungs: tuple[int, ...] = ()     # iterations at which candidates are judged; empty: an eighth, a quarter, half and all of matching.iterations
+    keep: float = 0.34              # share that is promoted
+    judges: int = 2                 # networks per judgement
+    along: tuple[float, ...] = (0.0, 0.2, 0.4, 0.6, 0.8, 1.0)   # not searched: the distilled shares that `fig4_alpha` compares
+    ratios: tuple[float, ...] = ()  # sizes whose whole grid `fig6_search` draws; empty: those of the profile
+
+    def __post_init__(self):
+        for alpha in self.alphas: check_range("search.alphas", alpha, 0, 1)
+        for alpha in self.along: check_range("search.along", alpha, 0, 1)
+        if not self.alphas: raise InputError("search.alphas=() is empty: name at least one alpha")
+        check_range("search.betas_step", self.betas_step, 0.01, 1); check_range("search.judges", self.judges, 1)
+        check_race(self.rungs or (1,), self.keep, "search.")
+
+# %% ../nbs/11_study.ipynb #964d2847
 @dataclass(frozen=True)
 class Profile:
     "Everything a run depends on."
@@ -231,6 +252,7 @@ class Profile:
     flatness: Flatness = field(default_factory=Flatness)        # of FTD's and DATM's experts
     teacher: Teacher = field(default_factory=Teacher)
     witness: Witness = field(default_factory=Witness)
+    search: Search = field(default_factory=Search)
     methods: tuple[str, ...] = ("random", "hardest", "window", "mtt", "selmatch", "selmatch-dsa")
     seeds: int = 2                            # sets made by each method
     seed: int = 0                             # every random number of the study derives from it
@@ -239,10 +261,10 @@ class Profile:
         for ratio in self.ratios:
             check_range("ratio", ratio, 1e-6, 1)
             if ratio not in self.alpha: raise InputError(f"alpha has no value for ratio {ratio}: it must have one for each of {list(self.ratios)}")
-            beta = (self.window.beta or {}).get(ratio)
-            if beta is not None and beta + ratio > 1 + 1e-9:
-                raise InputError(f"beta={beta} leaves no room: beta + ratio must be <= 1 (ratio = {ratio})")
+            beta = (self.window.beta or {}).get(ratio, 0.0)
+            if beta + ratio > 1 + 1e-9: raise InputError(f"beta={beta} leaves no room: beta + ratio must be <= 1 (ratio = {ratio})")
         for share in self.alpha.values(): check_range("alpha", share, 0, 1)
+        for ratio in self.search.ratios: check_choice("ratio of search.ratios", ratio, self.ratios)
         for ratio, share in (self.window.beta or {}).items():
             check_range("window.beta", share, 0, 1); check_choice("ratio of window.beta", ratio, self.ratios)
         for name in self.methods: find_method(name)
@@ -325,7 +347,7 @@ def remembered(call: Callable, task: Callable, pair: tuple):
     "Run one task through the store, in whatever process this is; the result travels by disk."
     call(pair[0], task, pair[1])
 
-# %% ../nbs/11_study.ipynb #205fc72f
+# %% ../nbs/11_study.ipynb #de157df8
 @dataclass(frozen=True)
 class SetTask:
     "One small set to make: everything its bits depend on."
@@ -339,6 +361,10 @@ class SetTask:
     @property
     def done(self) -> bool: return self.objective is None or (self.folder / "history.csv").exists()
 
+    def reached(self, until: int | None) -> bool:
+        "Whether the set after `until` iterations (None: all of them) is on disk."
+        return self.done or until is not None and (self.folder / f"at_{until:06d}" / "card.json").exists()
+
     def kept(self) -> list[SyntheticSet]:
         "The sets of all stops, first to last; the selection alone when nothing is distilled."
         return [self.start] if self.objective is None else [self.as_mine(load_set(f)) for f in sorted(self.folder.glob("at_*"))]
@@ -347,14 +373,15 @@ class SetTask:
         "Two methods that differ only in how networks are trained share one run; each gets its own card."
         return replace(small, card=small.card | self.start.card | {"iteration": small.card["iteration"]})
 
-# %% ../nbs/11_study.ipynb #4ed9ea79
-def make_set(task: SetTask, device: str = "cpu", quiet: bool = True) -> Path:
-    "Make one small set, resuming its checkpoint; the folder then holds every kept set and the history."
-    if task.done: return task.folder
+# %% ../nbs/11_study.ipynb #cf6c94dc
+def make_set(task: SetTask, device: str = "cpu", quiet: bool = True, until: int | None = None) -> Path:
+    "Make one small set, resuming its checkpoint; the folder then holds every kept set and the history. `until`: pause after that stop."
+    if task.reached(until): return task.folder
     start = replace(task.start, data=task.start.data.to(device), distilled=task.start.distilled.to(device))
     checkpoint = task.folder / "checkpoint.safetensors"
-    run = distill(start, task.objective, task.descent, task.seed, checkpoint, label=f"distil {task.folder.name}", quiet=quiet)
+    run = distill(start, task.objective, task.descent, task.seed, checkpoint, label=f"distil {task.folder.name}", quiet=quiet, until=until)
     for iteration, small in run.kept.items(): save_set(small, task.folder / f"at_{iteration:06d}")
+    if len(run.history) < task.descent.iterations: return task.folder
     write_atomic(task.folder / "history.csv", lambda p: run.history.to_csv(p, index=False))
     checkpoint.unlink(missing_ok=True)
     return task.folder
@@ -485,14 +512,18 @@ def run_trials(self: Study, work: list[Trial], label: str) -> pd.DataFrame:
 def tests(self: Study) -> dict[str, ImageSet]:
     return {"validation": self.splits.validation, "test": self.splits.test} if len(self.splits.validation) else {"test": self.splits.test}
 
-# %% ../nbs/11_study.ipynb #9abafecf
+# %% ../nbs/11_study.ipynb #c5adb04f
+@stage
+def window_starts(self: Study, ratio: float, step: float) -> list[float]:
+    "The grid of beta for one size: up to the last window that fits the smallest class."
+    return beta_grid(min(len(rows) for rows in class_rows(self.splits.train)), self.ipc(ratio), step)
+
 @stage
 def windows(self: Study) -> pd.DataFrame:
     "The sliding window: one row per network, for every ratio and every beta of the grid (SelMatch, figure 3)."
     p, train, work = self.profile, self.splits.train, []
-    smallest = min(len(rows) for rows in class_rows(train))
     for ratio in p.ratios:
-        for beta in beta_grid(smallest, self.ipc(ratio), p.window.step):
+        for beta in self.window_starts(ratio, p.window.step):
             part = train.subset(window(train, self.ipc(ratio), difficulty=self.difficulty, beta=beta, beta_of=p.window.beta_of))
             work += trials(part, p.window.n, 1000 * p.seed, network=self.judge_network, recipe=self.recipe("dsa"), tests=self.tests(), easy=self.easy,
                            tags={"ratio": ratio, "ipc": self.ipc(ratio), "beta": beta})
@@ -616,7 +647,7 @@ def start_set(self: Study, name: str | Method, ratio: float, seed: int) -> Synth
             "selmatch": selmatch.__version__, "torch": torch.__version__, "train_fingerprint": train.key, "test_fingerprint": self.splits.test.key}
     return SyntheticSet(self.start_labels(method, data, rows, distilled), distilled, card=card)
 
-# %% ../nbs/11_study.ipynb #c84d46c1
+# %% ../nbs/11_study.ipynb #c081d040
 @stage
 def question(self: Study, method: Method) -> tuple[Any, Descent]:
     "A method's objective as this profile asks it, and how the outer loop follows it."
@@ -636,11 +667,12 @@ def question(self: Study, method: Method) -> tuple[Any, Descent]:
     return objective, method.descent(replace(p.matching.descent(), **{"evaluate_at": tuple(stops), "n_rates": getattr(objective, "n_rates", None), **moves}))
 
 @stage
-def set_task(self: Study, name: str | Method, ratio: float, seed: int) -> SetTask:
-    "Everything the bits of one small set depend on."
+def set_task(self: Study, name: str | Method, ratio: float, seed: int, rungs: tuple[int, ...] = ()) -> SetTask:
+    "Everything the bits of one small set depend on. With `rungs` the run stops there and ends at the last of them."
     method, start = find_method(name), self.start_set(name, ratio, seed)
     if method.objective is None or not bool(start.distilled.any()): return SetTask(method, start, None, None, seed, Path())
     objective, descent = self.question(method)
+    if rungs: descent = replace(descent, iterations=rungs[-1], evaluate_at=rungs)
     key = self.key("distill", start.data, start.distilled, objective.identity(), descent, self.set_seed(seed))
     return SetTask(method, start, objective, descent, self.set_seed(seed), Path(self.folder) / "sets" / f"{method.start}-{method.objective}-{ratio}-{seed}-{key}")
 
@@ -650,30 +682,35 @@ def kept(self: Study, task: SetTask) -> list[SyntheticSet]:
     if task.method.labels != "teacher": return task.kept()
     return [replace(small, data=relabel(small.data, self.teachers(), self.profile.teacher.temperature)) for small in task.kept()]
 
-# %% ../nbs/11_study.ipynb #9905c32f
+# %% ../nbs/11_study.ipynb #ca909c4c
+@stage
+def make_sets(self: Study, tasks: Iterable[SetTask], until: int | None = None):
+    "Run what is not yet on disk, each folder once; `until`: pause after that stop."
+    todo = list({t.folder: t for t in tasks if not t.reached(until)}.values())
+    alone = len(todo) == 1 or self.computer.workers == 1          # then the bar of the run itself can be seen
+    make = functools.partial(make_set, device=self.computer.device, quiet=self.computer.quiet or not alone, until=until)
+    if todo: run_all(make, todo, "distil" if until is None else f"distil to {until}", replace(self.computer, workers=1 if alone else self.computer.workers))
+
 @stage
 def small_sets(self: Study, names: Iterable[str], ratios: Iterable[float] | None = None, seeds: int | None = None) -> dict[tuple, SetTask]:
     "Make (or find) the sets of several methods: (method, ratio, seed) -> its finished task."
     wanted = [(n, r, s) for r in (ratios or self.profile.ratios) for n in names for s in range(seeds or self.profile.seeds)]
     tasks = {w: self.set_task(*w) for w in wanted}
-    todo = list({t.folder: t for t in tasks.values() if not t.done}.values())
-    alone = len(todo) == 1 or self.computer.workers == 1          # then the bar of the run itself can be seen
-    make = functools.partial(make_set, device=self.computer.device, quiet=self.computer.quiet or not alone)
-    if todo: run_all(make, todo, "distil", replace(self.computer, workers=1 if alone else self.computer.workers))
+    self.make_sets(tasks.values())
     return tasks
 
-# %% ../nbs/11_study.ipynb #19a23ab7
+# %% ../nbs/11_study.ipynb #17894e8e
 @stage
 def best_sets(self: Study, tasks: dict[tuple, SetTask]) -> dict[tuple, SyntheticSet]:
     "Of each run the kept set on which `judges` fresh networks do best, judged on `choose_on`; a pure selection is its own best."
     p, kept, work = self.profile, {w: self.kept(t) for w, t in tasks.items()}, []
-    for w, sets in kept.items():
+    for number, (w, sets) in enumerate(kept.items()):
         for i, small in enumerate(sets if len(sets) > 1 else []):
             work += trials(small.data, p.matching.judges, 1000 * p.seed + 500, network=self.judge_network, recipe=self.recipe(tasks[w].method.augmentation),
-                           distilled=small.distilled, tests={"on": getattr(self.splits, p.window.choose_on)}, tags={"task": w, "place": i})
+                           distilled=small.distilled, tests={"on": getattr(self.splits, p.window.choose_on)}, tags={"task": number, "place": i})
     if not work: return {w: sets[0] for w, sets in kept.items()}
     scores = self.run_trials(work, "choose checkpoints").groupby(["task", "place"]).on_accuracy.mean()
-    return {w: sets[int(scores[w].idxmax())] if len(sets) > 1 else sets[0] for w, sets in kept.items()}
+    return {w: sets[int(scores[number].idxmax())] if len(sets) > 1 else sets[0] for number, (w, sets) in enumerate(kept.items())}
 
 # %% ../nbs/11_study.ipynb #ee69ad9e
 @stage
@@ -741,6 +778,110 @@ def anatomy(self: Study, ratio: float, label: int = 0, name: str = "selmatch") -
     table = pd.DataFrame({"row": rows.tolist(), "rank": range(1, len(rows) + 1), "difficulty": self.difficulty[rows]})
     roles = ["outside" if r not in place else "D_distill" if last.distilled[own][place[r]] else "D_select" for r in table.row]
     return table.assign(role=roles, place=[place.get(r, -1) for r in table.row], moved=[float(moved[place[r]]) if r in place else 0.0 for r in table.row])
+
+# %% ../nbs/11_study.ipynb #8948724b
+@stage
+def along_alpha(self: Study) -> pd.DataFrame:
+    "SelMatch at each alpha of the profile: one row per network, as `accuracies`, with the coverage of its set after the last iteration."
+    row = lambda a, how: Method(f"alpha-{a}-{how}", f"α = {a}, {how}", "window", a, "trajectory" if a else None, augmentation=how)
+    rows = {(a, how): row(a, how) for how in ("dsa", "combined") for a in self.profile.search.along}
+    of = {m.title: key for key, m in rows.items()}
+    factors = lambda t: t.assign(alpha=[of[m][0] for m in t.method], augmentation=[of[m][1] for m in t.method])
+    covered = factors(self.coverages([m for (_, how), m in rows.items() if how == "dsa"]).query("last"))
+    return factors(self.accuracies(list(rows.values()))).merge(covered[["alpha", "ratio", "set_seed", "coverage", "easy_coverage", "hard_coverage"]], on=["alpha", "ratio", "set_seed"])
+
+@stage
+def ablation(self: Study) -> pd.DataFrame:
+    "Start × update × augmentation, one row per network. Combined augmentation stands only where a part changes: elsewhere it is one of the other two."
+    updates = {"none": (0.0, None), "part": (None, "trajectory"), "all": (1.0, "trajectory")}
+    rows = {(start, update, how): Method(f"{start}-{update}-{how}", f"{start}, {update}, {how}", start, *settings, augmentation=how)
+            for update, settings in updates.items() for start in ("random", "window") for how in ("dsa", "simple", *(["combined"] if update == "part" else []))}
+    of = {m.title: key for key, m in rows.items()}
+    table = self.accuracies(list(rows.values()))
+    return table.assign(**{factor: [of[m][i] for m in table.method] for i, factor in enumerate(("start", "update", "augmentation"))})
+
+def standard_errors(table: pd.DataFrame,      # one row per network, with `set_seed`
+                    by: list[str], value: str = "test_accuracy",
+) -> pd.DataFrame:                            # by group, in percent: mean, std, error; and n
+    "The error of a mean is the larger of two standard errors: over networks, and over the means of the sets, for networks on one set are not independent looks at a method."
+    networks, sets = (t.groupby(by, sort=False)[value] for t in (table, table.groupby([*by, "set_seed"], sort=False)[value].mean().reset_index()))
+    error = pd.concat([g.std().fillna(0) / g.count()**0.5 for g in (networks, sets)], axis=1).max(axis=1)
+    return pd.DataFrame({"mean": 100 * networks.mean(), "std": 100 * networks.std(), "error": 100 * error, "n": networks.count()})
+
+# %% ../nbs/11_study.ipynb #22b8accf
+@stage
+def candidates(self: Study, ratio: float) -> list[tuple[float, float]]:
+    "(alpha, beta) of the profile's grid."
+    starts = [b for b in reversed(self.window_starts(ratio, self.profile.search.betas_step)) if b + ratio <= 1 + 1e-9]
+    return [(alpha, beta) for alpha in sorted(self.profile.search.alphas) for beta in starts]
+
+@stage
+def narrowed(self: Study, ratio: float, alpha: float, beta: float) -> Study:
+    "This study at one size, with an alpha and a beta of its own; data and scores are shared."
+    p = self.profile
+    other = replace(self, profile=replace(p, ratios=(ratio,), alpha={ratio: alpha}, window=replace(p.window, beta={ratio: beta}), search=replace(p.search, ratios=())))
+    other.__dict__.update(splits=self.splits, difficulty=self.difficulty)
+    return other
+
+@stage
+def search_tasks(self: Study, ratio: float, name: str | Method = "selmatch") -> dict[tuple[float, float], SetTask]:
+    "(alpha, beta) -> the run of each candidate, set number 0, that stops at every rung."
+    method, racing = find_method(name), [m for m in methods.values() if m.start == "window" and m.alpha is None]
+    if method.start != "window" or method.alpha is not None:
+        raise InputError(f"method {method.name!r} has no alpha and beta to search: choose one of {', '.join(m.name for m in racing)}")
+    every = self.profile.matching.iterations
+    rungs = self.profile.search.rungs or tuple(sorted({max(1, every // 8), max(1, every // 4), max(1, every // 2), every}))
+    return {c: self.narrowed(ratio, *c).set_task(method, ratio, 0, rungs) for c in self.candidates(ratio)}
+
+# %% ../nbs/11_study.ipynb #06507f8b
+@stage
+def judged(self: Study, tasks: dict[tuple[float, float], SetTask], budget: int, n: int, seed: int) -> pd.DataFrame:
+    "`n` networks on the set of each candidate after `budget` iterations (made, or gone on with, here): alpha, beta, accuracies."
+    self.make_sets(tasks.values(), until=budget)
+    work = []
+    for (alpha, beta), task in tasks.items():
+        small = [s for s in self.kept(task) if s.card.get("iteration", 0) <= budget][-1]
+        work += trials(small.data, n, seed, network=self.judge_network, recipe=self.recipe(task.method.augmentation), distilled=small.distilled,
+                       tests=self.tests(), easy=self.easy, tags={"alpha": alpha, "beta": beta})
+    return self.run_trials(work, f"judge {len(tasks)} sets after {budget} iterations")
+
+@stage
+def search(self: Study, ratio: float, name: str | Method = "selmatch", whole: bool = False) -> Race:
+    "Choose (alpha, beta) on `choose_on` by a race, or by the whole grid. Columns: alpha, beta, rung, budget, paid (iterations), networks, score, survived."
+    p, s, tasks = self.profile, self.profile.search, self.search_tasks(ratio, name)
+    free = {c for c, t in tasks.items() if t.objective is None}                # the window itself: no iterations, and judged once
+    rungs = next((t.descent.stops[1:] for t in tasks.values() if t.descent), [p.matching.iterations])
+    def judge(alive, budget):
+        table = self.judged({c: tasks[c] for c in alive}, budget, s.judges, 1000 * p.seed + 500)
+        return table.groupby(["alpha", "beta"], sort=False)[f"{p.window.choose_on}_accuracy"].mean().loc[alive].tolist()
+    race = successive_halving(list(tasks), judge, rungs[-1:] if whole else rungs, s.keep)
+    alpha, beta = zip(*race.table.candidate)
+    idle = race.table.candidate.isin(free)
+    spent = race.table.assign(paid=race.table.paid.mask(idle, 0), networks=(s.judges * ~(idle & race.table.candidate.duplicated())), alpha=alpha, beta=beta)
+    return Race(race.winner, spent[["alpha", "beta", "rung", "budget", "paid", "networks", "score", "survived"]])
+
+# %% ../nbs/11_study.ipynb #3f366449
+@stage
+def races(self: Study, name: str | Method = "selmatch") -> pd.DataFrame:
+    "Every judgement of the race and of the whole grid, for the sizes of `search.ratios`: ratio, way (race or grid), and the columns of `search`."
+    ways = {"race": False, "grid": True}
+    return pd.concat([self.search(r, name, whole).table.assign(ratio=r, way=way) for r in self.profile.search.ratios or self.profile.ratios for way, whole in ways.items()], ignore_index=True)
+
+@stage
+def regrets(self: Study, name: str | Method = "selmatch") -> pd.DataFrame:
+    "The race beside the whole grid, one row per size: both choices, costs, and regrets in points (`error`: one standard error over pairs of fresh networks)."
+    p, rows, table = self.profile, [], self.races(name)
+    for ratio, both in table.groupby("ratio"):
+        sides, tasks = {way: both[both.way == way] for way in ("race", "grid")}, self.search_tasks(ratio, name)
+        picked = {way: tuple(t[t.survived & (t.budget == t.budget.max())][["alpha", "beta"]].iloc[0]) for way, t in sides.items()}
+        scores = sides["grid"].set_index(["alpha", "beta"]).score
+        fresh = self.judged({c: tasks[c] for c in picked.values()}, both.budget.max(), p.evaluation.n, 10_000 * (p.seed + 1)).groupby(["alpha", "beta"])
+        row = {"ratio": ratio, "candidates": len(tasks), "found": picked["race"], "best": picked["grid"], "n": p.evaluation.n, "regret of the judges": 100 * regret(scores.to_dict(), picked["race"])}
+        for kind in dict.fromkeys([p.window.choose_on, "test"]):
+            best, found = (100 * fresh.get_group(picked[way])[f"{kind}_accuracy"].to_numpy() for way in ("grid", "race"))
+            row |= {kind: (best - found).mean(), f"{kind} error": (best - found).std(ddof=1) / len(best)**0.5 if len(best) > 1 else 0.0}
+        rows.append(row | {f"{what} {way}": int(t[what].sum()) for what in ("paid", "networks") for way, t in sides.items()})
+    return pd.DataFrame(rows).rename(columns={"paid race": "iterations race", "paid grid": "iterations grid"})
 
 # %% ../nbs/11_study.ipynb #de69dafa
 def provenance(study: Study) -> dict:

@@ -84,7 +84,7 @@ def test_each_stage_has_a_command(selmatch_command, tmp_path):
     assert "mtt" in selmatch_command("methods").stdout and "digits" in selmatch_command("profiles").stdout
 
 
-@pytest.mark.parametrize("command", ["figures", "score", "window", "experts", "distill", "evaluate", "coverage", "bench"])
+@pytest.mark.parametrize("command", ["figures", "score", "window", "search", "experts", "distill", "evaluate", "coverage", "bench"])
 def test_each_command_has_help_that_names_its_options(command, capsys):
     with pytest.raises(SystemExit) as stop: main([command, "--help"])
     said = capsys.readouterr().out

@@ -1,0 +1,119 @@
+"""The race for alpha and beta: against brute force, with its costs counted, and over real runs that pause."""
+import itertools
+import random
+from dataclasses import replace
+
+import pytest
+import torch
+
+from selmatch.data import InputError
+from selmatch.search import field_sizes, race_cost, regret, successive_halving
+from selmatch.study import Study, load_profile, standard_errors
+from selmatch.training import Computer
+
+GRID = list(itertools.product((0.0, 0.3, 0.6, 1.0), (0.8, 0.4, 0.0)))
+
+
+class Counting:
+    """A judge whose candidates' scores approach their truth at one pace; it counts what its resumed runs have cost."""
+    def __init__(self, seed, noise=0.0):
+        self.draw, self.noise, self.done, self.networks = random.Random(seed), noise, dict.fromkeys(GRID, 0), 0
+        self.truth = {c: self.draw.random() for c in GRID}
+
+    def __call__(self, alive, budget):
+        assert all(self.done[c] < budget for c in alive)
+        self.done.update(dict.fromkeys(alive, budget))
+        self.networks += len(alive)
+        return [self.truth[c] * (1 - 0.9**budget) + self.noise * self.draw.gauss(0, 1) for c in alive]
+
+
+@pytest.mark.parametrize("rungs, keep", [([1, 3, 9], 1 / 3), ([15, 30, 60, 120], 0.34), ([2, 4], 0.5), ([7], 0.1), ([1, 2, 3], 1.0), ([1, 2, 3, 4, 5], 1e-6)])
+@pytest.mark.parametrize("seed", range(3))
+def test_without_noise_it_finds_what_brute_force_finds_and_pays_what_it_says(rungs, keep, seed):
+    judge = Counting(seed)
+    race, brute = successive_halving(GRID, judge, rungs, keep), max(GRID, key=judge.truth.get)
+    assert race.winner == brute and regret(judge.truth, race.winner) == 0
+    sizes = field_sizes(len(GRID), len(rungs), keep)
+    assert race.table.groupby("rung").size().tolist() == sizes and judge.networks == sum(sizes) == len(race.table)
+    assert race.cost == sum(judge.done.values()) == race_cost(sizes, rungs) <= race_cost(sizes, rungs, resumed=False)
+    whole = Counting(seed)
+    grid = successive_halving(GRID, whole, rungs[-1:])
+    assert grid.winner == brute and grid.cost == len(GRID) * rungs[-1] >= race.cost
+
+
+def test_every_rung_keeps_its_best_whatever_the_noise():
+    for seed in range(20):
+        table = successive_halving(GRID, Counting(seed, noise=1.0), [1, 2, 4], 0.4).table
+        for rung, rows in table.groupby("rung"):
+            assert rows[rows.survived].score.min() >= rows[~rows.survived].score.max() or rows.survived.all()
+            later = table[table.rung == rung + 1]
+            assert later.empty or later.candidate.tolist() == rows[rows.survived].candidate.tolist()
+
+
+@pytest.mark.parametrize("settings, words", [({"alphas": []}, "search.alphas"), ({"along": [2]}, "search.along=2"), ({"alphas": [1.5]}, "search.alphas=1.5"), ({"rungs": [30, 15]}, "search.rungs=15"), ({"rungs": [0]}, "search.rungs=0"), ({"keep": 0}, "search.keep=0"),
+                                             ({"keep": 2}, "search.keep=2"), ({"judges": 0}, "search.judges=0"), ({"betas_step": 0}, "search.betas_step=0"), ({"ratios": [0.77]}, "0.77"), ({"rung": [3]}, "search.rung")])
+def test_wrong_settings_are_named(settings, words):
+    with pytest.raises(InputError, match=words): load_profile("smoke", search=settings)
+
+
+@pytest.fixture(scope="module")
+def study(tmp_path_factory):
+    return Study(load_profile("smoke"), Computer(quiet=True), tmp_path_factory.mktemp("home"))
+
+
+def test_a_race_over_runs_that_pause_gives_the_bits_of_runs_that_do_not(study):
+    race, tasks = study.search(0.3), study.search_tasks(0.3)
+    rungs = study.profile.search.rungs
+    alone = Study(study.profile, study.computer, study.folder / "alone")
+    (alpha, beta), reached = race.winner, race.table[race.table.alpha > 0].groupby(["alpha", "beta"]).budget.max()
+    for candidate, budget in reached.items():
+        assert [s.card["iteration"] for s in tasks[candidate].kept()] == [0, *(r for r in rungs if r <= budget)]
+    longest = reached.idxmax()
+    whole = alone.search_tasks(0.3)[longest]
+    alone.make_sets([whole])
+    assert whole.folder.name == tasks[longest].folder.name and len(whole.kept()) == len(rungs) + 1
+    for a, b in zip(whole.kept(), tasks[longest].kept()): assert torch.equal(a.data.images, b.data.images) and a.lr == b.lr and a.card == b.card
+    table = race.table
+    assert race.cost == sum(reached) and (table[table.alpha == 0].paid == 0).all() and (alpha, beta) in study.candidates(0.3)
+    again = Study(study.profile, study.computer, study.folder).search(0.3)
+    assert again.winner == race.winner and again.table.equals(table)
+
+
+def test_the_grid_goes_on_from_the_race_and_agrees_with_it(study):
+    race, grid = study.search(0.3), study.search(0.3, whole=True)
+    tasks, scores = study.search_tasks(0.3), grid.table.set_index(["alpha", "beta"]).score
+    assert all(t.done for t in tasks.values()) and not any(list(t.folder.glob("checkpoint*")) for t in tasks.values() if t.objective)
+    last = race.table[race.table.budget == race.table.budget.max()]
+    assert all(scores[row.alpha, row.beta] == row.score for row in last.itertuples()) and grid.table.score.max() == scores[grid.winner]
+    assert grid.cost == 6 * sum(t.objective is not None for t in tasks.values()) and grid.table.networks.sum() == len(tasks) * study.profile.search.judges
+    row = Study(replace(study.profile, search=replace(study.profile.search, ratios=(0.3,))), study.computer, study.folder).regrets().iloc[0]
+    assert row.found == race.winner and row.best == grid.winner and row["iterations race"] == race.cost and row["regret of the judges"] == 100 * (scores.max() - scores[race.winner])
+
+
+def test_only_methods_with_a_window_and_an_open_alpha_are_raced(study):
+    for name in ("mtt", "window", "random"):
+        with pytest.raises(InputError, match=f"{name}.*selmatch-dsa"): study.search(0.3, name)
+    tasks = study.search_tasks(0.1, "selmatch-dm")
+    assert {t.descent.iterations for t in tasks.values() if t.descent} == {6} and len(tasks) == len(study.candidates(0.1)) == 9
+
+
+def test_the_ablation_has_every_different_cell_once_and_shares_its_runs(study):
+    table, p = study.ablation(), study.profile
+    cells = standard_errors(table, ["start", "update", "augmentation", "ratio"])
+    assert len(cells) == 14 * len(p.ratios) and (cells.n == p.seeds * p.evaluation.n).all() and not table.isna().any().any()
+    runs = [f for f in (study.folder / "sets").iterdir() if (f / "at_000003").exists()]      # those of the race stop at 2, 4, 6
+    assert len(runs) == 2 * 2 * p.seeds * len(p.ratios)                                       # start × (part, all), however they are judged
+    ours = study.accuracies(["selmatch"])
+    same = table[(table.start == "window") & (table["update"] == "part") & (table.augmentation == "combined")]
+    assert ours.test_accuracy.tolist() == same.test_accuracy.tolist()
+
+
+def test_the_command_prints_the_race_and_how_to_use_its_winner(selmatch_command, tmp_path):
+    done = selmatch_command("search", "--profile", "smoke", "--device", "cpu", "--ratio", "0.3", "--out", tmp_path / "race.csv")
+    assert done.returncode == 0, done.stderr
+    assert "after    2 iterations:   6 judged" in done.stdout and "cost: 14 iterations of 24" in done.stdout and "found: alpha = " in done.stdout
+    words = done.stdout.split("use it: selmatch ")[1].splitlines()[0].split()
+    made = selmatch_command(*words, "--device", "cpu", "--out", tmp_path / "small")
+    assert made.returncode == 0 and (tmp_path / "small" / "card.json").exists(), made.stderr
+    refused = selmatch_command("search", "--profile", "smoke", "--method", "mtt")
+    assert refused.returncode == 2 and "mtt" in refused.stderr and refused.stderr.count("\n") == 1
