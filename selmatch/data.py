@@ -149,7 +149,7 @@ class Images:
 
     def __set__(self, data, value): data.__dict__["pixels" if isinstance(value, Pixels) else "images"] = value
 
-# %% ../nbs/00_data.ipynb #58e81f73
+# %% ../nbs/00_data.ipynb #f0aef8fb
 @dataclass(frozen=True)
 class ImageSet:
     "Labelled images on one device: what every stage of the project takes and returns."
@@ -164,9 +164,7 @@ class ImageSet:
     def __getstate__(self): return {k: v for k, v in self.__dict__.items() if k != "images" or "pixels" not in self.__dict__}
 
     @property
-    def source(self) -> Tensor | Pixels:
-        "What the set was made from."
-        return self.__dict__["pixels"] if "pixels" in self.__dict__ else self.images
+    def source(self) -> Tensor | Pixels: return self.__dict__["pixels"] if "pixels" in self.__dict__ else self.images   # what it was made from
 
     @property
     def n_classes(self) -> int: return len(self.classes)

@@ -10,7 +10,6 @@ import tarfile
 import warnings
 from pathlib import Path
 
-import joblib
 import numpy as np
 import pytest
 import torch
@@ -232,13 +231,12 @@ def test_tensor_files(mine, monkeypatch):
     assert changed.train.key != first.train.key and len(list(cache.iterdir())) == 2
 
 
-def load_key(folder, cache): return load_data("folder", root=str(folder), mode="L", cache=str(cache)).train.key
-
-
 def test_two_processes_may_decode_at_once(mine):
     cache = mine[0].parent / "cache"
-    keys = joblib.Parallel(n_jobs=2)(joblib.delayed(load_key)(mine[0], cache) for _ in range(6))
-    assert len(set(keys)) == 1 and len(list(cache.iterdir())) == 1
+    code = "import sys; from selmatch.data import load_data; print(load_data('folder', root=sys.argv[1], mode='L', cache=sys.argv[2]).train.key)"
+    both = [subprocess.Popen([sys.executable, "-c", code, str(mine[0]), str(cache)], cwd=ROOT, stdout=subprocess.PIPE, text=True) for _ in range(2)]
+    assert len({process.communicate(timeout=300)[0] for process in both}) == 1 and len(list(cache.iterdir())) == 1
+    assert not any(process.returncode for process in both)
 
 
 def test_folders_are_listed_as_torchvision_lists_them(mine):
