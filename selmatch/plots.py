@@ -236,7 +236,7 @@ def search_panels(table: pd.DataFrame,        # from `Study.races`: ratio, way, 
             below.set(xlabel="iterations", ylabel="score (%)"); below.grid(axis="y", alpha=.25)
     return small_print(fig, note)
 
-# %% ../nbs/12_plots.ipynb #7b78ad4c
+# %% ../nbs/12_plots.ipynb #f955bbbc
 def alpha_panels(table: pd.DataFrame,         # from `Study.along_alpha`
                  own: dict[float, float],     # ratio -> the profile's alpha, dotted
                  note: str = "") -> Figure:
@@ -244,7 +244,7 @@ def alpha_panels(table: pd.DataFrame,         # from `Study.along_alpha`
     ratios, colors, halves = sorted(table.ratio.unique()), {"dsa": palette["SelMatch, DSA"], "combined": palette["SelMatch"]}, {"easy": "-", "hard": "--"}
     percent = table.assign(**{c: 100 * table[c] for c in ("test_accuracy", "easy_coverage", "hard_coverage")})
     with plt.rc_context(style):
-        fig, axes = plt.subplots(2, len(ratios), figsize=(2.5 * len(ratios) + .8, 5.2), sharex=True, sharey="row", squeeze=False)
+        fig, axes = plt.subplots(2, len(ratios), figsize=(2.7 * len(ratios) + .8, 5.2), sharex=True, squeeze=False)
         for (above, below), ratio in zip(axes.T, ratios):
             rows = percent[percent.ratio == ratio]
             for how, color in colors.items():
@@ -260,6 +260,7 @@ def alpha_panels(table: pd.DataFrame,         # from `Study.along_alpha`
         for ax in axes[:, -1]: ax.legend(loc="best", fontsize=8)
     return small_print(fig, note)
 
+# %% ../nbs/12_plots.ipynb #89d95003
 def ablation_dots(table: pd.DataFrame,        # from `Study.ablation`: ratio, start, update, augmentation, test_accuracy
                   note: str = "") -> Figure:
     "Each row an update and an augmentation, its two starts joined; whiskers ± one standard deviation over networks, one panel per size."

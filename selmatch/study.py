@@ -232,7 +232,7 @@ class Search:
         check_range("search.betas_step", self.betas_step, 0.01, 1); check_range("search.judges", self.judges, 1)
         check_race(self.rungs or (1,), self.keep, "search.")
 
-# %% ../nbs/11_study.ipynb #964d2847
+# %% ../nbs/11_study.ipynb #3f44bd39
 @dataclass(frozen=True)
 class Profile:
     "Everything a run depends on."
@@ -264,7 +264,6 @@ class Profile:
             beta = (self.window.beta or {}).get(ratio, 0.0)
             if beta + ratio > 1 + 1e-9: raise InputError(f"beta={beta} leaves no room: beta + ratio must be <= 1 (ratio = {ratio})")
         for share in self.alpha.values(): check_range("alpha", share, 0, 1)
-        for ratio in self.search.ratios: check_choice("ratio of search.ratios", ratio, self.ratios)
         for ratio, share in (self.window.beta or {}).items():
             check_range("window.beta", share, 0, 1); check_choice("ratio of window.beta", ratio, self.ratios)
         for name in self.methods: find_method(name)
@@ -808,7 +807,7 @@ def standard_errors(table: pd.DataFrame,      # one row per network, with `set_s
     error = pd.concat([g.std().fillna(0) / g.count()**0.5 for g in (networks, sets)], axis=1).max(axis=1)
     return pd.DataFrame({"mean": 100 * networks.mean(), "std": 100 * networks.std(), "error": 100 * error, "n": networks.count()})
 
-# %% ../nbs/11_study.ipynb #22b8accf
+# %% ../nbs/11_study.ipynb #048f6df6
 @stage
 def candidates(self: Study, ratio: float) -> list[tuple[float, float]]:
     "(alpha, beta) of the profile's grid."
@@ -819,7 +818,7 @@ def candidates(self: Study, ratio: float) -> list[tuple[float, float]]:
 def narrowed(self: Study, ratio: float, alpha: float, beta: float) -> Study:
     "This study at one size, with an alpha and a beta of its own; data and scores are shared."
     p = self.profile
-    other = replace(self, profile=replace(p, ratios=(ratio,), alpha={ratio: alpha}, window=replace(p.window, beta={ratio: beta}), search=replace(p.search, ratios=())))
+    other = replace(self, profile=replace(p, ratios=(ratio,), alpha={ratio: alpha}, window=replace(p.window, beta={ratio: beta})))
     other.__dict__.update(splits=self.splits, difficulty=self.difficulty)
     return other
 
@@ -860,12 +859,13 @@ def search(self: Study, ratio: float, name: str | Method = "selmatch", whole: bo
     spent = race.table.assign(paid=race.table.paid.mask(idle, 0), networks=(s.judges * ~(idle & race.table.candidate.duplicated())), alpha=alpha, beta=beta)
     return Race(race.winner, spent[["alpha", "beta", "rung", "budget", "paid", "networks", "score", "survived"]])
 
-# %% ../nbs/11_study.ipynb #3f366449
+# %% ../nbs/11_study.ipynb #a192fe48
 @stage
 def races(self: Study, name: str | Method = "selmatch") -> pd.DataFrame:
     "Every judgement of the race and of the whole grid, for the sizes of `search.ratios`: ratio, way (race or grid), and the columns of `search`."
-    ways = {"race": False, "grid": True}
-    return pd.concat([self.search(r, name, whole).table.assign(ratio=r, way=way) for r in self.profile.search.ratios or self.profile.ratios for way, whole in ways.items()], ignore_index=True)
+    p, ways = self.profile, {"race": False, "grid": True}
+    ratios = [check_choice("ratio of search.ratios", r, p.ratios) for r in p.search.ratios or p.ratios]
+    return pd.concat([self.search(r, name, whole).table.assign(ratio=r, way=way) for r in ratios for way, whole in ways.items()], ignore_index=True)
 
 @stage
 def regrets(self: Study, name: str | Method = "selmatch") -> pd.DataFrame:
