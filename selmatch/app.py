@@ -39,7 +39,7 @@ def data_section(data: str,          # "digits" or "folder:PATH"
     if name != "folder" or not path: return {"name": check_choice("data", data, ["digits", "folder:PATH"])}
     return {"name": "folder", "root": str(Path(path).resolve())} | ({} if size is None else {"size": size})
 
-# %% ../nbs/14_app.ipynb #ecb9f3bc
+# %% ../nbs/14_app.ipynb #12610f75
 def make_study(data: str | None = None, profile: str | None = None, size: int | None = None, device: str = "auto", seed: int = 0, workers: int = 1,
                ratio: float | None = None, alpha: float | None = None, beta: float | None = None, quiet: bool = False) -> Study:
     "A study from the options that all stage commands share. `ratio`, `alpha`, `beta` narrow it to one size; without a ratio it has none."
@@ -51,10 +51,10 @@ def make_study(data: str | None = None, profile: str | None = None, size: int | 
         nearest = min(p.alpha, key=lambda r: abs(r - check_range("ratio", ratio, 1e-6, 1)))
         shares = {ratio: p.alpha[nearest] if alpha is None else alpha}
         starts = {ratio: beta} if beta is not None else {r: b for r, b in (p.window.beta or {}).items() if r == ratio} or None
-    p = replace(p, ratios=tuple(shares), alpha=shares, window=replace(p.window, beta=starts))
+    p = replace(p, ratios=tuple(shares), alpha=shares, window=replace(p.window, beta=starts), transfer={})
     return Study(p, Computer(auto_device(device), workers, quiet=quiet), home())
 
-# %% ../nbs/14_app.ipynb #fba3d830
+# %% ../nbs/14_app.ipynb #7467d017
 figures: dict[str, Callable[[Study], object]] = {   # in the order in which they are drawn
     "fig3_window": lambda study: (study.windows(), study.accuracies(["random"])),
     "tab1_accuracy": lambda study: (study.accuracies(), study.full_accuracy()),
@@ -64,6 +64,8 @@ figures: dict[str, Callable[[Study], object]] = {   # in the order in which they
 }
 more_figures: dict[str, Callable[[Study], object]] = {   # drawn when asked for by name, or with --all
     "tab1_everything": lambda study: study.accuracies(list(methods)),
+    "tab3_transfer": lambda study: study.transfer(),
+    "fig5_images": lambda study: study.changes(["mtt", "selmatch-dsa", "dm", "selmatch-soft"], study.profile.ratios[:2][-1]),
 }
 
 def known_figures() -> dict: return figures | more_figures

@@ -11,8 +11,8 @@ __all__ = ['profile_folder', 'floors', 'following', 'published_data', 'list_prof
            'betas', 'beta', 'expert_plan', 'experts', 'flat_experts', 'set_seed', 'trained', 'evidence', 'teachers',
            'needs', 'chosen', 'measured', 'start_labels', 'start_set', 'question', 'set_task', 'kept', 'small_sets',
            'best_sets', 'trials_on', 'set_trials', 'accuracies', 'full_accuracy', 'transfer', 'feature_space', 'cover',
-           'coverages', 'anatomy', 'before_after', 'changes', 'provenance', 'publish', 'published', 'open_study',
-           'standard_errors', 'published_accuracies', 'beside_published']
+           'coverages', 'anatomy', 'before_after', 'changes', 'spread', 'provenance', 'publish', 'published',
+           'open_study', 'standard_errors', 'published_accuracies', 'beside_published']
 
 # %% ../nbs/11_study.ipynb #0da9ffc4
 import ast, functools, importlib, inspect, json, os, platform
@@ -784,7 +784,7 @@ def anatomy(self: Study, ratio: float, label: int = 0, name: str = "selmatch") -
     roles = ["outside" if r not in place else "D_distill" if last.distilled[own][place[r]] else "D_select" for r in table.row]
     return table.assign(role=roles, place=[place.get(r, -1) for r in table.row], moved=[float(moved[place[r]]) if r in place else 0.0 for r in table.row])
 
-# %% ../nbs/11_study.ipynb #5149e4cb
+# %% ../nbs/11_study.ipynb #968c5c5b
 @stage
 def before_after(self: Study, name: str | Method, ratio: float) -> tuple[SyntheticSet, SyntheticSet]:
     "What a method starts from, and its set after the last iteration (set number 0)."
@@ -802,6 +802,14 @@ def changes(self: Study, names: Iterable[str], ratio: float) -> pd.DataFrame:
         rows.append(pd.DataFrame({"method": find_method(name).title, "class": own, "place": place, "distilled": start.distilled, "moved": (last.data.images - start.data.images).square().mean((1, 2, 3)).sqrt(),
                                   "label_start": sure(start.data), "label_end": sure(last.data)}))
     return pd.concat(rows, ignore_index=True)
+
+def spread(table: pd.DataFrame,    # from `Study.changes`
+           n: int,                 # rows per method and class
+) -> pd.DataFrame:
+    "A few rows of each method and class: half of them frozen where there are frozen ones, evenly spaced from hard to easy."
+    def some(rows, m): return rows.iloc[np.unique(np.linspace(0, len(rows) - 1, min(m, len(rows))).round().astype(int))]
+    def pick(rows): frozen, free = rows[~rows.distilled], rows[rows.distilled]; k = min(len(frozen), max(n // 2, n - len(free))); return pd.concat([some(frozen, k), some(free, n - k)])
+    return pd.concat([pick(rows.sort_values("place")) for _, rows in table.groupby(["method", "class"], sort=False)], ignore_index=True)
 
 # %% ../nbs/11_study.ipynb #de69dafa
 def provenance(study: Study) -> dict:
@@ -861,7 +869,7 @@ def published_accuracies(data: str = "cifar10",         # a key of `published_da
     rows = rows.assign(ratio=rows.ipc.astype(int) / per_class, method=rows.method.replace({"Oracle window": "Best window"}))
     return rows[rows.ratio.between(0.05, 0.3)]
 
-# %% ../nbs/11_study.ipynb #9cdbbb21
+# %% ../nbs/11_study.ipynb #6825e1e6
 def beside_published(table: pd.DataFrame,     # from `Study.accuracies`
                      data: str,               # the name of its data; one of `published_data`, or another
                      network: str = "ResNet-18",
@@ -873,11 +881,12 @@ def beside_published(table: pd.DataFrame,     # from `Study.accuracies`
     ours = table.groupby(by, sort=False).test_accuracy.mean().mul(100).rename("ours")
     shared = theirs[~taught & theirs.method.isin(table.method)].set_index(by).accuracy_percent.rename("published")
     both = pd.concat([ours, shared], axis=1, join="inner")
+    base = both[both.index.get_level_values("method") == "Random"].droplevel("method")
+    gains = both.drop(index="Random", level="method", errors="ignore") - base.reindex(both.index, level="ratio")
     def wide(frame): return frame.unstack("ratio").sort_index(axis=1).rename(columns="{:.0%}".format)
-    def side(frame): return pd.concat({f"{r:.0%}": rows.droplevel("ratio") for r, rows in frame.groupby("ratio")}, axis=1)
-    gains = (both - both.xs("Random").reindex(both.index, level="ratio"))[lambda t: t.index.get_level_values("method") != "Random"]
-    order = [{"size": f"{r:.0%}", "Spearman's ρ": rows.ours.corr(rows.published, method="spearman") if len(rows) > 2 else float("nan"), "methods": len(rows)} for r, rows in both.groupby("ratio")]
+    def side(frame): return pd.concat({f"{r:.0%}": rows.droplevel("ratio") for r, rows in frame.groupby("ratio")} or {"no size in common": pd.DataFrame()}, axis=1)
+    order = {f"{r:.0%}": {"Spearman's ρ": rows.ours.corr(rows.published, method="spearman") if len(rows) > 2 else float("nan"), "methods": len(rows)} for r, rows in both.groupby("ratio")}
     first = {f"{source}: ours, published, and the gap": side(both.assign(gap=both.ours - both.published))} if same else {
-        f"ANOTHER DATASET than {data}: published on {source}": wide(shared), f"Gain over random selection in points: ours on {data}, and published on {source}": side(gains)}
-    return first | {f"Do they order the methods alike? Ours on {data}, and published on {source}": pd.DataFrame(order).set_index("size"),
+        f"ANOTHER DATASET than {data}: published on {source}": wide(shared), f"Gain over random selection in points: ours on {data}, and published on {source}": side(gains.dropna())}
+    return first | {f"Do they order the methods alike? Ours on {data}, and published on {source}": pd.DataFrame(order).T,
                     f"Published on {source} with labels from a teacher, which is another question": wide(theirs[taught].set_index(by).accuracy_percent)}
