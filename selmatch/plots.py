@@ -205,7 +205,7 @@ def cost_panels(table: pd.DataFrame,          # one row per measurement: way, n_
         axes[0, 0].legend()
     return small_print(fig, note)
 
-# %% ../nbs/12_plots.ipynb #dbea027c
+# %% ../nbs/12_plots.ipynb #91a84ee2
 def transfer_map(table: pd.DataFrame,         # from `Study.transfer`: network, method, test_accuracy
                  gain: pd.DataFrame,          # (method, network) in points over random selection
                  noise: pd.DataFrame,         # two standard errors of it, same shape; a gain beyond them is printed bold
@@ -214,18 +214,18 @@ def transfer_map(table: pd.DataFrame,         # from `Study.transfer`: network, 
     networks = list(table.network.unique())
     level = (100 * table.groupby(["method", "network"]).test_accuracy.mean()).unstack().reindex(["Full data", "Random"])[networks]
     level.index, gain, noise = ["all data (%)", "Random (%)"], gain[networks], noise[networks]
-    reach = max(1.0, float(gain.abs().max().max()))
+    reach = max(3.0, float(gain.abs().max().max()))
     with plt.rc_context(style | {"axes.grid": False, "axes.spines.left": False, "axes.spines.bottom": False}):
         fig, (top, low) = plt.subplots(2, 1, figsize=(1.9 + 0.68 * len(networks), 1.6 + 0.38 * (2 + len(gain))), height_ratios=[2, len(gain)], sharex=True)
         sns.heatmap(level, ax=top, cmap="Greys", vmin=0, vmax=180, annot=True, fmt=".1f", cbar=False, linewidths=1.5, annot_kws={"fontsize": 8})
         sns.heatmap(gain, ax=low, cmap="RdBu", center=0, vmin=-reach, vmax=reach, annot=True, fmt="+.1f", cbar=False, linewidths=1.5, annot_kws={"fontsize": 8})
-        for text, sure in zip(low.texts, (gain.abs() > noise).to_numpy().flat): text.set_fontweight("bold" if sure else "normal"); text.set_alpha(1 if sure else .6)
+        for text, sure in zip(low.texts, (gain.abs() > noise).to_numpy().flat): text.set_fontweight("bold" if sure else "normal")
         for ax in (top, low): ax.set(xlabel="", ylabel=""); ax.tick_params(length=0); ax.tick_params(axis="y", rotation=0)
         top.tick_params(axis="x", labelbottom=False); top.set_title("level: test accuracy", loc="left"); low.set_title("gain over random selection, in points", loc="left")
         low.set_xticklabels([n.replace(", ", ",\n") for n in networks], rotation=45, ha="right", rotation_mode="anchor")
     return small_print(fig, note)
 
-# %% ../nbs/12_plots.ipynb #7def8211
+# %% ../nbs/12_plots.ipynb #ff2d6bb6
 def gallery(table: pd.DataFrame,       # from `Study.changes`, the rows to show: method, class, place, distilled, moved
             sets: dict[str, tuple[ImageSet, ImageSet]],   # method -> before and after, class by class
             note: str = "") -> Figure:
@@ -235,13 +235,13 @@ def gallery(table: pd.DataFrame,       # from `Study.changes`, the rows to show:
     rows_of = {m: (table[table.method == m]["class"] * ipc[m] + table[table.method == m].place).tolist() for m in methods}
     reach = max(float(np.quantile(np.concatenate([(sets[m][1].images - sets[m][0].images)[rows_of[m]].mean(1).abs().flatten() for m in methods]), .995)), 1e-6)
     side = min(0.62, 9.2 / (n * len(methods)))
-    wide, high = side * (n * len(methods) + 0.5 * (len(methods) - 1)) + 1.5, side * len(labels) * 3.75 + 0.8
+    wide, high = side * (n * len(methods) + 0.5 * (len(methods) - 1)) + 1.7, side * len(labels) * 3.5 + 0.65
     with plt.rc_context(style | {"axes.grid": False, "figure.constrained_layout.use": False}):
         fig = plt.figure(figsize=(wide, high))
-        blocks = fig.add_gridspec(len(labels), len(methods), left=.75 / wide, right=1 - .75 / wide, top=1 - .55 / high, bottom=.12 / high, wspace=0.5 / n, hspace=0.1)
+        blocks = fig.add_gridspec(len(labels), len(methods), left=.95 / wide, right=1 - .75 / wide, top=1 - .5 / high, bottom=.15 / high, wspace=0.5 / n, hspace=0.13)
         for (i, label), (j, method) in itertools.product(enumerate(labels), enumerate(methods)):
             mine, (before, after) = table[(table.method == method) & (table["class"] == label)], sets[method]
-            grid = blocks[i, j].subgridspec(3, n, wspace=.08, hspace=.08)
+            grid = blocks[i, j].subgridspec(3, n, wspace=.08, hspace=.06)
             for k, row in enumerate(mine.itertuples()):
                 at = label * ipc[method] + row.place
                 change = (after.images - before.images)[at].mean(0)
@@ -252,11 +252,12 @@ def gallery(table: pd.DataFrame,       # from `Study.changes`, the rows to show:
                     if line == 2: ax.set_xlabel(f"{row.moved:.2f}" if row.distilled else "frozen", fontsize=6.5, labelpad=1.5)
                     if line == 0 and i == 0 and k == 0: ax.annotate(method, (0, 1), (0, 5), textcoords="offset points", xycoords="axes fraction", fontsize=10, fontweight="bold")
                     if j == 0 and k == 0: ax.set_ylabel(["before", "after", "change"][line], fontsize=8, rotation=0, ha="right", va="center")
+                    if j == 0 and k == 0 and line == 1: ax.annotate(f"class {before.classes[label]}", (0, .5), (-58, 0), textcoords="offset points", xycoords="axes fraction", rotation=90, va="center", ha="center", fontweight="bold")
         bar = fig.colorbar(drawn, cax=fig.add_axes([1 - .6 / wide, .3, .1 / wide, .4])); bar.outline.set_visible(False); bar.set_label("change (std of the data)", fontsize=7); bar.ax.tick_params(labelsize=7, length=2)
         fig.legend(handles=[plt.Line2D([], [], color=palette[c], marker="s", mfc="none", mew=1.6, ls="", label=l) for c, l in (("MTT", "frozen"), ("SelMatch", "distilled"))], loc="upper right", ncols=2, fontsize=8, bbox_to_anchor=(1 - .7 / wide, 1), borderpad=0)
     return small_print(fig, note)
 
-# %% ../nbs/12_plots.ipynb #97b7b284
+# %% ../nbs/12_plots.ipynb #1ec7c274
 def label_panels(table: pd.DataFrame,          # from `Study.changes`: class, place, distilled, label_start, label_end
                  before: ImageSet, after: ImageSet,      # the two sets, class by class, with labels (n, k)
                  shown: int = 5, note: str = "") -> Figure:
@@ -268,7 +269,7 @@ def label_panels(table: pd.DataFrame,          # from `Study.changes`: class, pl
         fig = plt.figure(figsize=(9, 2.5))
         left, *right = fig.subplots(1, 1 + shown, width_ratios=[2.2] + [1] * shown)
         left.plot([0, 1], [0, 1], color="#bbbbbb", lw=1); left.plot(moved.label_start, moved.label_end, "o", ms=3.5, alpha=.45, color=palette["SelMatch"], mew=0)
-        left.set(xlabel="own class, before", ylabel="own class, after", xlim=(-.02, 1.02), ylim=(-.02, 1.02), aspect="equal")
+        left.set(title="probability of the own class", xlabel="before", ylabel="after", xlim=(-.02, 1.02), ylim=(-.02, 1.02), aspect="equal")
         for ax in right: ax.axis("off")
         for ax, at in zip(right, most):
             top = after.labels[at].topk(min(3, after.n_classes)).indices.tolist()

@@ -4,19 +4,21 @@
 
 # %% auto #0
 __all__ = ['profile_folder', 'floors', 'following', 'published_data', 'list_profiles', 'Score', 'Evaluation', 'Strength',
-           'Window', 'Experts', 'Matching', 'description', 'read_words', 'Teacher', 'Witness', 'Profile', 'convert',
-           'read_section', 'load_profile', 'without_docstrings', 'code_key', 'keyed', 'Store', 'remembered', 'root',
-           'home', 'SetTask', 'make_set', 'Study', 'stage', 'stage_property', 'is_compiled', 'recipe', 'key',
-           'observations', 'difficulty', 'estimated_c_score', 'easy', 'score_table', 'run_trials', 'tests', 'windows',
-           'betas', 'beta', 'expert_plan', 'experts', 'flat_experts', 'set_seed', 'trained', 'evidence', 'teachers',
-           'needs', 'chosen', 'measured', 'start_labels', 'start_set', 'question', 'set_task', 'kept', 'small_sets',
-           'best_sets', 'trials_on', 'set_trials', 'accuracies', 'full_accuracy', 'transfer', 'feature_space', 'cover',
-           'coverages', 'anatomy', 'before_after', 'changes', 'spread', 'provenance', 'publish', 'published',
-           'open_study', 'standard_errors', 'published_accuracies', 'beside_published']
+           'Window', 'Experts', 'Matching', 'description', 'read_words', 'Teacher', 'Witness', 'at_place',
+           'read_judges', 'Profile', 'convert', 'read_section', 'load_profile', 'without_docstrings', 'code_key',
+           'keyed', 'Store', 'remembered', 'root', 'home', 'SetTask', 'make_set', 'Study', 'stage', 'stage_property',
+           'is_compiled', 'recipe', 'key', 'observations', 'difficulty', 'estimated_c_score', 'easy', 'score_table',
+           'run_trials', 'tests', 'windows', 'betas', 'beta', 'expert_plan', 'experts', 'flat_experts', 'set_seed',
+           'trained', 'evidence', 'teachers', 'needs', 'chosen', 'measured', 'start_labels', 'start_set', 'question',
+           'set_task', 'kept', 'small_sets', 'best_sets', 'trials_on', 'set_trials', 'accuracies', 'full_accuracy',
+           'transfer', 'feature_space', 'cover', 'coverages', 'anatomy', 'before_after', 'changes', 'spread',
+           'provenance', 'publish', 'published', 'open_study', 'standard_errors', 'published_accuracies',
+           'beside_published']
 
-# %% ../nbs/11_study.ipynb #0da9ffc4
+# %% ../nbs/11_study.ipynb #488f377c
 import ast, functools, importlib, inspect, json, os, platform
 from collections.abc import Callable, Iterable
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, fields, is_dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -210,7 +212,25 @@ class Witness:
 
     def __post_init__(self): check_range("witness.steps", self.steps, 1); check_range("witness.draws", self.draws, 1)
 
-# %% ../nbs/11_study.ipynb #9cf15529
+# %% ../nbs/11_study.ipynb #f4dea4bd
+@contextmanager
+def at_place(place: str):    # a key of the profile
+    "Bad input below is reported with its place."
+    try: yield
+    except InputError as error: raise InputError(f"{place}: {error}") from error
+
+def read_judges(own: Evaluation,            # of the network that distils
+                others: dict[str, dict],    # title -> words in which another differs
+) -> dict[str, Evaluation]:
+    "Who judges the sets, the network that distils first. Raises `InputError` with the title."
+    judges = {"its own": own}
+    for title, words in others.items():
+        with at_place(f"transfer[{title}]"):
+            judges[title] = read_section(asdict(own) | words, Evaluation)
+            check_choice("network", judges[title].network.get("name"), list(networks))
+    return judges
+
+# %% ../nbs/11_study.ipynb #bee87f53
 @dataclass(frozen=True)
 class Profile:
     "Everything a run depends on."
@@ -247,7 +267,8 @@ class Profile:
             check_range("window.beta", share, 0, 1); check_choice("ratio of window.beta", ratio, self.ratios)
         for name in self.methods: find_method(name)
         for name, settings in self.objectives.items(): read_words(name, settings)
-        for place, judge in self.judges.items(): check_choice(f"network of {place}:", (judge.network or self.network).get("name"), list(networks))
+        for spec in (self.network, self.evaluation.network or self.network): check_choice("network", spec.get("name"), list(networks))
+        self.judges
         check_range("seeds", self.seeds, 1)
         if self.matching.max_start - 1 + self.matching.expert_epochs > self.experts.epochs:
             raise InputError(f"matching.max_start={self.matching.max_start} is too late: max_start - 1 + expert_epochs must be <= experts.epochs ({self.experts.epochs})")
@@ -255,8 +276,7 @@ class Profile:
     @property
     def judges(self) -> dict[str, Evaluation]:
         "The network that distils, as `evaluation` trains it, and the others of `transfer`: title -> how it judges."
-        own = replace(self.evaluation, network=self.network)
-        return {"its own": own} | {title: read_section(asdict(own) | words, Evaluation, f"transfer[{title}]") for title, words in self.transfer.items()}
+        return read_judges(replace(self.evaluation, network=self.network), self.transfer)
 
 # %% ../nbs/11_study.ipynb #e592df65
 def convert(value: Any, kind: Any, where: str) -> Any:
@@ -375,7 +395,7 @@ def make_set(task: SetTask, device: str = "cpu", quiet: bool = True) -> Path:
     checkpoint.unlink(missing_ok=True)
     return task.folder
 
-# %% ../nbs/11_study.ipynb #f5800e0c
+# %% ../nbs/11_study.ipynb #08797328
 @dataclass(frozen=True)
 class Study:
     "A profile, a store and a computer: ask it for tables."
@@ -402,9 +422,7 @@ class Study:
     def check_networks(self, train: ImageSet):
         "Does every network of the profile fit the images? Raises `InputError` with its place."
         for place, spec in {"network": self.network, "evaluation.network": self.judge_network, **{f"transfer[{k}]": j.network for k, j in self.profile.judges.items()}}.items():
-            try:
-                with torch.device("meta"): make_network(spec, train.shape, train.n_classes, 0)      # without its weights
-            except InputError as error: raise InputError(f"{place}: {error}") from error
+            with at_place(place), torch.device("meta"): make_network(spec, train.shape, train.n_classes, 0)      # without its weights
 
     @staticmethod
     def count(splits: Splits, ratio: float) -> int: return max(1, round(ratio * len(splits.train) / splits.train.n_classes))
