@@ -7,13 +7,13 @@ __all__ = ['profile_folder', 'floors', 'following', 'published_data', 'list_prof
            'Window', 'Experts', 'Matching', 'description', 'read_words', 'Teacher', 'Witness', 'at_place',
            'read_judges', 'Profile', 'convert', 'read_section', 'load_profile', 'without_docstrings', 'code_key',
            'keyed', 'Store', 'remembered', 'root', 'home', 'SetTask', 'make_set', 'Study', 'stage', 'stage_property',
-           'is_compiled', 'recipe', 'key', 'observations', 'difficulty', 'estimated_c_score', 'easy', 'score_table',
-           'run_trials', 'tests', 'windows', 'betas', 'beta', 'expert_plan', 'experts', 'flat_experts', 'set_seed',
-           'trained', 'evidence', 'teachers', 'needs', 'chosen', 'measured', 'start_labels', 'start_set', 'question',
-           'set_task', 'kept', 'small_sets', 'best_sets', 'trials_on', 'set_trials', 'accuracies', 'full_accuracy',
-           'transfer', 'feature_space', 'cover', 'coverages', 'anatomy', 'before_after', 'changes', 'spread',
-           'provenance', 'publish', 'published', 'open_study', 'standard_errors', 'published_accuracies',
-           'beside_published']
+           'judges', 'check_networks', 'is_compiled', 'recipe', 'key', 'observations', 'difficulty',
+           'estimated_c_score', 'easy', 'score_table', 'run_trials', 'tests', 'windows', 'betas', 'beta', 'expert_plan',
+           'experts', 'flat_experts', 'set_seed', 'trained', 'evidence', 'teachers', 'needs', 'chosen', 'measured',
+           'start_labels', 'start_set', 'question', 'set_task', 'kept', 'small_sets', 'best_sets', 'trials_on',
+           'set_trials', 'accuracies', 'full_accuracy', 'transfer', 'feature_space', 'cover', 'coverages', 'anatomy',
+           'before_after', 'changes', 'spread', 'provenance', 'publish', 'published', 'open_study', 'standard_errors',
+           'published_accuracies', 'beside_published']
 
 # %% ../nbs/11_study.ipynb #488f377c
 import ast, functools, importlib, inspect, json, os, platform
@@ -212,25 +212,25 @@ class Witness:
 
     def __post_init__(self): check_range("witness.steps", self.steps, 1); check_range("witness.draws", self.draws, 1)
 
-# %% ../nbs/11_study.ipynb #f4dea4bd
+# %% ../nbs/11_study.ipynb #548c29c3
 @contextmanager
 def at_place(place: str):    # a key of the profile
     "Bad input below is reported with its place."
     try: yield
     except InputError as error: raise InputError(f"{place}: {error}") from error
 
-def read_judges(own: Evaluation,            # of the network that distils
-                others: dict[str, dict],    # title -> words in which another differs
+def read_judges(evaluation: Evaluation, network: dict,    # of the network that distils
+                others: dict[str, dict],                  # title -> words in which another differs
 ) -> dict[str, Evaluation]:
     "Who judges the sets, the network that distils first. Raises `InputError` with the title."
-    judges = {"its own": own}
+    judges = {"its own": replace(evaluation, network=network)}
     for title, words in others.items():
         with at_place(f"transfer[{title}]"):
-            judges[title] = read_section(asdict(own) | words, Evaluation)
+            judges[title] = read_section(asdict(judges["its own"]) | words, Evaluation)
             check_choice("network", judges[title].network.get("name"), list(networks))
     return judges
 
-# %% ../nbs/11_study.ipynb #bee87f53
+# %% ../nbs/11_study.ipynb #04d1ec73
 @dataclass(frozen=True)
 class Profile:
     "Everything a run depends on."
@@ -268,15 +268,10 @@ class Profile:
         for name in self.methods: find_method(name)
         for name, settings in self.objectives.items(): read_words(name, settings)
         for spec in (self.network, self.evaluation.network or self.network): check_choice("network", spec.get("name"), list(networks))
-        self.judges
+        read_judges(self.evaluation, self.network, self.transfer)
         check_range("seeds", self.seeds, 1)
         if self.matching.max_start - 1 + self.matching.expert_epochs > self.experts.epochs:
             raise InputError(f"matching.max_start={self.matching.max_start} is too late: max_start - 1 + expert_epochs must be <= experts.epochs ({self.experts.epochs})")
-
-    @property
-    def judges(self) -> dict[str, Evaluation]:
-        "The network that distils, as `evaluation` trains it, and the others of `transfer`: title -> how it judges."
-        return read_judges(replace(self.evaluation, network=self.network), self.transfer)
 
 # %% ../nbs/11_study.ipynb #e592df65
 def convert(value: Any, kind: Any, where: str) -> Any:
@@ -395,7 +390,7 @@ def make_set(task: SetTask, device: str = "cpu", quiet: bool = True) -> Path:
     checkpoint.unlink(missing_ok=True)
     return task.folder
 
-# %% ../nbs/11_study.ipynb #08797328
+# %% ../nbs/11_study.ipynb #3046f65d
 @dataclass(frozen=True)
 class Study:
     "A profile, a store and a computer: ask it for tables."
@@ -418,11 +413,6 @@ class Study:
             raise InputError(f"data.validation={p.data.get('validation')} leaves no validation image, but window.choose_on is 'validation': hold some out, or choose on 'test'")
         self.check_networks(splits.train)
         return splits
-
-    def check_networks(self, train: ImageSet):
-        "Does every network of the profile fit the images? Raises `InputError` with its place."
-        for place, spec in {"network": self.network, "evaluation.network": self.judge_network, **{f"transfer[{k}]": j.network for k, j in self.profile.judges.items()}}.items():
-            with at_place(place), torch.device("meta"): make_network(spec, train.shape, train.n_classes, 0)      # without its weights
 
     @staticmethod
     def count(splits: Splits, ratio: float) -> int: return max(1, round(ratio * len(splits.train) / splits.train.n_classes))
@@ -449,6 +439,18 @@ def stage_property(function: Callable) -> cached_property:
     cached.__set_name__(Study, function.__name__)
     setattr(Study, function.__name__, cached)
     return cached
+
+# %% ../nbs/11_study.ipynb #bb99c30f
+@stage_property
+def judges(self: Study) -> dict[str, Evaluation]:
+    "The network that distils ('its own'), as `evaluation` trains it, and the others of `transfer`: title -> how it judges."
+    return read_judges(self.profile.evaluation, self.network, self.profile.transfer)
+
+@stage
+def check_networks(self: Study, train: ImageSet):
+    "Does every network of the profile fit the images? Raises `InputError` with its place."
+    for place, spec in {"network": self.network, "evaluation.network": self.judge_network, **{f"transfer[{k}]": j.network for k, j in self.judges.items()}}.items():
+        with at_place(place), torch.device("meta"): make_network(spec, train.shape, train.n_classes, 0)      # without its weights
 
 # %% ../nbs/11_study.ipynb #816e37ff
 @stage
@@ -745,13 +747,13 @@ def full_accuracy(self: Study) -> pd.DataFrame:
     "Networks trained on the whole training set with the same recipe: the ceiling."
     return self.run_trials(self.trials_on(self.splits.train, "dsa", method="Full data", ratio=1.0), "train on all data")
 
-# %% ../nbs/11_study.ipynb #37f81d38
+# %% ../nbs/11_study.ipynb #2476d06e
 @stage
 def transfer(self: Study, names: Iterable[str] = ("random", "window", "mtt", "selmatch-dsa", "dm"), ratio: float | None = None) -> pd.DataFrame:
     "Sets of one size under every judge, one row per network: the columns of `accuracies` and `network`, the judge's title. Method 'Full data': all images."
     train, work, ratio = self.splits.train, [], ratio or self.profile.ratios[:2][-1]
     sets = self.best_sets(self.small_sets(names, [ratio]))
-    for title, judge in self.profile.judges.items():
+    for title, judge in self.judges.items():
         work += self.set_trials(sets, judge, network=title)
         work += self.trials_on(train, "dsa", judge=judge, network=title, method="Full data", ratio=1.0, ipc=len(train) // train.n_classes, set_seed=0, iteration=0)
     return self.run_trials(work, "judge with other networks")

@@ -18,7 +18,7 @@ def study(tmp_path_factory):
 
 
 def test_the_table_has_every_network_and_every_set(study):
-    table, judges = study.transfer(["random", "mtt"]), study.profile.judges
+    table, judges = study.transfer(["random", "mtt"]), study.judges
     assert list(table.network.unique()) == ["its own", "tiny"] and list(table.method.unique()) == ["Random", "MTT", "Full data"]
     for title, judge in judges.items():
         rows = table[table.network == title]
@@ -48,8 +48,8 @@ def test_a_network_that_does_not_fit_is_named_before_work_starts(tmp_path, netwo
 
 @pytest.mark.parametrize("name", ["digits", "smoke"])
 def test_the_networks_of_the_profiles_fit_their_images(name):
-    profile = load_profile(name)
-    assert len(profile.judges) == len(profile.transfer) + 1 > 1 and len(Study(profile).splits.train)
+    study = Study(load_profile(name))
+    assert len(study.judges) == len(study.profile.transfer) + 1 > 1 and len(study.splits.train)
 
 
 def test_changes_say_what_moved(study):
