@@ -212,7 +212,7 @@ class Witness:
 
     def __post_init__(self): check_range("witness.steps", self.steps, 1); check_range("witness.draws", self.draws, 1)
 
-# %% ../nbs/11_study.ipynb #548c29c3
+# %% ../nbs/11_study.ipynb #7443143f
 @contextmanager
 def at_place(place: str):    # a key of the profile
     "Bad input below is reported with its place."
@@ -223,6 +223,7 @@ def read_judges(evaluation: Evaluation, network: dict,    # of the network that 
                 others: dict[str, dict],                  # title -> words in which another differs
 ) -> dict[str, Evaluation]:
     "Who judges the sets, the network that distils first. Raises `InputError` with the title."
+    for spec in (network, evaluation.network or network): check_choice("network", spec.get("name"), list(networks))
     judges = {"its own": replace(evaluation, network=network)}
     for title, words in others.items():
         with at_place(f"transfer[{title}]"):
@@ -230,7 +231,7 @@ def read_judges(evaluation: Evaluation, network: dict,    # of the network that 
             check_choice("network", judges[title].network.get("name"), list(networks))
     return judges
 
-# %% ../nbs/11_study.ipynb #04d1ec73
+# %% ../nbs/11_study.ipynb #71347f00
 @dataclass(frozen=True)
 class Profile:
     "Everything a run depends on."
@@ -259,15 +260,13 @@ class Profile:
         for ratio in self.ratios:
             check_range("ratio", ratio, 1e-6, 1)
             if ratio not in self.alpha: raise InputError(f"alpha has no value for ratio {ratio}: it must have one for each of {list(self.ratios)}")
-            beta = (self.window.beta or {}).get(ratio)
-            if beta is not None and beta + ratio > 1 + 1e-9:
-                raise InputError(f"beta={beta} leaves no room: beta + ratio must be <= 1 (ratio = {ratio})")
+            beta = (self.window.beta or {}).get(ratio, 0.0)
+            if beta + ratio > 1 + 1e-9: raise InputError(f"beta={beta} leaves no room: beta + ratio must be <= 1 (ratio = {ratio})")
         for share in self.alpha.values(): check_range("alpha", share, 0, 1)
         for ratio, share in (self.window.beta or {}).items():
             check_range("window.beta", share, 0, 1); check_choice("ratio of window.beta", ratio, self.ratios)
         for name in self.methods: find_method(name)
         for name, settings in self.objectives.items(): read_words(name, settings)
-        for spec in (self.network, self.evaluation.network or self.network): check_choice("network", spec.get("name"), list(networks))
         read_judges(self.evaluation, self.network, self.transfer)
         check_range("seeds", self.seeds, 1)
         if self.matching.max_start - 1 + self.matching.expert_epochs > self.experts.epochs:
