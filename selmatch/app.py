@@ -43,7 +43,7 @@ def data_section(data: str | None = None,   # a key of `datasets`, or "folder:PA
     given = {"name": name or None, "root": str(Path(path or root).resolve()) if path or root else None} | options
     return {k: v for k, v in given.items() if v is not None and v is not False}
 
-# %% ../nbs/14_app.ipynb #4a084ef9
+# %% ../nbs/14_app.ipynb #c34b7160
 def make_study(data: str | None = None, profile: str | None = None, root: str | None = None, download: bool = False, size: int | None = None,
                device: str = "auto", seed: int = 0, workers: int = 1,
                ratio: float | None = None, alpha: float | None = None, beta: float | None = None, quiet: bool = False) -> Study:
@@ -57,10 +57,10 @@ def make_study(data: str | None = None, profile: str | None = None, root: str | 
         nearest = min(p.alpha, key=lambda r: abs(r - check_range("ratio", ratio, 1e-6, 1)))
         shares = {ratio: p.alpha[nearest] if alpha is None else alpha}
         starts = {ratio: beta} if beta is not None else {r: b for r, b in (p.window.beta or {}).items() if r == ratio} or None
-    p = replace(p, ratios=tuple(shares), alpha=shares, window=replace(p.window, beta=starts))
+    p = replace(p, ratios=tuple(shares), alpha=shares, window=replace(p.window, beta=starts), transfer={})
     return Study(p, Computer(auto_device(device), workers, quiet=quiet), home())
 
-# %% ../nbs/14_app.ipynb #ffa0f527
+# %% ../nbs/14_app.ipynb #60c626d9
 figures: dict[str, Callable[[Study], object]] = {   # in the order in which they are drawn
     "fig3_window": lambda study: (study.windows(), study.accuracies(["random"])),
     "tab1_accuracy": lambda study: (study.accuracies(), study.full_accuracy()),
@@ -71,7 +71,9 @@ figures: dict[str, Callable[[Study], object]] = {   # in the order in which they
 more_figures: dict[str, Callable[[Study], object]] = {   # drawn when asked for by name, or with --all
     "tab1_everything": lambda study: study.accuracies(list(methods)),
     "tab2_ablation": lambda study: study.ablation(),
+    "tab3_transfer": lambda study: study.transfer(),
     "fig4_alpha": lambda study: study.along_alpha(),
+    "fig5_images": lambda study: study.changes(["mtt", "selmatch-dsa", "dm", "selmatch-soft"], study.profile.ratios[:2][-1]),
     "fig6_search": lambda study: study.regrets(),
 }
 
