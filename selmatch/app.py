@@ -4,10 +4,10 @@
 
 # %% auto #0
 __all__ = ['figures', 'more_figures', 'page', 'entry', 'common', 'auto_device', 'data_section', 'make_study', 'known_figures',
-           'figure_notebook', 'check_parameters', 'run_notebook', 'write_gallery', 'draw_figures', 'shared', 'cli',
-           'figures_command', 'profiles_command', 'methods_command', 'score', 'window_command', 'experts_command',
-           'search_command', 'write_set', 'select_command', 'distill_command', 'given_set', 'evaluate_command',
-           'coverage_command', 'bench_command', 'main']
+           'figure_notebook', 'check_parameters', 'drop_warnings', 'run_notebook', 'write_gallery', 'draw_figures',
+           'shared', 'cli', 'figures_command', 'profiles_command', 'methods_command', 'score', 'window_command',
+           'experts_command', 'search_command', 'write_set', 'select_command', 'distill_command', 'given_set',
+           'evaluate_command', 'coverage_command', 'bench_command', 'main']
 
 # %% ../nbs/14_app.ipynb #0006315b
 import functools, html, os, shlex, sys, time
@@ -85,7 +85,7 @@ def figure_notebook(name: str) -> Path:
     if not path.exists(): raise InputError(f"figure notebook {path} does not exist: run this inside a clone of the project")
     return path
 
-# %% ../nbs/14_app.ipynb #bdb6acf3
+# %% ../nbs/14_app.ipynb #c9b9d8b6
 def check_parameters(name: str, parameters: dict, study: Study):
     "papermill only warns of unknown parameters; we refuse them, and values that the study does not have. Raises `InputError`."
     import papermill
@@ -95,6 +95,11 @@ def check_parameters(name: str, parameters: dict, study: Study):
         check_choice(f"parameter of {name}:", key, known or ["(it has none)"])
         if key == "ratio": check_choice("ratio", value, [0, *study.profile.ratios])
         if key == "label": check_range("label", value, 0, study.splits.train.n_classes - 1)
+
+def drop_warnings(book):
+    "Warnings of libraries name the folders they lie in: what a notebook wrote to stderr is dropped, its own words go to stdout."
+    for cell in book.cells:
+        if "outputs" in cell: cell.outputs = [o for o in cell.outputs if o.get("name") != "stderr"]
 
 def run_notebook(name: str, folder: Path, parameters: dict):
     "Execute a figure's notebook into `folder` as .ipynb and .html. What papermill notes about time is dropped: same inputs, same file."
@@ -108,8 +113,7 @@ def run_notebook(name: str, folder: Path, parameters: dict):
         raise InputError(f"figure {name} stopped with {error.ename}: {error.evalue.splitlines()[0] if error.evalue else ''}; see {done}") from error
     book = nbformat.read(done, 4)
     book.metadata = {k: v for k, v in book.metadata.items() if k in ("kernelspec",)}
-    for cell in book.cells:                # warnings of libraries name the folders they lie in
-        if "outputs" in cell: cell.outputs = [o for o in cell.outputs if o.get("name") != "stderr"]
+    drop_warnings(book)
     for i, cell in enumerate(book.cells): cell.metadata, cell.id = {k: v for k, v in cell.metadata.items() if k == "tags"}, f"{name[:40]}-{i}"
     nbformat.write(book, done)
     page, _ = HTMLExporter(template_name="classic").from_notebook_node(book, {"metadata": {"name": name}})

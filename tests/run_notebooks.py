@@ -7,6 +7,8 @@ from pathlib import Path
 import nbformat
 from nbclient import NotebookClient
 
+from selmatch.app import drop_warnings
+
 ROOT = Path(__file__).resolve().parent.parent
 
 
@@ -15,8 +17,7 @@ def run(path: Path):
     book = nbformat.read(path, 4)
     NotebookClient(book, timeout=900, iopub_timeout=120, kernel_name="python3", extra_arguments=["--IPKernelApp.log_level=40"],
                    resources={"metadata": {"path": str(ROOT / "nbs")}}).execute()
-    for cell in book.cells:      # warnings of libraries name the folders they lie in; a notebook's own words go to stdout
-        if "outputs" in cell: cell["outputs"] = [o for o in cell["outputs"] if o.get("name") != "stderr"]
+    drop_warnings(book)
     return book
 
 
