@@ -13,7 +13,7 @@ ROOT = Path(__file__).resolve().parent.parent
 def run(path: Path):
     """Execute one notebook in a kernel of its own, in the folder of the notebooks; returns it with its outputs."""
     book = nbformat.read(path, 4)
-    NotebookClient(book, timeout=900, iopub_timeout=120, kernel_name="python3", extra_arguments=["--IPKernelApp.log_level=40"],
+    NotebookClient(book, timeout=900, kernel_name="python3", extra_arguments=["--IPKernelApp.log_level=40"],
                    resources={"metadata": {"path": str(ROOT / "nbs")}}).execute()
     for cell in book.cells:      # warnings of libraries name the folders they lie in; a notebook's own words go to stdout
         if "outputs" in cell: cell["outputs"] = [o for o in cell["outputs"] if o.get("name") != "stderr"]
