@@ -15,7 +15,7 @@ ROOT = Path(__file__).resolve().parent.parent
 def run(path: Path):
     """Execute one notebook in a kernel of its own, in the folder of the notebooks; returns it with its outputs."""
     book = nbformat.read(path, 4)
-    NotebookClient(book, timeout=900, iopub_timeout=120, kernel_name="python3", extra_arguments=["--IPKernelApp.log_level=40"],
+    NotebookClient(book, timeout=900, kernel_name="python3", extra_arguments=["--IPKernelApp.log_level=40"],
                    resources={"metadata": {"path": str(ROOT / "nbs")}}).execute()
     drop_warnings(book)
     return book
