@@ -159,13 +159,13 @@ def draw_figures(study: Study, names: list[str], parameters: dict | None = None,
         for figure in drawn: figure.result()
     return folder
 
-# %% ../nbs/14_app.ipynb #2fa23144
+# %% ../nbs/14_app.ipynb #6498c40a
 def shared(*options: str) -> Callable:
     "A decorator that adds the named options to a command."
     known = {
         "data": click.option("--data", metavar="|".join(n if n != "folder" else "folder:PATH" for n in datasets),
                              help="Images to work on; default: those of the profile. A folder has one sub-folder per class, or train/ and test/."),
-        "root": click.option("--root", metavar="PATH", help="Where the official files of CIFAR or Tiny ImageNet lie; default: the folder data."),
+        "root": click.option("--root", metavar="PATH", help="Where the official files of CIFAR or Tiny ImageNet lie; default: the folder that SELMATCH_DATA names, or data in the project."),
         "download": click.option("--download", is_flag=True, help="Fetch CIFAR's official files into that folder when they are not there."),
         "profile": click.option("--profile", metavar="NAME|FILE", help="Settings: a name from `selmatch profiles`, or a YAML file. Default: the one named like the data, or folder."),
         "size": click.option("--size", type=int, help="Bring the images of a folder or of Tiny ImageNet to SIZE × SIZE pixels."),
@@ -263,12 +263,13 @@ def experts_command(**options):
     files = make_study(**options).experts()
     click.echo(f"{len(files)} experts in {files[0].parent}")
 
-# %% ../nbs/14_app.ipynb #0c8fa4c5
+# %% ../nbs/14_app.ipynb #5f0aa712
 def write_set(method: str, study: Study, ratio: float, out: Path | None):
     "Make one set (or find it) and write it with its card and its images."
     small = study.best_sets(study.small_sets([method], [ratio], 1))[method, ratio, 0]
     out = out or Path(f"{method}-{ratio}")
-    save_set(small, out, export=True)
+    save_set(replace(small, data=study.shown(small.data)), out, export=True)
+    if study.whitening: save_set(small, out)                       # pictures as anybody reads them, numbers as they were optimised
     click.echo(f"{len(small)} images of {len(study.splits.train)} ({int(small.distilled.sum())} distilled), kept at iteration {small.card.get('iteration', 0)}")
     click.echo(f"Written: {out}/images (one folder per class), {out}/card.json, {out}/set.safetensors")
 
