@@ -5,8 +5,8 @@
 # %% auto #0
 __all__ = ['figures', 'more_figures', 'page', 'entry', 'common', 'auto_device', 'data_section', 'make_study', 'known_figures',
            'figure_notebook', 'check_parameters', 'run_notebook', 'write_gallery', 'draw_figures', 'shared', 'cli',
-           'figures_command', 'profiles_command', 'methods_command', 'score', 'window_command', 'search_command',
-           'experts_command', 'write_set', 'select_command', 'distill_command', 'given_set', 'evaluate_command',
+           'figures_command', 'profiles_command', 'methods_command', 'score', 'window_command', 'experts_command',
+           'search_command', 'write_set', 'select_command', 'distill_command', 'given_set', 'evaluate_command',
            'coverage_command', 'bench_command', 'main']
 
 # %% ../nbs/14_app.ipynb #0006315b
@@ -43,7 +43,7 @@ def data_section(data: str | None = None,   # a key of `datasets`, or "folder:PA
     given = {"name": name or None, "root": str(Path(path or root).resolve()) if path or root else None} | options
     return {k: v for k, v in given.items() if v is not None and v is not False}
 
-# %% ../nbs/14_app.ipynb #f3f193a1
+# %% ../nbs/14_app.ipynb #c34b7160
 def make_study(data: str | None = None, profile: str | None = None, root: str | None = None, download: bool = False, size: int | None = None,
                device: str = "auto", seed: int = 0, workers: int = 1,
                ratio: float | None = None, alpha: float | None = None, beta: float | None = None, quiet: bool = False) -> Study:
@@ -57,10 +57,10 @@ def make_study(data: str | None = None, profile: str | None = None, root: str | 
         nearest = min(p.alpha, key=lambda r: abs(r - check_range("ratio", ratio, 1e-6, 1)))
         shares = {ratio: p.alpha[nearest] if alpha is None else alpha}
         starts = {ratio: beta} if beta is not None else {r: b for r, b in (p.window.beta or {}).items() if r == ratio} or None
-    p = replace(p, ratios=tuple(shares), alpha=shares, window=replace(p.window, beta=starts), search=replace(p.search, ratios=()))
+    p = replace(p, ratios=tuple(shares), alpha=shares, window=replace(p.window, beta=starts), transfer={})
     return Study(p, Computer(auto_device(device), workers, quiet=quiet), home())
 
-# %% ../nbs/14_app.ipynb #ffa0f527
+# %% ../nbs/14_app.ipynb #60c626d9
 figures: dict[str, Callable[[Study], object]] = {   # in the order in which they are drawn
     "fig3_window": lambda study: (study.windows(), study.accuracies(["random"])),
     "tab1_accuracy": lambda study: (study.accuracies(), study.full_accuracy()),
@@ -71,7 +71,9 @@ figures: dict[str, Callable[[Study], object]] = {   # in the order in which they
 more_figures: dict[str, Callable[[Study], object]] = {   # drawn when asked for by name, or with --all
     "tab1_everything": lambda study: study.accuracies(list(methods)),
     "tab2_ablation": lambda study: study.ablation(),
+    "tab3_transfer": lambda study: study.transfer(),
     "fig4_alpha": lambda study: study.along_alpha(),
+    "fig5_images": lambda study: study.changes(["mtt", "selmatch-dsa", "dm", "selmatch-soft"], study.profile.ratios[:2][-1]),
     "fig6_search": lambda study: study.regrets(),
 }
 
@@ -217,7 +219,7 @@ def methods_command():
     for m in methods.values():
         click.echo(f"{m.name:17s} {m.kind:14s} start {m.start:15s} alpha {'by size' if m.alpha is None else m.alpha!s:8s} asks {m.objective or '-':11s} labels {m.labels:8s} {m.source} | takes {m.cost}")
 
-# %% ../nbs/14_app.ipynb #e3722d56
+# %% ../nbs/14_app.ipynb #15c94776
 @cli.command()
 @shared(*common, "out")
 def score(out, **options):
@@ -238,6 +240,14 @@ def window_command(out, **options):
     click.echo(f"Best window on {study.profile.window.choose_on}: beta = {study.beta(options['ratio'])}")
     if out: table.to_csv(out, index=False); click.echo(f"Written: {out}")
 
+@cli.command("experts")
+@shared(*common)
+def experts_command(**options):
+    "Train expert trajectories."
+    files = make_study(**options).experts()
+    click.echo(f"{len(files)} experts in {files[0].parent}")
+
+# %% ../nbs/14_app.ipynb #7c06906d
 @cli.command("search")
 @click.option("--method", default="selmatch", show_default=True, help="A method from `selmatch methods` that starts at a window and has its alpha by size.")
 @shared(*common, "ratio", "out")
@@ -255,13 +265,6 @@ def search_command(method, out, **options):
     again = {"method": method} | {k: options[k] for k in ("data", "profile", "size", "seed", "ratio") if options[k]} | {"alpha": alpha, "beta": beta}
     click.echo("use it: " + shlex.join(["selmatch", "distill", *(str(word) for k, v in again.items() for word in (f"--{k}", v))]))
     if out: race.table.to_csv(out, index=False); click.echo(f"Written: {out}")
-
-@cli.command("experts")
-@shared(*common)
-def experts_command(**options):
-    "Train expert trajectories."
-    files = make_study(**options).experts()
-    click.echo(f"{len(files)} experts in {files[0].parent}")
 
 # %% ../nbs/14_app.ipynb #5f0aa712
 def write_set(method: str, study: Study, ratio: float, out: Path | None):

@@ -5,10 +5,10 @@
 # %% auto #0
 __all__ = ['palette', 'style', 'kinds', 'method_colors', 'small_print', 'show_pictures', 'window_curves', 'accuracy_dots',
            'accuracy_table', 'coverage_panels', 'method_picture', 'accuracy_league', 'cost_panels', 'race_lines',
-           'search_panels', 'alpha_panels', 'ablation_dots']
+           'search_panels', 'alpha_panels', 'ablation_dots', 'transfer_map', 'gallery', 'label_panels']
 
-# %% ../nbs/12_plots.ipynb #ef26b7ef
-import math
+# %% ../nbs/12_plots.ipynb #235d3eb1
+import itertools, math
 from collections.abc import Sequence
 
 import matplotlib.pyplot as plt
@@ -236,7 +236,7 @@ def search_panels(table: pd.DataFrame,        # from `Study.races`: ratio, way, 
             below.set(xlabel="iterations", ylabel="score (%)"); below.grid(axis="y", alpha=.25)
     return small_print(fig, note)
 
-# %% ../nbs/12_plots.ipynb #7b78ad4c
+# %% ../nbs/12_plots.ipynb #f955bbbc
 def alpha_panels(table: pd.DataFrame,         # from `Study.along_alpha`
                  own: dict[float, float],     # ratio -> the profile's alpha, dotted
                  note: str = "") -> Figure:
@@ -244,7 +244,7 @@ def alpha_panels(table: pd.DataFrame,         # from `Study.along_alpha`
     ratios, colors, halves = sorted(table.ratio.unique()), {"dsa": palette["SelMatch, DSA"], "combined": palette["SelMatch"]}, {"easy": "-", "hard": "--"}
     percent = table.assign(**{c: 100 * table[c] for c in ("test_accuracy", "easy_coverage", "hard_coverage")})
     with plt.rc_context(style):
-        fig, axes = plt.subplots(2, len(ratios), figsize=(2.5 * len(ratios) + .8, 5.2), sharex=True, sharey="row", squeeze=False)
+        fig, axes = plt.subplots(2, len(ratios), figsize=(2.7 * len(ratios) + .8, 5.2), sharex=True, squeeze=False)
         for (above, below), ratio in zip(axes.T, ratios):
             rows = percent[percent.ratio == ratio]
             for how, color in colors.items():
@@ -260,6 +260,7 @@ def alpha_panels(table: pd.DataFrame,         # from `Study.along_alpha`
         for ax in axes[:, -1]: ax.legend(loc="best", fontsize=8)
     return small_print(fig, note)
 
+# %% ../nbs/12_plots.ipynb #89d95003
 def ablation_dots(table: pd.DataFrame,        # from `Study.ablation`: ratio, start, update, augmentation, test_accuracy
                   note: str = "") -> Figure:
     "Each row an update and an augmentation, its two starts joined; whiskers ± one standard deviation over networks, one panel per size."
@@ -279,4 +280,78 @@ def ablation_dots(table: pd.DataFrame,        # from `Study.ablation`: ratio, st
         axes[0, 0].set_yticklabels([text for text, _, _ in rows])
         for text, (_, _, how) in zip(axes[0, 0].get_yticklabels(), rows): text.set_fontweight("normal" if how else "bold")
         fig.legend(handles=[plt.Line2D([], [], color=c, marker="o", ls="", label=f"{s} start") for s, c in starts.items()], loc="outside upper center", ncols=2)
+    return small_print(fig, note)
+
+# %% ../nbs/12_plots.ipynb #91a84ee2
+def transfer_map(table: pd.DataFrame,         # from `Study.transfer`: network, method, test_accuracy
+                 gain: pd.DataFrame,          # (method, network) in points over random selection
+                 noise: pd.DataFrame,         # two standard errors of it, same shape; a gain beyond them is printed bold
+                 note: str = "") -> Figure:
+    "Above: accuracy by network on random images and on all. Below: gain over random selection, method by network."
+    networks = list(table.network.unique())
+    level = (100 * table.groupby(["method", "network"]).test_accuracy.mean()).unstack().reindex(["Full data", "Random"])[networks]
+    level.index, gain, noise = ["all data (%)", "Random (%)"], gain[networks], noise[networks]
+    reach = max(3.0, float(gain.abs().max().max()))
+    with plt.rc_context(style | {"axes.grid": False, "axes.spines.left": False, "axes.spines.bottom": False}):
+        fig, (top, low) = plt.subplots(2, 1, figsize=(1.9 + 0.68 * len(networks), 1.6 + 0.38 * (2 + len(gain))), height_ratios=[2, len(gain)], sharex=True)
+        sns.heatmap(level, ax=top, cmap="Greys", vmin=0, vmax=180, annot=True, fmt=".1f", cbar=False, linewidths=1.5, annot_kws={"fontsize": 8})
+        sns.heatmap(gain, ax=low, cmap="RdBu", center=0, vmin=-reach, vmax=reach, annot=True, fmt="+.1f", cbar=False, linewidths=1.5, annot_kws={"fontsize": 8})
+        for text, sure in zip(low.texts, (gain.abs() > noise).to_numpy().flat): text.set_fontweight("bold" if sure else "normal")
+        for ax in (top, low): ax.set(xlabel="", ylabel=""); ax.tick_params(length=0); ax.tick_params(axis="y", rotation=0)
+        top.tick_params(axis="x", labelbottom=False); top.set_title("level: test accuracy", loc="left"); low.set_title("gain over random selection, in points", loc="left")
+        low.set_xticklabels([n.replace(", ", ",\n") for n in networks], rotation=45, ha="right", rotation_mode="anchor")
+    return small_print(fig, note)
+
+# %% ../nbs/12_plots.ipynb #ff2d6bb6
+def gallery(table: pd.DataFrame,       # from `Study.changes`, the rows to show: method, class, place, distilled, moved
+            sets: dict[str, tuple[ImageSet, ImageSet]],   # method -> before and after, class by class
+            note: str = "") -> Figure:
+    "Per method a block; per class three rows of images: before, after, and what changed. Frames: blue is frozen, red is distilled."
+    methods, labels, n = list(table.method.unique()), list(table["class"].unique()), int(table.groupby(["method", "class"]).size().max())
+    ipc = {m: len(before) // before.n_classes for m, (before, _) in sets.items()}
+    rows_of = {m: (table[table.method == m]["class"] * ipc[m] + table[table.method == m].place).tolist() for m in methods}
+    reach = max(float(np.quantile(np.concatenate([(sets[m][1].images - sets[m][0].images)[rows_of[m]].mean(1).abs().flatten() for m in methods]), .995)), 1e-6)
+    side = min(0.62, 9.2 / (n * len(methods)))
+    wide, high = side * (n * len(methods) + 0.5 * (len(methods) - 1)) + 1.7, side * len(labels) * 3.5 + 0.65
+    with plt.rc_context(style | {"axes.grid": False, "figure.constrained_layout.use": False}):
+        fig = plt.figure(figsize=(wide, high))
+        blocks = fig.add_gridspec(len(labels), len(methods), left=.95 / wide, right=1 - .75 / wide, top=1 - .5 / high, bottom=.15 / high, wspace=0.5 / n, hspace=0.13)
+        for (i, label), (j, method) in itertools.product(enumerate(labels), enumerate(methods)):
+            mine, (before, after) = table[(table.method == method) & (table["class"] == label)], sets[method]
+            grid = blocks[i, j].subgridspec(3, n, wspace=.08, hspace=.06)
+            for k, row in enumerate(mine.itertuples()):
+                at = label * ipc[method] + row.place
+                change = (after.images - before.images)[at].mean(0)
+                for line, shown in enumerate([pictures(before)[at].squeeze(), pictures(after)[at].squeeze(), change]):
+                    ax = fig.add_subplot(grid[line, k], xticks=[], yticks=[])
+                    drawn = ax.imshow(shown, **({"cmap": "RdBu_r", "vmin": -reach, "vmax": reach} if line == 2 else {"cmap": "gray", "vmin": 0, "vmax": 255}), interpolation="nearest")
+                    for edge in ax.spines.values(): edge.set(visible=True, color=palette["SelMatch"] if row.distilled else palette["MTT"], linewidth=1.4)
+                    if line == 2: ax.set_xlabel(f"{row.moved:.2f}" if row.distilled else "frozen", fontsize=6.5, labelpad=1.5)
+                    if line == 0 and i == 0 and k == 0: ax.annotate(method, (0, 1), (0, 5), textcoords="offset points", xycoords="axes fraction", fontsize=10, fontweight="bold")
+                    if j == 0 and k == 0: ax.set_ylabel(["before", "after", "change"][line], fontsize=8, rotation=0, ha="right", va="center")
+                    if j == 0 and k == 0 and line == 1: ax.annotate(f"class {before.classes[label]}", (0, .5), (-58, 0), textcoords="offset points", xycoords="axes fraction", rotation=90, va="center", ha="center", fontweight="bold")
+        bar = fig.colorbar(drawn, cax=fig.add_axes([1 - .6 / wide, .3, .1 / wide, .4])); bar.outline.set_visible(False); bar.set_label("change (std of the data)", fontsize=7); bar.ax.tick_params(labelsize=7, length=2)
+        fig.legend(handles=[plt.Line2D([], [], color=palette[c], marker="s", mfc="none", mew=1.6, ls="", label=l) for c, l in (("MTT", "frozen"), ("SelMatch", "distilled"))], loc="upper right", ncols=2, fontsize=8, bbox_to_anchor=(1 - .7 / wide, 1), borderpad=0)
+    return small_print(fig, note)
+
+# %% ../nbs/12_plots.ipynb #1ec7c274
+def label_panels(table: pd.DataFrame,          # from `Study.changes`: class, place, distilled, label_start, label_end
+                 before: ImageSet, after: ImageSet,      # the two sets, class by class, with labels (n, k)
+                 shown: int = 5, note: str = "") -> Figure:
+    "Left: the probability of an image's own class before and after. Right: the images whose labels moved most."
+    moved, ipc = table[table.distilled], len(before) // before.n_classes
+    rows = torch.tensor((moved["class"] * ipc + moved.place).tolist())
+    most = rows[(after.labels - before.labels).abs().sum(1)[rows].argsort(descending=True, stable=True)[:shown]].tolist()
+    with plt.rc_context(style):
+        fig = plt.figure(figsize=(9, 2.5))
+        left, *right = fig.subplots(1, 1 + shown, width_ratios=[2.2] + [1] * shown)
+        left.plot([0, 1], [0, 1], color="#bbbbbb", lw=1); left.plot(moved.label_start, moved.label_end, "o", ms=3.5, alpha=.45, color=palette["SelMatch"], mew=0)
+        left.set(title="probability of the own class", xlabel="before", ylabel="after", xlim=(-.02, 1.02), ylim=(-.02, 1.02), aspect="equal")
+        for ax in right: ax.axis("off")
+        for ax, at in zip(right, most):
+            top = after.labels[at].topk(min(3, after.n_classes)).indices.tolist()
+            picture, bars = ax.inset_axes([0.1, .52, .8, .48]), ax.inset_axes([.2, 0, .8, .42])
+            picture.imshow(pictures(after)[at].squeeze(), cmap="gray", vmin=0, vmax=255, interpolation="nearest"); picture.axis("off"); picture.set_title(f"a {before.classes[at // ipc]}", fontsize=8)
+            for shift, labels, color in ((-.2, before.labels, "#aaaaaa"), (.2, after.labels, palette["SelMatch"])): bars.barh([y + shift for y in range(len(top))], labels[at][top], height=.38, color=color)
+            bars.set(yticks=range(len(top)), yticklabels=[before.classes[c] for c in top], xticks=[0, 1], xlim=(0, 1)); bars.invert_yaxis(); bars.tick_params(labelsize=7, length=0); bars.grid(visible=False)
     return small_print(fig, note)

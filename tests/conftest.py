@@ -11,7 +11,8 @@ for variable in ("OMP_NUM_THREADS", "MKL_NUM_THREADS"):
 os.environ["MPLBACKEND"] = "agg"
 
 ROOT = Path(__file__).resolve().parent.parent
-LIBRARY = sorted((ROOT / "nbs").glob("[0-9]*.ipynb"))
+NOTEBOOKS = sorted((ROOT / "nbs").glob("[0-9]*.ipynb"))
+LIBRARY = [path for path in NOTEBOOKS if "#| default_exp" in path.read_text(encoding="utf-8")]      # the others are pages: read and run, not exported
 FIGURES = sorted((ROOT / "nbs" / "figures").glob("*.ipynb"))
 
 

@@ -1,13 +1,13 @@
-"""Every library notebook runs, top to bottom, in a fresh kernel; its own checks are assertions."""
+"""Every notebook of the book runs, top to bottom, in a fresh kernel; its own checks are assertions."""
 import pytest
 
-from conftest import LIBRARY
+from conftest import NOTEBOOKS
 from run_notebooks import run
 
 pytestmark = pytest.mark.notebook
 
 
-@pytest.mark.parametrize("path", LIBRARY, ids=lambda p: p.stem)
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda p: p.stem)
 def test_notebook_runs(path, monkeypatch, tmp_path):
     monkeypatch.setenv("SELMATCH_HOME", str(tmp_path))
     run(path)

@@ -51,7 +51,7 @@ def test_every_rung_keeps_its_best_whatever_the_noise():
 
 
 @pytest.mark.parametrize("settings, words", [({"alphas": []}, "search.alphas"), ({"along": [2]}, "search.along=2"), ({"alphas": [1.5]}, "search.alphas=1.5"), ({"rungs": [30, 15]}, "search.rungs=15"), ({"rungs": [0]}, "search.rungs=0"), ({"keep": 0}, "search.keep=0"),
-                                             ({"keep": 2}, "search.keep=2"), ({"judges": 0}, "search.judges=0"), ({"betas_step": 0}, "search.betas_step=0"), ({"ratios": [0.77]}, "0.77"), ({"rung": [3]}, "search.rung")])
+                                             ({"keep": 2}, "search.keep=2"), ({"judges": 0}, "search.judges=0"), ({"betas_step": 0}, "search.betas_step=0"), ({"rung": [3]}, "search.rung")])
 def test_wrong_settings_are_named(settings, words):
     with pytest.raises(InputError, match=words): load_profile("smoke", search=settings)
 
@@ -88,6 +88,11 @@ def test_the_grid_goes_on_from_the_race_and_agrees_with_it(study):
     assert grid.cost == 6 * sum(t.objective is not None for t in tasks.values()) and grid.table.networks.sum() == len(tasks) * study.profile.search.judges
     row = Study(replace(study.profile, search=replace(study.profile.search, ratios=(0.3,))), study.computer, study.folder).regrets().iloc[0]
     assert row.found == race.winner and row.best == grid.winner and row["iterations race"] == race.cost and row["regret of the judges"] == 100 * (scores.max() - scores[race.winner])
+
+
+def test_sizes_that_the_profile_does_not_have_are_refused_before_any_work(study):
+    with pytest.raises(InputError, match="search.ratios 0.77"): Study(replace(study.profile, search=replace(study.profile.search, ratios=(0.77,))), study.computer, study.folder / "none").races()
+    assert not (study.folder / "none").exists()
 
 
 def test_only_methods_with_a_window_and_an_open_alpha_are_raced(study):
