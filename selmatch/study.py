@@ -255,7 +255,7 @@ def read_judges(evaluation: Evaluation, network: dict,    # of the network that 
             check_choice("network", judges[title].network.get("name"), list(networks))
     return judges
 
-# %% ../nbs/11_study.ipynb #37aae059
+# %% ../nbs/11_study.ipynb #0fe61724
 @dataclass(frozen=True)
 class Profile:
     "Everything a run depends on."
@@ -283,6 +283,9 @@ class Profile:
     methods: tuple[str, ...] = ("random", "hardest", "window", "mtt", "selmatch", "selmatch-dsa")
     seeds: int = 2                            # sets made by each method
     seed: int = 0                             # every random number of the study derives from it
+
+    @property
+    def published_as(self) -> str: return self.published or self.data["name"]
 
     def __post_init__(self):
         for ratio in self.ratios:
@@ -621,26 +624,26 @@ def beta(self: Study, ratio: float) -> float:
     given = (self.profile.window.beta or {}).get(ratio)
     return given if given is not None else self.betas[ratio]
 
-# %% ../nbs/11_study.ipynb #437382f4
+# %% ../nbs/11_study.ipynb #9556099d
 @stage
-def expert_plan(self: Study, **special) -> dict:
-    "What both kinds of experts are trained with; the folder is named after everything they depend on."
+def expert_plan(self: Study, flat: bool = False) -> dict:
+    "What experts, or those that look for flat ground, are trained with; the folder is named after everything they depend on."
     p, train = self.profile.experts, self.splits.train
+    special = {"flatness": self.profile.flatness} if flat else {"keep": self.profile.matching.asked_epochs if p.keep == "needed" else None, "precision": p.precision}
     recipe = expert_recipe(len(train), p.epochs, p.batch, p.lr, momentum=p.momentum, augmentation=self.profile.augmentation.of(p.augmentation),
-                           compiled="flatness" not in special and self.is_compiled(p.compile, self.network, 3 * p.epochs * len(train)))
+                           compiled=not flat and self.is_compiled(p.compile, self.network, 3 * p.epochs * len(train)))
     folder = Path(self.folder) / "experts" / self.key("experts", train, self.network, recipe, self.profile.seed, special)
     return {"folder": folder, "data": train, "network": self.network, "recipe": recipe, "n": p.n, "seed": 1000 + self.profile.seed, "computer": self.computer, **special}
 
 @stage
 def experts(self: Study) -> list[Path]:
     "Expert trajectories on the training set, trained once for all methods."
-    p = self.profile.experts
-    return train_experts(**self.expert_plan(keep=self.profile.matching.asked_epochs if p.keep == "needed" else None, precision=p.precision))
+    return train_experts(**self.expert_plan())
 
 @stage
 def flat_experts(self: Study) -> list[Path]:
     "Expert trajectories that look for flat ground, for FTD and DATM."
-    return train_experts(**self.expert_plan(flatness=self.profile.flatness))
+    return train_experts(**self.expert_plan(flat=True))
 
 # %% ../nbs/11_study.ipynb #131feb6a
 @stage
