@@ -9,7 +9,7 @@ __all__ = ['figures', 'more_figures', 'page', 'entry', 'asked_methods', 'common'
            'window_command', 'experts_command', 'search_command', 'write_set', 'select_command', 'distill_command',
            'given_set', 'evaluate_command', 'coverage_command', 'bench_command', 'main']
 
-# %% ../nbs/14_app.ipynb #9e52c6ef
+# %% ../nbs/14_app.ipynb #c0b936b2
 import functools, html, os, shlex, sys, time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -23,7 +23,7 @@ import selmatch
 from .bench import bench_table, benches, run_bench
 from .data import InputError, check_choice, check_range, datasets, write_atomic
 from .distill import find_method, load_set, methods, save_set
-from .estimate import costs, report, wall_seconds
+from .estimate import costs, counted_flops, report, wall_seconds
 from .study import Study, home, list_profiles, load_profile, root
 from .training import Computer, trials
 
@@ -139,24 +139,24 @@ def write_gallery(folder: Path):
                        torch=first["versions"]["torch"], data=first["data"]["fingerprint"], seed=first["profile"]["seed"])
     write_atomic(folder / "index.html", lambda p: p.write_text(text, encoding="utf-8"))
 
-# %% ../nbs/14_app.ipynb #a85b4962
+# %% ../nbs/14_app.ipynb #4c67cb28
 asked_methods = {"fig3_window": ["random"], "fig1_coverage": ["random", "window", "mtt", "selmatch"], "fig2_method": ["selmatch"], "tab4_cost": [], "tab1_everything": list(methods)}   # the others: those of the profile
 
-def expected(study: Study, names: list[str]) -> tuple[float, str]:
-    "Seconds until these figures are drawn, and the estimate in words. Of the long ones only `tab1_everything` is counted in full."
+def expected(study: Study, names: list[str], quick: bool = False) -> tuple[float, str]:
+    "Seconds until these figures are drawn, and the estimate in words; `quick`: nothing where little is to be counted. Of the long ones only `tab1_everything` is counted in full."
     wanted = list(dict.fromkeys(m for name in names for m in asked_methods.get(name, study.profile.methods)))
+    if quick and counted_flops(study, wanted) < 2e13: return 0.0, ""
     table = costs(study, wanted, windows="fig3_window" in names)
     return wall_seconds(table, study), f"{study.profile.name}: {', '.join(names)}\n{report(table, study)}"
 
-# %% ../nbs/14_app.ipynb #ed207887
+# %% ../nbs/14_app.ipynb #68f973b0
 def draw_figures(study: Study, names: list[str], parameters: dict | None = None, out: Path | None = None, profile: str | None = None, say: Callable = print) -> Path:
     "Compute, draw and collect figures; returns the folder. Everything is checked before the first one starts. `profile`: as the notebooks are to load it."
     given, begin = dict(parameters or {}), time.perf_counter()
     study.splits                                      # loads the data: a bad profile ends here
     for name in names: check_parameters(name, given, study)
-    if names != ["tab4_cost"]:
-        wait, words = expected(study, names)
-        if wait > 900: say(words)
+    wait, words = expected(study, names, quick=True)
+    if wait > 900: say(words)
     defaults = {"profile": "digits", "device": "cpu", "workers": 2}
     options = {"profile": profile or study.profile.name, "device": study.computer.device, "workers": study.computer.workers}
     options = {k: v for k, v in options.items() if v != defaults[k]} | ({"out": str(out)} if out else {}) | given

@@ -5,9 +5,10 @@
 # %% auto #0
 __all__ = ['patience', 'compiled_share', 'now', 'seconds', 'Enough', 'step_seconds', 'sweep_seconds', 'Missing', 'Looking',
            'looking', 'left', 'Prices', 'one_answer', 'iteration_seconds', 'Part', 'shared_parts', 'sets_left',
-           'set_parts', 'judge_parts', 'costs', 'wall_seconds', 'kept_bytes', 'sizes', 'duration', 'report']
+           'set_parts', 'judge_parts', 'costs', 'wall_seconds', 'kept_bytes', 'sizes', 'duration', 'report',
+           'counted_flops']
 
-# %% ../nbs/11a_estimate.ipynb #233304de
+# %% ../nbs/11a_estimate.ipynb #4b9f4890
 import functools, math, time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
@@ -25,7 +26,7 @@ from .matching import draw_steps, reverse_sweep, second_order
 from .networks import FlatNetwork, flatten, make_network, n_params
 from .objectives import Current
 from .study import Store, Study, following
-from .training import Computer, Recipe, predict, steps_per_epoch, train, with_threads
+from .training import Computer, Recipe, count_flops, predict, steps_per_epoch, train, with_threads
 
 # %% ../nbs/11a_estimate.ipynb #3cf27c95
 patience = 5.0       # seconds for one measurement, unless its first step takes longer
@@ -271,3 +272,11 @@ def report(table: pd.DataFrame, study: Study) -> str:
     parts = "; ".join(f"{what} {b / 1e9:.2f} GB" for what, b in sizes(study).items() if b)
     return (f"{shown.to_string(index=False)}\nin all about {duration(wall_seconds(table, study))} with {study.computer.workers} workers on {study.computer.device} "
             f"(measured step by step; times of one worker above, what is done already left out)\n{parts}")
+
+# %% ../nbs/11a_estimate.ipynb #9e02b41d
+def counted_flops(study: Study, names: Iterable[str | Method]) -> float:
+    "Operations of judging and matching for these methods, roughly: floating-point operations, compilers and caches aside."
+    p, train, made = study.profile, study.splits.train, [find_method(n) for n in names]
+    judge, own = (count_flops(make_network(n, train.shape, train.n_classes, 0), train.shape) for n in (study.judge_network, study.network))
+    sets = len(p.ratios) * p.seeds
+    return sets * (3 * judge * p.evaluation.steps * p.evaluation.batch * p.evaluation.n * len(made) + own * p.matching.passes * sum(m.objective in following for m in made))
