@@ -84,7 +84,7 @@ def test_ipc_larger_than_the_smallest_class_names_it():
     keep = torch.cat([torch.nonzero(DIGITS.train.labels == c).flatten()[: 5 if c == 7 else None] for c in range(10)])
     with refuses("ipc=6", "5", "'7'"): select("random", DIGITS.train.subset(keep), 6, generator=torch.Generator())
     with refuses("validation", "choose_on"): Study(profile(data={"name": "digits", "per_class": 40, "validation": 0})).splits
-    with refuses("ipc=", "smallest class"): Study(profile(data={"name": "digits"}, ratios=[1.0], alpha={1.0: 0.1})).splits
+    with refuses("ipc=", "smallest class"): Study(profile(data={"name": "digits"}, ratios=[1.0], alpha={1.0: 0.1}, search={})).splits
 
 
 def test_difficulty(tmp_path):
