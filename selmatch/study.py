@@ -416,15 +416,15 @@ def make_set(task: SetTask, device: str = "cpu", quiet: bool = True, until: int 
     checkpoint.unlink(missing_ok=True)
     return task.folder
 
-# %% ../nbs/11_study.ipynb #eda7c975
+# %% ../nbs/11_study.ipynb #fc7c67dc
 def data_folder() -> Path:
     "Where relative paths of a profile count from: the environment variable `SELMATCH_DATA`, or `data` in the project's folder."
     return Path(os.environ.get("SELMATCH_DATA") or root() / "data").resolve()
 
-def find_data(key: str, path: str) -> Path:
+def find_data(key: str, path: str, advice: str = "") -> Path:
     "The file or folder behind a path of a profile. Raises `InputError` when it is not there."
     place = data_folder() / path
-    if not place.exists(): raise InputError(f"{key}={path!r} does not exist: {place} is not there (relative paths count from the folder that the environment variable SELMATCH_DATA names)")
+    if not place.exists(): raise InputError(f"{key}={path!r} does not exist: {place} is not there (relative paths count from the folder that the environment variable SELMATCH_DATA names){advice}")
     return place
 
 def placed(data: dict) -> dict:
@@ -434,7 +434,7 @@ def placed(data: dict) -> dict:
     if data["name"] == "folder": return data | {"root": str(find_data("data.root", str(data.get("root", "."))))}
     return data | {"root": str(data_folder() / str(data.get("root", ".")))}
 
-# %% ../nbs/11_study.ipynb #21ccea39
+# %% ../nbs/11_study.ipynb #8afb470b
 @dataclass(frozen=True)
 class Study:
     "A profile, a store and a computer: ask it for tables."
@@ -461,7 +461,7 @@ class Study:
         return splits
 
     @property
-    def score_file(self) -> Path | None: return find_data("score.path", self.profile.score.path) if self.profile.score.kind == "file" else None
+    def score_file(self) -> Path | None: return find_data("score.path", self.profile.score.path, "; score.kind 'forgetting' measures difficulty without a file") if self.profile.score.kind == "file" else None
 
     @cached_property
     def whitening(self) -> Whitening | None:
