@@ -134,5 +134,5 @@ def test_sizes_by_hand():
 def test_figures_estimate_prints_and_stops(selmatch_command, tmp_path):
     done = selmatch_command("figures", "--profile", "smoke", "--estimate")
     assert done.returncode == 0 and "evaluate" in done.stdout and "disk: experts" in done.stdout, done.stderr
-    assert not (tmp_path / "home" / "sets").exists() and not (tmp_path / "home" / "results").exists()
+    assert not (tmp_path / "home" / "sets").exists() and not list((tmp_path / "home").rglob("*.pkl"))      # nothing was computed
     assert expected(Study(profile(), QUIET, tmp_path / "home"), ["tab1_accuracy"], quick=True) == (0.0, "")
