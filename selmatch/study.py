@@ -6,17 +6,17 @@
 __all__ = ['profile_folder', 'floors', 'following', 'published_data', 'list_profiles', 'Score', 'Evaluation', 'Strength',
            'Window', 'Experts', 'Matching', 'description', 'read_words', 'Teacher', 'Witness', 'Search', 'at_place',
            'read_judges', 'Profile', 'convert', 'read_section', 'load_profile', 'without_docstrings', 'code_key',
-           'keyed', 'Store', 'remembered', 'SetTask', 'make_set', 'Study', 'stage', 'stage_property', 'judges',
-           'check_networks', 'is_compiled', 'recipe', 'key', 'observations', 'difficulty', 'estimated_c_score', 'easy',
-           'score_table', 'run_trials', 'tests', 'window_starts', 'windows', 'betas', 'beta', 'expert_plan', 'experts',
-           'flat_experts', 'set_seed', 'trained', 'evidence', 'teachers', 'needs', 'chosen', 'measured', 'start_labels',
-           'start_set', 'question', 'set_task', 'kept', 'make_sets', 'small_sets', 'best_sets', 'trials_on',
-           'set_trials', 'accuracies', 'full_accuracy', 'transfer', 'feature_space', 'cover', 'coverages', 'anatomy',
-           'along_alpha', 'ablation', 'candidates', 'narrowed', 'search_tasks', 'judged', 'search', 'races', 'regrets',
-           'before_after', 'changes', 'spread', 'provenance', 'publish', 'published', 'open_study', 'standard_errors',
-           'published_accuracies', 'beside_published']
+           'keyed', 'Store', 'remembered', 'SetTask', 'make_set', 'data_folder', 'find_data', 'placed', 'Study',
+           'stage', 'stage_property', 'judges', 'check_networks', 'is_compiled', 'recipe', 'key', 'observations',
+           'difficulty', 'estimated_c_score', 'easy', 'score_table', 'run_trials', 'tests', 'window_starts', 'windows',
+           'betas', 'beta', 'expert_plan', 'experts', 'flat_experts', 'set_seed', 'trained', 'evidence', 'teachers',
+           'needs', 'chosen', 'measured', 'start_labels', 'start_set', 'question', 'set_task', 'kept', 'make_sets',
+           'small_sets', 'best_sets', 'trials_on', 'set_trials', 'accuracies', 'full_accuracy', 'transfer',
+           'feature_space', 'cover', 'coverages', 'anatomy', 'along_alpha', 'ablation', 'candidates', 'narrowed',
+           'search_tasks', 'judged', 'search', 'races', 'regrets', 'before_after', 'changes', 'spread', 'provenance',
+           'publish', 'published', 'open_study', 'standard_errors', 'published_accuracies', 'beside_published']
 
-# %% ../nbs/11_study.ipynb #cd1ac8da
+# %% ../nbs/11_study.ipynb #e271fedb
 import ast, functools, importlib, inspect, json, os, platform
 from collections.abc import Callable, Iterable
 from contextlib import contextmanager
@@ -38,7 +38,7 @@ import selmatch
 from .augment import Augmentation
 from .coresets import Evidence, coreset_selections, gather, made_starts, scores_needed, validation_judge
 from .coverage import feature_network, features, is_covered, radius
-from .data import ImageSet, InputError, Splits, check_choice, check_range, class_rows, fingerprint, home, load_data, root, write_atomic
+from .data import ImageSet, InputError, Splits, check_choice, check_range, class_rows, datasets, fingerprint, home, load_data, root, write_atomic
 from .distill import Descent, Method, SyntheticSet, distill, distilled_mask, find_method, load_set, methods, relabel, save_set
 from .experts import expert_recipe, train_experts
 from .matching import precisions
@@ -49,6 +49,7 @@ from .search import Race, check_race, regret, successive_halving
 from .selection import beta_grid, best_beta, check_ipc, select, window, window_start
 from .training import Computer, Recipe, Trial, run_all, run_trial, steps_per_epoch, trials, with_threads, worth_compiling
 from .trajectories import Flatness, correctly_classified, expert_logits, right_labels, trajectory_objectives
+from .whitening import Whitening, fit_whitening
 
 # %% ../nbs/11_study.ipynb #d39d2779
 profile_folder = Path(selmatch.__file__).parent / "profiles"
@@ -254,7 +255,7 @@ def read_judges(evaluation: Evaluation, network: dict,    # of the network that 
             check_choice("network", judges[title].network.get("name"), list(networks))
     return judges
 
-# %% ../nbs/11_study.ipynb #e8a0b7ec
+# %% ../nbs/11_study.ipynb #0fe61724
 @dataclass(frozen=True)
 class Profile:
     "Everything a run depends on."
@@ -275,10 +276,16 @@ class Profile:
     teacher: Teacher = field(default_factory=Teacher)
     witness: Witness = field(default_factory=Witness)
     search: Search = field(default_factory=Search)
+    whiten: bool = False                      # ZCA whitening, fitted on the training images (chapter 0a)
+    published: str | None = None              # whose published numbers stand beside ours: "cifar10", "cifar100" or "tinyimagenet"; None: those of `data`, if it is one of them
+    differs: str = ""                         # what differs from what was published, in words, to be printed with the comparison
     transfer: dict[str, dict] = field(default_factory=dict)     # title -> words of `evaluation` that differ for another network
     methods: tuple[str, ...] = ("random", "hardest", "window", "mtt", "selmatch", "selmatch-dsa")
     seeds: int = 2                            # sets made by each method
     seed: int = 0                             # every random number of the study derives from it
+
+    @property
+    def published_as(self) -> str: return self.published or self.data["name"]
 
     def __post_init__(self):
         for ratio in self.ratios:
@@ -290,6 +297,7 @@ class Profile:
         for ratio, share in (self.window.beta or {}).items():
             check_range("window.beta", share, 0, 1); check_choice("ratio of window.beta", ratio, self.ratios)
         for name in self.methods: find_method(name)
+        check_choice("published", self.published, [None, *(n for n in datasets if n not in ("digits", "folder"))])
         for name, settings in self.objectives.items(): read_words(name, settings)
         read_judges(self.evaluation, self.network, self.transfer)
         check_range("seeds", self.seeds, 1)
@@ -408,7 +416,25 @@ def make_set(task: SetTask, device: str = "cpu", quiet: bool = True, until: int 
     checkpoint.unlink(missing_ok=True)
     return task.folder
 
-# %% ../nbs/11_study.ipynb #3046f65d
+# %% ../nbs/11_study.ipynb #fc7c67dc
+def data_folder() -> Path:
+    "Where relative paths of a profile count from: the environment variable `SELMATCH_DATA`, or `data` in the project's folder."
+    return Path(os.environ.get("SELMATCH_DATA") or root() / "data").resolve()
+
+def find_data(key: str, path: str, advice: str = "") -> Path:
+    "The file or folder behind a path of a profile. Raises `InputError` when it is not there."
+    place = data_folder() / path
+    if not place.exists(): raise InputError(f"{key}={path!r} does not exist: {place} is not there (relative paths count from the folder that the environment variable SELMATCH_DATA names){advice}")
+    return place
+
+def placed(data: dict) -> dict:
+    "A profile's data section with its `root` in full; loaders of official files look in `data_folder()` itself when it names none."
+    loader = datasets.get(data.get("name"))
+    if loader is None or "root" not in inspect.signature(loader).parameters: return data
+    if data["name"] == "folder": return data | {"root": str(find_data("data.root", str(data.get("root", "."))))}
+    return data | {"root": str(data_folder() / str(data.get("root", ".")))}
+
+# %% ../nbs/11_study.ipynb #8afb470b
 @dataclass(frozen=True)
 class Study:
     "A profile, a store and a computer: ask it for tables."
@@ -420,9 +446,11 @@ class Study:
     def store(self) -> Store: return Store(Path(self.folder))
 
     @cached_property
-    def splits(self) -> Splits:
-        "The data. Checks on the way what depends on it: sizes, windows, the network, and that choices have images to be made on."
-        p, splits = self.profile, load_data(**self.profile.data)
+    def loaded(self) -> Splits:
+        "The data. Checks on the way what depends on it: sizes, windows, the network, the score file, and that choices have images to be made on."
+        p, scores = self.profile, self.score_file
+        splits = load_data(**placed(p.data))
+        if scores: load_difficulty(scores, p.score.file_kind, splits, p.score.key, p.score.order)
         smallest = min(len(rows) for rows in class_rows(splits.train))
         for ratio in p.ratios:
             check_ipc(splits.train, self.count(splits, ratio))
@@ -431,6 +459,26 @@ class Study:
             raise InputError(f"data.validation={p.data.get('validation')} leaves no validation image, but window.choose_on is 'validation': hold some out, or choose on 'test'")
         self.check_networks(splits.train)
         return splits
+
+    @property
+    def score_file(self) -> Path | None: return find_data("score.path", self.profile.score.path, "; score.kind 'forgetting' measures difficulty without a file") if self.profile.score.kind == "file" else None
+
+    @cached_property
+    def whitening(self) -> Whitening | None:
+        "The fitted map where the profile asks for one, remembered."
+        if not self.profile.whiten: return None
+        fit = lambda _: fit_whitening(self.loaded.train)
+        return self.store.run_all(fit, [None], [fingerprint("whitening", self.loaded.train, code_key("whitening"))], "whiten", Computer(quiet=True))[0]
+
+    @cached_property
+    def splits(self) -> Splits:
+        "The data as every stage sees it: checked, and whitened where the profile says so."
+        if self.whitening is None: return self.loaded
+        return replace(self.loaded, **{part: self.whitening.apply(getattr(self.loaded, part)) for part in ("train", "validation", "test")})
+
+    def shown(self, data: ImageSet) -> ImageSet:
+        "What is to be drawn or written as pictures: the set with its whitening undone, or the set itself."
+        return data if self.whitening is None else self.whitening.undo(data)
 
     @staticmethod
     def count(splits: Splits, ratio: float) -> int: return max(1, round(ratio * len(splits.train) / splits.train.n_classes))
@@ -499,12 +547,12 @@ def observations(self: Study) -> dict[str, torch.Tensor]:
     seen = self.store.run_all(observe_run, work, [self.key("scores", "observe", w) for w in work], "watch networks learn", self.computer)
     return {name: torch.stack([s[name] for s in seen]).double().mean(0) for name in seen[0]}
 
-# %% ../nbs/11_study.ipynb #eddd292b
+# %% ../nbs/11_study.ipynb #f8c22825
 @stage_property
 def difficulty(self: Study) -> torch.Tensor:
     "`(n,)` difficulty of the training images, higher = harder."
     p, train = self.profile.score, self.splits.train
-    if p.kind == "file": first = load_difficulty(Path(p.path), p.file_kind, self.splits, p.key, p.order)
+    if p.kind == "file": first = load_difficulty(self.score_file, p.file_kind, self.splits, p.key, p.order)
     elif p.kind == "c_score": first = self.estimated_c_score()
     else: first = self.observations[p.kind]
     return first if p.ties is None else break_ties(first, self.observations[p.ties])
@@ -576,26 +624,26 @@ def beta(self: Study, ratio: float) -> float:
     given = (self.profile.window.beta or {}).get(ratio)
     return given if given is not None else self.betas[ratio]
 
-# %% ../nbs/11_study.ipynb #437382f4
+# %% ../nbs/11_study.ipynb #9556099d
 @stage
-def expert_plan(self: Study, **special) -> dict:
-    "What both kinds of experts are trained with; the folder is named after everything they depend on."
+def expert_plan(self: Study, flat: bool = False) -> dict:
+    "What experts, or those that look for flat ground, are trained with; the folder is named after everything they depend on."
     p, train = self.profile.experts, self.splits.train
+    special = {"flatness": self.profile.flatness} if flat else {"keep": self.profile.matching.asked_epochs if p.keep == "needed" else None, "precision": p.precision}
     recipe = expert_recipe(len(train), p.epochs, p.batch, p.lr, momentum=p.momentum, augmentation=self.profile.augmentation.of(p.augmentation),
-                           compiled="flatness" not in special and self.is_compiled(p.compile, self.network, 3 * p.epochs * len(train)))
+                           compiled=not flat and self.is_compiled(p.compile, self.network, 3 * p.epochs * len(train)))
     folder = Path(self.folder) / "experts" / self.key("experts", train, self.network, recipe, self.profile.seed, special)
     return {"folder": folder, "data": train, "network": self.network, "recipe": recipe, "n": p.n, "seed": 1000 + self.profile.seed, "computer": self.computer, **special}
 
 @stage
 def experts(self: Study) -> list[Path]:
     "Expert trajectories on the training set, trained once for all methods."
-    p = self.profile.experts
-    return train_experts(**self.expert_plan(keep=self.profile.matching.asked_epochs if p.keep == "needed" else None, precision=p.precision))
+    return train_experts(**self.expert_plan())
 
 @stage
 def flat_experts(self: Study) -> list[Path]:
     "Expert trajectories that look for flat ground, for FTD and DATM."
-    return train_experts(**self.expert_plan(flatness=self.profile.flatness))
+    return train_experts(**self.expert_plan(flat=True))
 
 # %% ../nbs/11_study.ipynb #131feb6a
 @stage
@@ -667,7 +715,7 @@ def start_labels(self: Study, method: Method, data: ImageSet, rows: torch.Tensor
 
 following = ("trajectory", *trajectory_objectives)      # objectives that need experts
 
-# %% ../nbs/11_study.ipynb #a3068b24
+# %% ../nbs/11_study.ipynb #ed0b7ce0
 @stage
 def start_set(self: Study, name: str | Method, ratio: float, seed: int) -> SyntheticSet:
     "What a method starts from: its selection, its labels, and the mask of what it will change."
@@ -678,7 +726,7 @@ def start_set(self: Study, name: str | Method, ratio: float, seed: int) -> Synth
     distilled = distilled_mask(train.n_classes, ipc, alpha)
     card = {"method": method.name, "title": method.title, "source": method.source, "profile": self.profile.name, "data": self.profile.data, "ratio": ratio, "ipc": ipc,
             "alpha": alpha, "beta": self.beta(ratio) if method.start == "window" else None, "seed": seed, "augmentation": method.augmentation, "label_kind": method.labels,
-            "selmatch": selmatch.__version__, "torch": torch.__version__, "train_fingerprint": train.key, "test_fingerprint": self.splits.test.key}
+            "selmatch": selmatch.__version__, "torch": torch.__version__, "train_fingerprint": train.key, "test_fingerprint": self.splits.test.key, **({"whitened": "ZCA, epsilon 0.1"} if self.profile.whiten else {})}
     return SyntheticSet(self.start_labels(method, data, rows, distilled), distilled, card=card)
 
 # %% ../nbs/11_study.ipynb #c081d040

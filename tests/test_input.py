@@ -84,7 +84,7 @@ def test_ipc_larger_than_the_smallest_class_names_it():
     keep = torch.cat([torch.nonzero(DIGITS.train.labels == c).flatten()[: 5 if c == 7 else None] for c in range(10)])
     with refuses("ipc=6", "5", "'7'"): select("random", DIGITS.train.subset(keep), 6, generator=torch.Generator())
     with refuses("validation", "choose_on"): Study(profile(data={"name": "digits", "per_class": 40, "validation": 0})).splits
-    with refuses("ipc=", "smallest class"): Study(profile(data={"name": "digits"}, ratios=[1.0], alpha={1.0: 0.1})).splits
+    with refuses("ipc=", "smallest class"): Study(profile(data={"name": "digits"}, ratios=[1.0], alpha={1.0: 0.1}, search={})).splits
 
 
 def test_difficulty(tmp_path):
@@ -143,8 +143,9 @@ def test_image_folders(tmp_path):
     ("distill --ratio 0", ["ratio", "0"]),
     ("window --data mnist", ["data", "mnist", "digits"]),
     ("score --data folder:does/not/exist", ["does/not/exist"]),
-    ("score --data cifar10 --root does/not/exist", ["does/not/exist", "--root", "--download"]),
-    ("score --data tinyimagenet --root does/not/exist", ["does/not/exist", "tiny-imagenet-200.zip", "--root"]),
+    ("score --data cifar10 --profile folder --root does/not/exist", ["does/not/exist", "--root", "--download"]),
+    ("score --data cifar10", ["score.path", "cifar10_scores.npz", "SELMATCH_DATA", "forgetting"]),
+    ("score --data tinyimagenet --profile folder --root does/not/exist", ["does/not/exist", "tiny-imagenet-200.zip", "--root"]),
     ("score --data digits --size 16", ["digits", "size"]),
     ("score --device tpu", ["device", "tpu", "cuda"]),
     ("evaluate", ["--set"]),

@@ -14,7 +14,7 @@ import yaml
 from conftest import FIGURES, LIBRARY, NOTEBOOKS, ROOT
 
 FLOOR = {name: floor for floor, names in enumerate([
-    ["data", "networks", "augment"], ["training"], ["scores", "experts", "coverage"], ["selection", "coresets", "matching"], ["objectives"], ["trajectories"], ["condensation"], ["kernels"], ["rollout"], ["distill"], ["search"], ["study"], ["plots"], ["bench"], ["app"],
+    ["data", "whitening", "networks", "augment"], ["training"], ["scores", "experts", "coverage"], ["selection", "coresets", "matching"], ["objectives"], ["trajectories"], ["condensation"], ["kernels"], ["rollout"], ["distill"], ["search"], ["study"], ["estimate"], ["plots"], ["bench"], ["app"],
 ]) for name in names}
 ORDER = [path.stem.split("_", 1)[1] for path in LIBRARY]
 

@@ -1,0 +1,138 @@
+"""The profiles that come with the package: whole, honest about their data, and refused in one line where it is missing; whitening; the estimate."""
+import json
+import shutil
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from selmatch.app import expected, given_set, main, write_set
+from selmatch.data import InputError, load_digits, load_folder, pictures, save_folder
+from selmatch.distill import find_method, load_set
+from selmatch.estimate import costs, counted_flops, sizes, wall_seconds
+from selmatch.networks import make_network
+from selmatch.study import Study, beside_published, list_profiles, load_profile, published_accuracies, published_data
+from selmatch.training import Computer
+from selmatch.whitening import fit_whitening, whitened
+from test_input import profile, refuses
+
+QUIET = Computer(quiet=True)
+
+
+@pytest.mark.parametrize("name", list_profiles())
+def test_every_profile_is_whole(name):
+    p = load_profile(name)
+    assert set(p.alpha) == set(p.ratios) and p.matching.iterations in p.matching.descent().stops
+    assert p.window.choose_on == "validation" and p.data.get("validation", 0.2) > 0
+    shape, classes = {"digits": ((1, 8, 8), 10), "tinyimagenet": ((3, 64, 64), 200), "cifar100": ((3, 32, 32), 100)}.get(p.data["name"], ((3, 32, 32), 10))
+    for network in (p.network, p.evaluation.network or p.network, *(words["network"] for words in p.objectives.values() if "network" in words)):
+        with torch.device("meta"): assert make_network(network, shape, classes, 0)(torch.empty(2, *shape)).shape == (2, classes)
+    if p.published_as in published_data:
+        assert p.differs and {"Random", "Best window", "MTT", "SelMatch"} <= set(published_accuracies(p.published_as).query("ratio in @p.ratios").method)
+        assert {"random", "window", "mtt", "dm", "selmatch"} <= set(p.methods)
+
+
+@pytest.mark.parametrize("name, classes", [("cifar10", 10), ("cifar100", 100), ("tinyimagenet", 200)])
+def test_the_papers_settings(name, classes):
+    p, per_class = load_profile(name), {"cifar10": 5000}.get(name, 500)
+    epochs = {250: 1000, 500: 500, 1000: 250, 1500: 167} if name == "cifar10" else {25: 1000, 50: 500, 100: 250, 150: 167} if name == "cifar100" else {50: 500, 100: 250}
+    for ipc, n in epochs.items(): assert abs(n * ipc * classes / p.evaluation.batch / p.evaluation.steps - 1) < 0.01      # the paper's epochs, in steps
+    assert [round(r * per_class) for r in p.ratios] == list(epochs) and set(p.window.beta) == set(p.ratios)
+    assert (p.experts.n, p.experts.epochs, p.matching.iterations, p.matching.n_steps) == (100, 100, 10_000, 20 if name == "tinyimagenet" else 55)
+    assert len(p.matching.descent().stops) == 7 and p.evaluation.network["name"] == "ResNet18" and p.network["depth"] == (4 if name == "tinyimagenet" else 3)
+
+
+def test_jpeg_is_compared_with_what_was_published_on_cifar10():
+    p = load_profile("cifar10-jpeg-lite")
+    import pandas as pd
+    table = pd.DataFrame([{"method": m, "ratio": 0.05, "ipc": 225, "set_seed": s, "test_accuracy": a} for m, a in (("Random", 0.5), ("SelMatch", 0.6)) for s in (0, 1)])
+    first, block = next(iter(beside_published(table, p.published_as).items()))
+    assert "CIFAR-10" in first and "gap" in first and block["5%"].loc["SelMatch", "gap"] == pytest.approx(60 - 82.8)
+
+
+@pytest.mark.parametrize("name, words", [("cifar10", ["SELMATCH_DATA", "cifar10_scores.npz"]), ("cifar100", ["cifar100_scores.npz"]), ("tinyimagenet", ["tiny-imagenet-200.zip"]),
+                                         ("cifar10-jpeg", ["SELMATCH_DATA", "score.path"]), ("cifar10-jpeg-lite", ["score.path"])])
+def test_missing_data_is_named_before_work(name, words, tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("SELMATCH_DATA", str(tmp_path)); monkeypatch.setenv("SELMATCH_HOME", str(tmp_path / "home"))
+    for command in (f"figures --profile {name}", f"figures --profile {name} --estimate", f"experts --profile {name}"):
+        with pytest.raises(SystemExit) as stop: main(command.split())
+        said = capsys.readouterr().err
+        assert stop.value.code == 2 and said.count("\n") == 1 and all(word in said for word in words) and str(tmp_path) in said, said
+    assert not (tmp_path / "home").exists()
+
+
+@pytest.fixture
+def photographs(tmp_path, monkeypatch):
+    """A folder of digits named by a relative path, with a score file in another order; and the profile's words."""
+    digits = load_digits(per_class=40, validation=0)
+    for part in ("train", "test"): save_folder(getattr(digits, part), tmp_path / "mine" / part)
+    monkeypatch.setenv("SELMATCH_DATA", str(tmp_path)); monkeypatch.setenv("SELMATCH_HOME", str(tmp_path / "home"))
+    n = len(digits.train)
+    order = np.random.default_rng(0).permutation(n)
+    np.savez(tmp_path / "scores.npz", easy=np.linspace(0, 1, n)[np.argsort(order)], order=order)
+    return digits, {"data": {"name": "folder", "root": "mine", "mode": "L"}, "score": {"kind": "file", "path": "scores.npz", "file_kind": "c_score", "key": "easy", "order": "order", "runs": 1, "epochs": 1}}
+
+
+def test_relative_paths_count_from_the_data_folder(photographs, tmp_path, monkeypatch):
+    digits, words = photographs
+    study = Study(profile(**words), QUIET, tmp_path / "home")
+    assert study.splits.train.shape == (1, 8, 8) and torch.allclose(study.difficulty, 1 - torch.linspace(0, 1, len(digits.train)).double()[study.splits.rows], atol=1e-6)
+    monkeypatch.chdir(tmp_path)
+    assert Study(profile(**words), QUIET, tmp_path / "home").splits.train.key == study.splits.train.key      # whatever the current folder is
+    (tmp_path / "scores.npz").rename(tmp_path / "other.npz"); shutil.rmtree(tmp_path / "home")
+    with refuses("score.path='scores.npz'", tmp_path / "scores.npz", "SELMATCH_DATA"): Study(profile(**words), QUIET, tmp_path / "home").splits
+    assert not (tmp_path / "home").exists(), "images were decoded"
+    np.savez(tmp_path / "scores.npz", easy=np.zeros(7))
+    with refuses("scores.npz", "(7,)"): Study(profile(**words | {"score": words["score"] | {"order": "as_loaded"}}), QUIET, tmp_path / "home").splits
+    with refuses("data.root='yours'", tmp_path / "yours"): Study(profile(data={"name": "folder", "root": "yours"}), QUIET, tmp_path / "home").splits
+
+
+def test_a_whitened_study_writes_pictures_and_keeps_numbers(tmp_path, capsys):
+    plain, study = (Study(profile(whiten=w, ratios=[0.1], alpha={0.1: 0.5}, search={}, seeds=1), QUIET, tmp_path / "home") for w in (False, True))
+    assert study.splits.train.mean == whitened and study.splits.train.key != plain.splits.train.key
+    for part in ("train", "validation", "test"):
+        assert torch.allclose(study.shown(getattr(study.splits, part)).images, getattr(plain.splits, part).images, atol=1e-3)
+    write_set("selmatch", study, 0.1, tmp_path / "small")
+    small = load_set(tmp_path / "small")
+    assert given_set(tmp_path / "small", study) and small.data.mean == whitened and json.loads((tmp_path / "small" / "card.json").read_text())["whitened"]
+    with refuses("made from other training images"): given_set(tmp_path / "small", plain)
+    read = load_folder(str(tmp_path / "small" / "images"), mode="L", validation=0.0, test=0.0)
+    want = np.sort(pictures(study.shown(small.data)).astype(int).reshape(len(small), -1).sum(1))
+    assert (np.sort(pictures(read.train).astype(int).reshape(len(small), -1).sum(1)) == want).all()
+    with pytest.raises(ValueError): pictures(small.data)
+    assert torch.allclose(fit_whitening(plain.splits.train).apply(plain.splits.train).images, study.splits.train.images, atol=1e-4)
+
+
+def test_the_estimate_counts_what_is_left(tmp_path):
+    study = Study(profile(methods=["random", "window", "dm", "selmatch"], seeds=1, objectives={"dm": {"batch_real": 16, "iterations": 6}}), QUIET, tmp_path / "home")
+    before = costs(study).set_index("stage")
+    stops = {m: len(study.question(find_method(m))[1].stops) if m == "dm" else 3 for m in ("dm", "selmatch")}
+    assert (before.left == before.tasks).all() and (before.seconds > 0).all()
+    assert before.tasks["evaluate"] == 4 * 2 * 2 and before.tasks["choose checkpoints"] == 2 * sum(stops.values()) and before.tasks["distil DM, 10%"] == 1
+    assert not (tmp_path / "home" / "experts").exists(), "an estimate must not train experts"
+    study.windows()
+    middle = costs(study).set_index("stage")
+    assert middle.left["slide the window"] == middle.left["watch networks learn"] == 0 and middle.left["train experts"] == 2
+    assert middle.left["evaluate"] == 4 * 2 * 2
+    study.accuracies(["random"])
+    assert costs(study).set_index("stage").left["evaluate"] == 3 * 2 * 2
+    study.experts(); study.accuracies(); study.full_accuracy()
+    after = costs(study)
+    assert (after.left == 0).all() and wall_seconds(after, study) == 0 and wall_seconds(before, study) > 0
+    more = Study(replace(study.profile, methods=("random", "mtt")), QUIET, tmp_path / "home")
+    assert costs(more).set_index("stage").left.to_dict() | {"distil MTT, 10%": 1, "distil MTT, 30%": 1, "evaluate": 4, "choose checkpoints": 6} == costs(more).set_index("stage").left.to_dict()
+
+
+def test_sizes_by_hand():
+    study = Study(profile(experts={"n": 3, "epochs": 4, "keep": "needed", "precision": "float16"}), QUIET)
+    n, found = sum(p.numel() for p in make_network(study.network, (1, 8, 8), 10, 0).parameters()), sizes(study)
+    assert found["disk: experts"] == 3 * len({0, 1, 2, 3, 4}) * n * 2 and found["disk: decoded images"] == 0 and found["memory: one step"] > 32 * 8 * 64
+    assert counted_flops(study, ["random"]) < counted_flops(study, ["random", "mtt"])
+
+
+def test_figures_estimate_prints_and_stops(selmatch_command, tmp_path):
+    done = selmatch_command("figures", "--profile", "smoke", "--estimate")
+    assert done.returncode == 0 and "evaluate" in done.stdout and "disk: experts" in done.stdout, done.stderr
+    assert not (tmp_path / "home" / "sets").exists() and not list((tmp_path / "home").rglob("*.pkl"))      # nothing was computed
+    assert expected(Study(profile(), QUIET, tmp_path / "home"), ["tab1_accuracy"], quick=True) == (0.0, "")
