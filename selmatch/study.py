@@ -5,16 +5,17 @@
 # %% auto #0
 __all__ = ['profile_folder', 'floors', 'following', 'published_data', 'list_profiles', 'Score', 'Evaluation', 'Strength',
            'Window', 'Experts', 'Matching', 'description', 'read_words', 'Teacher', 'Witness', 'Search', 'at_place',
-           'read_judges', 'Profile', 'convert', 'read_section', 'load_profile', 'without_docstrings', 'code_key',
-           'keyed', 'Store', 'remembered', 'SetTask', 'make_set', 'data_folder', 'find_data', 'placed', 'Study',
-           'stage', 'stage_property', 'judges', 'check_networks', 'is_compiled', 'recipe', 'key', 'observations',
-           'difficulty', 'estimated_c_score', 'easy', 'score_table', 'run_trials', 'tests', 'window_starts', 'windows',
-           'betas', 'beta', 'expert_plan', 'experts', 'flat_experts', 'set_seed', 'trained', 'evidence', 'teachers',
-           'needs', 'chosen', 'measured', 'start_labels', 'start_set', 'question', 'set_task', 'kept', 'make_sets',
-           'small_sets', 'best_sets', 'trials_on', 'set_trials', 'accuracies', 'full_accuracy', 'transfer',
-           'feature_space', 'cover', 'coverages', 'anatomy', 'along_alpha', 'ablation', 'candidates', 'narrowed',
-           'search_tasks', 'judged', 'search', 'races', 'regrets', 'before_after', 'changes', 'spread', 'provenance',
-           'publish', 'published', 'open_study', 'standard_errors', 'published_accuracies', 'beside_published']
+           'read_judges', 'check_sizes', 'Profile', 'convert', 'read_section', 'load_profile', 'without_docstrings',
+           'code_key', 'keyed', 'Store', 'remembered', 'SetTask', 'make_set', 'data_folder', 'find_data', 'placed',
+           'Study', 'stage', 'stage_property', 'whitening', 'splits', 'shown', 'judges', 'check_networks',
+           'is_compiled', 'recipe', 'key', 'observations', 'difficulty', 'estimated_c_score', 'easy', 'score_table',
+           'run_trials', 'tests', 'window_starts', 'windows', 'betas', 'beta', 'expert_plan', 'experts', 'flat_experts',
+           'set_seed', 'trained', 'evidence', 'teachers', 'needs', 'chosen', 'measured', 'start_labels', 'start_set',
+           'question', 'set_task', 'kept', 'make_sets', 'small_sets', 'best_sets', 'trials_on', 'set_trials',
+           'accuracies', 'full_accuracy', 'transfer', 'feature_space', 'cover', 'coverages', 'anatomy', 'along_alpha',
+           'ablation', 'candidates', 'narrowed', 'search_tasks', 'judged', 'search', 'races', 'regrets', 'before_after',
+           'changes', 'spread', 'provenance', 'publish', 'published', 'open_study', 'standard_errors',
+           'published_accuracies', 'beside_published']
 
 # %% ../nbs/11_study.ipynb #e271fedb
 import ast, functools, importlib, inspect, json, os, platform
@@ -255,7 +256,19 @@ def read_judges(evaluation: Evaluation, network: dict,    # of the network that 
             check_choice("network", judges[title].network.get("name"), list(networks))
     return judges
 
-# %% ../nbs/11_study.ipynb #0fe61724
+# %% ../nbs/11_study.ipynb #3c249393
+def check_sizes(p: "Profile"):
+    "Each ratio needs an alpha, and room for its window. Raises `InputError` naming what does not fit."
+    for ratio in p.ratios:
+        check_range("ratio", ratio, 1e-6, 1)
+        if ratio not in p.alpha: raise InputError(f"alpha has no value for ratio {ratio}: it must have one for each of {list(p.ratios)}")
+        beta = (p.window.beta or {}).get(ratio, 0.0)
+        if beta + ratio > 1 + 1e-9: raise InputError(f"beta={beta} leaves no room: beta + ratio must be <= 1 (ratio = {ratio})")
+    for share in p.alpha.values(): check_range("alpha", share, 0, 1)
+    for ratio, share in (p.window.beta or {}).items():
+        check_range("window.beta", share, 0, 1); check_choice("ratio of window.beta", ratio, p.ratios)
+
+# %% ../nbs/11_study.ipynb #650973dc
 @dataclass(frozen=True)
 class Profile:
     "Everything a run depends on."
@@ -288,14 +301,7 @@ class Profile:
     def published_as(self) -> str: return self.published or self.data["name"]
 
     def __post_init__(self):
-        for ratio in self.ratios:
-            check_range("ratio", ratio, 1e-6, 1)
-            if ratio not in self.alpha: raise InputError(f"alpha has no value for ratio {ratio}: it must have one for each of {list(self.ratios)}")
-            beta = (self.window.beta or {}).get(ratio, 0.0)
-            if beta + ratio > 1 + 1e-9: raise InputError(f"beta={beta} leaves no room: beta + ratio must be <= 1 (ratio = {ratio})")
-        for share in self.alpha.values(): check_range("alpha", share, 0, 1)
-        for ratio, share in (self.window.beta or {}).items():
-            check_range("window.beta", share, 0, 1); check_choice("ratio of window.beta", ratio, self.ratios)
+        check_sizes(self)
         for name in self.methods: find_method(name)
         check_choice("published", self.published, [None, *(n for n in datasets if n not in ("digits", "folder"))])
         for name, settings in self.objectives.items(): read_words(name, settings)
@@ -434,7 +440,7 @@ def placed(data: dict) -> dict:
     if data["name"] == "folder": return data | {"root": str(find_data("data.root", str(data.get("root", "."))))}
     return data | {"root": str(data_folder() / str(data.get("root", ".")))}
 
-# %% ../nbs/11_study.ipynb #8afb470b
+# %% ../nbs/11_study.ipynb #961b48a4
 @dataclass(frozen=True)
 class Study:
     "A profile, a store and a computer: ask it for tables."
@@ -463,23 +469,6 @@ class Study:
     @property
     def score_file(self) -> Path | None: return find_data("score.path", self.profile.score.path, "; score.kind 'forgetting' measures difficulty without a file") if self.profile.score.kind == "file" else None
 
-    @cached_property
-    def whitening(self) -> Whitening | None:
-        "The fitted map where the profile asks for one, remembered."
-        if not self.profile.whiten: return None
-        fit = lambda _: fit_whitening(self.loaded.train)
-        return self.store.run_all(fit, [None], [fingerprint("whitening", self.loaded.train, code_key("whitening"))], "whiten", Computer(quiet=True))[0]
-
-    @cached_property
-    def splits(self) -> Splits:
-        "The data as every stage sees it: checked, and whitened where the profile says so."
-        if self.whitening is None: return self.loaded
-        return replace(self.loaded, **{part: self.whitening.apply(getattr(self.loaded, part)) for part in ("train", "validation", "test")})
-
-    def shown(self, data: ImageSet) -> ImageSet:
-        "What is to be drawn or written as pictures: the set with its whitening undone, or the set itself."
-        return data if self.whitening is None else self.whitening.undo(data)
-
     @staticmethod
     def count(splits: Splits, ratio: float) -> int: return max(1, round(ratio * len(splits.train) / splits.train.n_classes))
 
@@ -505,6 +494,25 @@ def stage_property(function: Callable) -> cached_property:
     cached.__set_name__(Study, function.__name__)
     setattr(Study, function.__name__, cached)
     return cached
+
+# %% ../nbs/11_study.ipynb #fe71902f
+@stage_property
+def whitening(self: Study) -> Whitening | None:
+    "The fitted map where the profile asks for one, remembered."
+    if not self.profile.whiten: return None
+    fit = lambda _: fit_whitening(self.loaded.train)
+    return self.store.run_all(fit, [None], [fingerprint("whitening", self.loaded.train, code_key("whitening"))], "whiten", Computer(quiet=True))[0]
+
+@stage_property
+def splits(self: Study) -> Splits:
+    "The data as every stage sees it: checked, and whitened where the profile says so."
+    if self.whitening is None: return self.loaded
+    return replace(self.loaded, **{part: self.whitening.apply(getattr(self.loaded, part)) for part in ("train", "validation", "test")})
+
+@stage
+def shown(self: Study, data: ImageSet) -> ImageSet:
+    "What is to be drawn or written as pictures: the set with its whitening undone, or the set itself."
+    return data if self.whitening is None else self.whitening.undo(data)
 
 # %% ../nbs/11_study.ipynb #bb99c30f
 @stage_property
