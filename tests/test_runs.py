@@ -92,8 +92,11 @@ def test_each_command_has_help_that_names_its_options(command, capsys):
     assert command == "bench" or "--workers" in said and ("--seed" in said or command == "figures")
 
 
-def test_only_numbers_are_loaded_from_expert_and_set_files():
-    """No pickle: the format that is read cannot run code."""
-    for name in ("data", "experts", "distill"):
-        text = (ROOT / "selmatch" / f"{name}.py").read_text()
-        assert "torch.load" not in text and "pickle" not in text.replace("no pickle", "").replace("a pickle", "")
+def test_only_numbers_are_loaded():
+    """Our own files hold no pickle; CIFAR's do, and are read by an unpickler that makes arrays and plain values only."""
+    for path in sorted((ROOT / "selmatch").glob("*.py")):
+        text = path.read_text()
+        assert "torch.load" not in text and (path.stem == "bench" or "pickle.load" not in text), path.name       # the bench measures the plain way
+        assert path.stem in ("bench", "data") or "import pickle" not in text and ", pickle" not in text, path.name
+    assert (ROOT / "selmatch" / "data.py").read_text().count("Unpickler") == 1
+
