@@ -61,7 +61,7 @@ def make_study(data: str | None = None, profile: str | None = None, root: str | 
     p = replace(p, ratios=tuple(shares), alpha=shares, window=replace(p.window, beta=starts), transfer={})
     return Study(p, Computer(auto_device(device), workers, quiet=quiet), home())
 
-# %% ../nbs/14_app.ipynb #60c626d9
+# %% ../nbs/14_app.ipynb #c8dc2f75
 figures: dict[str, Callable[[Study], object]] = {   # in the order in which they are drawn
     "fig3_window": lambda study: (study.windows(), study.accuracies(["random"])),
     "tab1_accuracy": lambda study: (study.accuracies(), study.full_accuracy()),
@@ -76,6 +76,7 @@ more_figures: dict[str, Callable[[Study], object]] = {   # drawn when asked for 
     "fig4_alpha": lambda study: study.along_alpha(),
     "fig5_images": lambda study: study.changes(["mtt", "selmatch-dsa", "dm", "selmatch-soft"], study.profile.ratios[:2][-1]),
     "fig6_search": lambda study: study.regrets(),
+    "fig7_scores": lambda study: (study.agreement(), study.readings(), study.accuracies(["random"])),
 }
 
 def known_figures() -> dict: return figures | more_figures
@@ -143,8 +144,8 @@ def write_gallery(folder: Path):
                        torch=first["versions"]["torch"], data=first["data"]["fingerprint"], seed=first["profile"]["seed"])
     write_atomic(folder / "index.html", lambda p: p.write_text(text, encoding="utf-8"))
 
-# %% ../nbs/14_app.ipynb #4c67cb28
-asked_methods = {"fig3_window": ["random"], "fig1_coverage": ["random", "window", "mtt", "selmatch"], "fig2_method": ["selmatch"], "tab4_cost": [], "tab1_everything": list(methods)}   # the others: those of the profile
+# %% ../nbs/14_app.ipynb #876974b4
+asked_methods = {"fig3_window": ["random"], "fig1_coverage": ["random", "window", "mtt", "selmatch"], "fig2_method": ["selmatch"], "fig7_scores": ["random"], "tab4_cost": [], "tab1_everything": list(methods)}   # the others: those of the profile
 
 def expected(study: Study, names: list[str], quick: bool = False) -> tuple[float, str]:
     "Seconds until these figures are drawn, and the estimate in words; `quick`: nothing where little is to be counted. Of the long ones only `tab1_everything` is counted in full."

@@ -199,14 +199,14 @@ def random_images(n: int, generator: torch.Generator, size: int = 32) -> ImageSe
     "Noise in the shape of CIFAR: time does not depend on what the pixels show."
     return ImageSet(torch.randn(n, 3, size, size, generator=generator), torch.randint(10, (n,), generator=generator), tuple("abcdefghij"), (0.5,) * 3, (0.25,) * 3)
 
-# %% ../nbs/13_bench.ipynb #f05ae68e
-def time_augmentation(device: str, n: int, rounds: int) -> list[dict]:
-    "One epoch of augmented batches, without training."
+# %% ../nbs/13_bench.ipynb #8e8fcd75
+def time_augmentation(device: str, n: int, rounds: int, epochs: int = 5) -> list[dict]:
+    "Seconds of one epoch of augmented batches, without training; a turn is several, as in training one follows the other."
     generator, distilled = torch.Generator().manual_seed(0), torch.arange(n) % 2 == 0
-    data, recipe = random_images(n, generator), Recipe(steps=n // 125, batch=125, augmentation=Augmentation("combined"))
+    data, recipe = random_images(n, generator), Recipe(steps=epochs * (n // 125), batch=125, augmentation=Augmentation("combined"))
     resident, per_image = data.to(device), PerImage(data, distilled, generator)
-    ways = {"per image": lambda: [None for _ in plain_loader(per_image, 125)], "by the batch": lambda: [None for _ in augmented_batches(resident, recipe, generator, distilled)]}
-    return in_turns(ways, rounds, part="augmentation", images=n)
+    ways = {"per image": lambda: [None for _ in range(epochs) for _ in plain_loader(per_image, 125)], "by the batch": lambda: [None for _ in augmented_batches(resident, recipe, generator, distilled)]}
+    return [row | {"seconds": row["seconds"] / epochs} for row in in_turns(ways, rounds, part="augmentation", images=n)]
 
 # %% ../nbs/13_bench.ipynb #345d4bb4
 def time_epoch(device: str, n: int, rounds: int, width: int) -> list[dict]:

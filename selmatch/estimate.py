@@ -4,15 +4,16 @@
 
 # %% auto #0
 __all__ = ['patience', 'compiled_share', 'now', 'seconds', 'Enough', 'step_seconds', 'sweep_seconds', 'Missing', 'Looking',
-           'looking', 'left', 'Prices', 'one_answer', 'iteration_seconds', 'Part', 'shared_parts', 'sets_left',
-           'set_parts', 'judge_parts', 'costs', 'wall_seconds', 'kept_bytes', 'sizes', 'duration', 'report',
-           'counted_flops']
+           'nobody', 'looking', 'left', 'Prices', 'one_answer', 'iteration_seconds', 'Part', 'shared_parts',
+           'sets_left', 'set_parts', 'judge_parts', 'costs', 'wall_seconds', 'kept_bytes', 'sizes', 'duration',
+           'report', 'counted_flops']
 
-# %% ../nbs/11a_estimate.ipynb #4b9f4890
-import functools, math, time
+# %% ../nbs/11a_estimate.ipynb #17564ec0
+import functools, math, tempfile, time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from functools import cached_property
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -20,7 +21,7 @@ import torch
 import torch.nn.functional as F
 
 from .augment import Augmentation
-from .data import ImageSet, InputError, Pixels, class_rows
+from .data import ImageSet, InputError, Pixels, class_rows, save_tensors
 from .distill import Method, distilled_mask, find_method
 from .matching import draw_steps, reverse_sweep, second_order
 from .networks import FlatNetwork, flatten, make_network, n_params
@@ -83,12 +84,20 @@ class Looking(Store):
         if missing: raise Missing(label, missing)
         return super().run_all(task, items, keys, label, computer)
 
-# %% ../nbs/11a_estimate.ipynb #2d5b94d9
+# %% ../nbs/11a_estimate.ipynb #b411f6a0
+@functools.cache
+def nobody() -> tuple[Path, tempfile.TemporaryDirectory]:
+    "An expert file without weights that calls itself flat; it goes when its folder does, at the end."
+    folder = tempfile.TemporaryDirectory()
+    file = Path(folder.name) / "nobody.safetensors"
+    save_tensors(file, {"theta": torch.zeros(0, 0)}, {"flatness": {}})
+    return file, folder
+
 def looking(study: Study, pretend: bool = False) -> Study:
     "The same study over a store that computes nothing. `pretend`: that there are experts, to see what would be asked of them."
     other = replace(study, computer=replace(study.computer, quiet=True))
     def experts(flat=False):
-        if pretend: return ["nobody"]
+        if pretend: return [nobody()[0]]
         plan = study.expert_plan(flat)
         files = [plan["folder"] / f"expert_{i:03d}.safetensors" for i in range(plan["n"])]
         if missing := sum(not f.exists() for f in files): raise Missing("experts", missing)

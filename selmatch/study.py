@@ -9,13 +9,13 @@ __all__ = ['profile_folder', 'floors', 'following', 'published_data', 'list_prof
            'code_key', 'keyed', 'Store', 'remembered', 'SetTask', 'make_set', 'data_folder', 'find_data', 'placed',
            'Study', 'stage', 'stage_property', 'whitening', 'splits', 'shown', 'judges', 'check_networks',
            'is_compiled', 'recipe', 'key', 'observations', 'difficulty', 'estimated_c_score', 'easy', 'score_table',
-           'run_trials', 'tests', 'window_starts', 'windows', 'betas', 'beta', 'expert_plan', 'experts', 'flat_experts',
-           'set_seed', 'trained', 'evidence', 'teachers', 'needs', 'chosen', 'measured', 'start_labels', 'start_set',
-           'question', 'set_task', 'kept', 'make_sets', 'small_sets', 'best_sets', 'trials_on', 'set_trials',
-           'accuracies', 'full_accuracy', 'transfer', 'feature_space', 'cover', 'coverages', 'anatomy', 'along_alpha',
-           'ablation', 'candidates', 'narrowed', 'search_tasks', 'judged', 'search', 'races', 'regrets', 'before_after',
-           'changes', 'spread', 'provenance', 'publish', 'published', 'open_study', 'standard_errors',
-           'published_accuracies', 'beside_published']
+           'run_trials', 'tests', 'window_starts', 'window_trials', 'windows', 'betas', 'beta', 'other_score',
+           'agreement', 'readings', 'expert_plan', 'experts', 'flat_experts', 'set_seed', 'trained', 'evidence',
+           'teachers', 'needs', 'chosen', 'measured', 'start_labels', 'start_set', 'question', 'set_task', 'kept',
+           'make_sets', 'small_sets', 'best_sets', 'trials_on', 'set_trials', 'accuracies', 'full_accuracy', 'transfer',
+           'feature_space', 'cover', 'coverages', 'anatomy', 'along_alpha', 'ablation', 'candidates', 'narrowed',
+           'search_tasks', 'judged', 'search', 'races', 'regrets', 'before_after', 'changes', 'spread', 'provenance',
+           'publish', 'published', 'open_study', 'standard_errors', 'published_accuracies', 'beside_published']
 
 # %% ../nbs/11_study.ipynb #e271fedb
 import ast, functools, importlib, inspect, json, os, platform
@@ -602,22 +602,26 @@ def run_trials(self: Study, work: list[Trial], label: str) -> pd.DataFrame:
 def tests(self: Study) -> dict[str, ImageSet]:
     return {"validation": self.splits.validation, "test": self.splits.test} if len(self.splits.validation) else {"test": self.splits.test}
 
-# %% ../nbs/11_study.ipynb #c5adb04f
+# %% ../nbs/11_study.ipynb #b8eb8965
 @stage
 def window_starts(self: Study, ratio: float, step: float) -> list[float]:
     "The grid of beta for one size: up to the last window that fits the smallest class."
     return beta_grid(min(len(rows) for rows in class_rows(self.splits.train)), self.ipc(ratio), step)
 
 @stage
+def window_trials(self: Study, ratio: float, difficulty: torch.Tensor | None = None, beta_of: str | None = None, tags: dict = {}) -> list[Trial]:
+    "The networks of one scan, `n` for every beta of the grid. None: the profile's own difficulty and reading of beta."
+    p, train, work = self.profile, self.splits.train, []
+    for beta in self.window_starts(ratio, p.window.step):
+        rows = window(train, self.ipc(ratio), difficulty=self.difficulty if difficulty is None else difficulty, beta=beta, beta_of=beta_of or p.window.beta_of)
+        work += trials(train.subset(rows), p.window.n, 1000 * p.seed, network=self.judge_network, recipe=self.recipe("dsa"), tests=self.tests(), easy=self.easy,
+                       tags={"ratio": ratio, "ipc": self.ipc(ratio), "beta": beta} | tags)
+    return work
+
+@stage
 def windows(self: Study) -> pd.DataFrame:
     "The sliding window: one row per network, for every ratio and every beta of the grid (SelMatch, figure 3)."
-    p, train, work = self.profile, self.splits.train, []
-    for ratio in p.ratios:
-        for beta in self.window_starts(ratio, p.window.step):
-            part = train.subset(window(train, self.ipc(ratio), difficulty=self.difficulty, beta=beta, beta_of=p.window.beta_of))
-            work += trials(part, p.window.n, 1000 * p.seed, network=self.judge_network, recipe=self.recipe("dsa"), tests=self.tests(), easy=self.easy,
-                           tags={"ratio": ratio, "ipc": self.ipc(ratio), "beta": beta})
-    return self.run_trials(work, "slide the window")
+    return self.run_trials([t for ratio in self.profile.ratios for t in self.window_trials(ratio)], "slide the window")
 
 # %% ../nbs/11_study.ipynb #ade4abe2
 @stage_property
@@ -631,6 +635,31 @@ def beta(self: Study, ratio: float) -> float:
     "Where the window of this size starts: as the profile says, or as the search finds on `choose_on`."
     given = (self.profile.window.beta or {}).get(ratio)
     return given if given is not None else self.betas[ratio]
+
+# %% ../nbs/11_study.ipynb #7138633f
+@stage
+def other_score(self: Study) -> tuple[str, torch.Tensor]:
+    "A second difficulty to compare the profile's with, measured by the watched networks: forgetting, or EL2N where the profile's own is forgetting. Each orders the other's ties."
+    name, tie = ("el2n", "forgetting") if self.profile.score.kind == "forgetting" else ("forgetting", "el2n")
+    return name, break_ties(self.observations[name], self.observations[tie])
+
+@stage
+def agreement(self: Study) -> pd.DataFrame:
+    "Spearman's rank correlation with the profile's difficulty: one row per class and score that the watched networks give."
+    train, seen, (name, untied) = self.splits.train, self.observations, self.other_score()
+    scores = {"forgetting": seen["forgetting"], "el2n": seen["el2n"], f"{name}, ties ordered": untied}
+    return pd.DataFrame([{"score": name, "class": train.classes[c], "images": len(rows), "spearman": pd.Series(self.difficulty[rows]).corr(pd.Series(score[rows].double()), method="spearman")}
+                         for name, score in scores.items() for c, rows in enumerate(class_rows(train))])
+
+@stage
+def readings(self: Study, ratio: float | None = None) -> pd.DataFrame:
+    "Scans of one size (default: the smallest), one row per network: score (given or other), beta_of (class or ipc), beta, start (share of the class that is skipped), accuracies."
+    ratio, train = ratio or min(self.profile.ratios), self.splits.train
+    smallest, other = min(len(rows) for rows in class_rows(train)), self.other_score()[1]
+    scans = {("given", "class"): None, ("other", "class"): other, ("given", "ipc"): None}
+    work = [t for (score, beta_of), difficulty in scans.items() for t in self.window_trials(ratio, difficulty, beta_of, {"score": score, "beta_of": beta_of})]
+    table = self.run_trials(work, "slide the window, other scores and readings")
+    return table.assign(start=[window_start(smallest, row.ipc, row.beta, row.beta_of) / smallest for row in table.itertuples()])
 
 # %% ../nbs/11_study.ipynb #9556099d
 @stage

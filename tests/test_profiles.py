@@ -6,13 +6,14 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+import yaml
 
 from selmatch.app import expected, given_set, main, write_set
-from selmatch.data import InputError, load_digits, load_folder, pictures, save_folder
-from selmatch.distill import find_method, load_set
+from selmatch.data import ImageSet, InputError, load_digits, load_folder, pictures, save_folder
+from selmatch.distill import find_method, methods, load_set
 from selmatch.estimate import costs, counted_flops, sizes, wall_seconds
 from selmatch.networks import make_network
-from selmatch.study import Study, beside_published, list_profiles, load_profile, published_accuracies, published_data
+from selmatch.study import Profile, Study, beside_published, list_profiles, load_profile, profile_folder, published_accuracies, published_data, read_section
 from selmatch.training import Computer
 from selmatch.whitening import fit_whitening, whitened
 from test_input import profile, refuses
@@ -88,6 +89,25 @@ def test_relative_paths_count_from_the_data_folder(photographs, tmp_path, monkey
     with refuses("data.root='yours'", tmp_path / "yours"): Study(profile(data={"name": "folder", "root": "yours"}), QUIET, tmp_path / "home").splits
 
 
+@pytest.mark.parametrize("name", ["cifar10-jpeg", "cifar10-jpeg-lite"])
+def test_jpeg_profiles_run_at_a_tiny_scale(name, tmp_path, monkeypatch):
+    """Their own networks, methods and file of scores, on forty made-up photographs a class, a few steps of everything."""
+    values, generator, k = yaml.safe_load((profile_folder / f"{name}.yaml").read_text()), torch.Generator().manual_seed(0), 10
+    photo = lambda n: ImageSet(torch.randn(k * n, 3, 32, 32, generator=generator), torch.arange(k).repeat_interleave(n), tuple(f"class {c}" for c in range(k)), (0.5,) * 3, (0.25,) * 3, "photographs")
+    for part, n in (("train", 40), ("test", 4)): save_folder(photo(n), tmp_path / "cifar10" / part)
+    order = np.random.default_rng(0).permutation(40 * k)
+    labels = np.empty(40 * k, int); labels[order] = np.arange(40 * k) // 40
+    np.savez(tmp_path / "cifar10_scores.npz", c_score=np.random.default_rng(1).random(40 * k), labels=labels, folder_order=order)
+    monkeypatch.setenv("SELMATCH_DATA", str(tmp_path))
+    few = {"score": {"runs": 1, "epochs": 1}, "evaluation": {"n": 1, "steps": 1, "batch": 8, "compile": "no"}, "window": {"n": 1, "step": 0.5}, "experts": {"n": 1, "epochs": 2, "compile": "no"},
+           "matching": {"iterations": 2, "n_steps": 2, "expert_epochs": 1, "max_start": 1, "batch": 4, "evaluate_at": [1], "compile": "no"}}
+    small = values | {"name": name, "ratios": [0.1], "alpha": {0.1: 0.5}, "seeds": 1, "objectives": {"dm": values["objectives"]["dm"] | {"batch_real": 8, "iterations": 2}}} | {key: values[key] | words for key, words in few.items()}
+    study = Study(read_section(small, Profile), QUIET, tmp_path / "home")
+    assert study.judge_network["name"] == ("ResNet18" if name == "cifar10-jpeg" else "ConvNet") and study.splits.train.shape == (3, 32, 32)
+    table = study.accuracies()
+    assert set(table.method) == {find_method(m).title for m in values["methods"]} and table.test_accuracy.between(0, 1).all() and len(study.coverages(["random", "mtt"])) == 4
+
+
 def test_a_whitened_study_writes_pictures_and_keeps_numbers(tmp_path, capsys):
     plain, study = (Study(profile(whiten=w, ratios=[0.1], alpha={0.1: 0.5}, search={}, seeds=1), QUIET, tmp_path / "home") for w in (False, True))
     assert study.splits.train.mean == whitened and study.splits.train.key != plain.splits.train.key
@@ -122,6 +142,12 @@ def test_the_estimate_counts_what_is_left(tmp_path):
     assert (after.left == 0).all() and wall_seconds(after, study) == 0 and wall_seconds(before, study) > 0
     more = Study(replace(study.profile, methods=("random", "mtt")), QUIET, tmp_path / "home")
     assert costs(more).set_index("stage").left.to_dict() | {"distil MTT, 10%": 1, "distil MTT, 30%": 1, "evaluate": 4, "choose checkpoints": 6} == costs(more).set_index("stage").left.to_dict()
+
+
+def test_every_method_can_be_estimated(tmp_path):
+    study = Study(profile(ratios=[0.1], alpha={0.1: 0.5}, seeds=1, objectives={name: {"iterations": 2} | ({"n_steps": 2} if name == "dd" else {}) for name in ("dm", "dc", "dsa", "kip", "frepo", "dd")}), QUIET, tmp_path / "home")
+    table = costs(study, list(methods)).set_index("stage")
+    assert (table.left == table.tasks).all() and (table.seconds > 0).all() and {"distil FTD, 10%", "distil DATM, 10%", "train flat experts"} <= set(table.index)
 
 
 def test_sizes_by_hand():

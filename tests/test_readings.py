@@ -1,0 +1,49 @@
+"""Whose scores, and from where beta counts."""
+from dataclasses import replace
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from scipy.stats import spearmanr
+
+from selmatch.data import class_rows
+from selmatch.selection import select
+from selmatch.study import Study, load_profile
+from selmatch.training import Computer
+
+
+@pytest.fixture(scope="module")
+def study(tmp_path_factory): return Study(load_profile("smoke"), Computer(quiet=True), tmp_path_factory.mktemp("home"))
+
+
+def test_agreement_is_spearmans_within_each_class(study):
+    table, rows = study.agreement(), class_rows(study.splits.train)[3]
+    for score in ("forgetting", "el2n"):
+        mine = table[(table.score == score) & (table["class"] == "3")]
+        assert mine.images.item() == len(rows) and mine.spearman.item() == pytest.approx(spearmanr(study.difficulty[rows], study.observations[score][rows]).statistic)
+    assert set(table.score) == {"forgetting", "el2n", "el2n, ties ordered"}
+
+
+def test_the_other_score_is_another_one_and_orders_all_images(study, tmp_path):
+    name, difficulty = study.other_score()
+    assert name == "el2n" and len(difficulty.unique()) > 0.9 * len(difficulty)
+    np.savez(tmp_path / "s.npz", c=1 - study.observations["forgetting"].numpy() / 100)
+    file = dict(kind="file", path=str(tmp_path / "s.npz"), file_kind="c_score", key="c", ties=None)
+    official = Study(replace(study.profile, score=replace(study.profile.score, **file)), study.computer, study.folder)
+    assert official.other_score()[0] == "forgetting"
+    same = official.agreement().query("score == 'forgetting'").spearman
+    assert np.allclose(same, 1)                 # the official score is our own: the direction is right, too
+
+
+@pytest.mark.parametrize("score, beta_of", [("given", "class"), ("other", "class"), ("given", "ipc")])
+def test_readings_train_on_the_windows_they_name(study, monkeypatch, score, beta_of):
+    seen = []
+    monkeypatch.setattr(Study, "run_trials", lambda self, work, label: pd.DataFrame([t.tags for t in work if seen.append(t) is None]))
+    table, train = study.readings(0.1), study.splits.train
+    rows = table[(table.score == score) & (table.beta_of == beta_of) & (table.beta == 0.7)]
+    difficulty = study.difficulty if score == "given" else study.other_score()[1]
+    expected = train.images[select("window", train, study.ipc(0.1), difficulty=difficulty, beta=0.7, beta_of=beta_of)]
+    assert len(rows) == study.profile.window.n and all(torch.equal(seen[i].data.images, expected) for i in rows.index)
+    smallest = min(len(r) for r in class_rows(train))
+    assert rows.start.iloc[0] == (int(0.7 * study.ipc(0.1)) if beta_of == "ipc" else round(0.7 * smallest)) / smallest
