@@ -9,8 +9,8 @@ __all__ = ['figures', 'more_figures', 'page', 'entry', 'asked_methods', 'common'
            'score', 'window_command', 'experts_command', 'search_command', 'write_set', 'select_command',
            'distill_command', 'given_set', 'evaluate_command', 'coverage_command', 'bench_command', 'main']
 
-# %% ../nbs/14_app.ipynb #c0b936b2
-import functools, html, os, shlex, sys, time
+# %% ../nbs/14_app.ipynb #ba9678fb
+import functools, html, os, shlex, sys, time, warnings
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -362,9 +362,10 @@ def bench_command(only, quick, file, device):
         if "cosine" in row: click.echo(f"{row['part']}: {row['way']}, {row['activation']}: relative error {row['relative_error']:.1e}, cosine {row['cosine']:.6f}")
     if file: click.echo(f"Written: {file}")
 
-# %% ../nbs/14_app.ipynb #9e644dda
+# %% ../nbs/14_app.ipynb #6e399172
 def main(arguments: list[str] | None = None):
     "Entry point of the `selmatch` command."
+    warnings.simplefilter("ignore", FutureWarning); os.environ.setdefault("PYTHONWARNINGS", "ignore::FutureWarning")     # PyTorch's words to itself, here and in workers
     try: sys.exit(cli.main(arguments, standalone_mode=False) or 0)
     except InputError as error: click.echo(f"selmatch: {error}", err=True); sys.exit(2)
     except click.exceptions.NoArgsIsHelpError as error: click.echo(error.ctx.get_help()); sys.exit(0)
