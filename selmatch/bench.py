@@ -26,7 +26,7 @@ from torch.func import functional_call, grad, stack_module_state, vmap
 from torch.utils.data import DataLoader, Dataset, TensorDataset
 
 import selmatch
-from .augment import Augmentation, apply, draw
+from .augment import Augmentation, families
 from .data import ImageSet, InputError, check_choice, save_tensors, write_atomic
 from .experts import ExpertTask, Trajectory, expert_recipe, train_expert
 from .matching import compiled_steps, draw_steps, precisions, reverse_sweep, unrolled
@@ -169,14 +169,17 @@ def bench_matching(device: str, quick: bool) -> Iterator[tuple[str, Callable]]:
 class PerImage(Dataset):
     "Combined augmentation as released: one image at a time, inside `__getitem__`."
     def __init__(self, data: ImageSet, distilled: Tensor, generator: torch.Generator):
-        self.data, self.distilled, self.generator, self.strong = data, distilled, generator, Augmentation("dsa", per="image")
-        self.simple = transforms.Compose([transforms.RandomCrop(data.shape[1], padding=data.shape[1] // 8), transforms.RandomHorizontalFlip()])
+        self.data, self.distilled, self.generator = data, distilled, generator
+        crop, mirror = transforms.RandomCrop(data.shape[1], padding=data.shape[1] // 8), transforms.RandomHorizontalFlip()
+        self.simple, self.strong = transforms.Compose([crop, mirror]), [crop, mirror, *(self.painted(families[f]) for f in ("color", "cutout", "scale", "rotate"))]
+
+    def painted(self, family: Callable) -> Callable: return lambda x: family(x[None], torch.rand(1, 4, generator=self.generator))[0]
 
     def __len__(self): return len(self.data)
 
     def __getitem__(self, i):
-        x = self.data.images[i]
-        return apply(x[None], draw(self.strong, 1, self.generator))[0] if self.distilled[i] else self.simple(x), self.data.labels[i]
+        change = self.strong[int(torch.randint(len(self.strong), (), generator=self.generator))] if self.distilled[i] else self.simple
+        return change(self.data.images[i]), self.data.labels[i]
 
 # %% ../nbs/13_bench.ipynb #c4c893e7
 def plain_loader(data: Dataset, batch: int) -> DataLoader:
@@ -200,7 +203,7 @@ def random_images(n: int, generator: torch.Generator, size: int = 32) -> ImageSe
     return ImageSet(torch.randn(n, 3, size, size, generator=generator), torch.randint(10, (n,), generator=generator), tuple("abcdefghij"), (0.5,) * 3, (0.25,) * 3)
 
 # %% ../nbs/13_bench.ipynb #8e8fcd75
-def time_augmentation(device: str, n: int, rounds: int, epochs: int = 5) -> list[dict]:
+def time_augmentation(device: str, n: int, rounds: int, epochs: int = 20) -> list[dict]:
     "Seconds of one epoch of augmented batches, without training; a turn is several, as in training one follows the other."
     generator, distilled = torch.Generator().manual_seed(0), torch.arange(n) % 2 == 0
     data, recipe = random_images(n, generator), Recipe(steps=epochs * (n // 125), batch=125, augmentation=Augmentation("combined"))
@@ -224,7 +227,7 @@ def time_epoch(device: str, n: int, rounds: int, width: int) -> list[dict]:
 def bench_evaluation(device: str, quick: bool) -> Iterator[tuple[str, Callable]]:
     "Augmenting a set once, and one epoch of training on it, per image and by the batch."
     n, rounds, widths = (500, 3, [16]) if quick else (2500, 7, [32, 64, 128])
-    yield "augmentation", lambda: time_augmentation(device, n, 2 * rounds + 1)
+    yield "augmentation", lambda: time_augmentation(device, n, rounds)
     for width in widths: yield f"epoch, width {width}", functools.partial(time_epoch, device, n, rounds if width < 100 else 3, width)
 
 # %% ../nbs/13_bench.ipynb #0fc284b6
