@@ -4,7 +4,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from selmatch.augment import Augmentation, Draw, apply, draw, families, names
+from selmatch.augment import Augmentation, Draw, Move, apply, cut, draw, families, lay_out, names, reach
 from selmatch.data import ImageSet, InputError
 from selmatch.experts import ExpertTask, Trajectory, expert_recipe, train_expert, train_experts
 from selmatch.networks import flatten, make_network
@@ -28,6 +28,59 @@ def test_a_batch_of_many_families_equals_one_image_at_a_time(order):
     assert torch.allclose(apply(x, drawn), slow, atol=1e-6)
     rows = torch.randperm(45, generator=generator)[:20]
     assert torch.allclose(apply(x, drawn.rows(rows), rows), slow[rows], atol=1e-6)
+
+
+def moved_by_hand(x, down, right, mirrored):
+    """Pixel by pixel, as one would explain it."""
+    out, (c, h, w) = torch.zeros_like(x), x.shape
+    for i in range(h):
+        for j in range(w):
+            if 0 <= i + down < h and 0 <= j + right < w: out[:, i, w - 1 - j if mirrored else j] = x[:, i + down, j + right]
+    return out
+
+
+@pytest.mark.parametrize("size", [(5, 7), (8, 8), (3, 3), (1, 9)])
+def test_every_move_cut_from_a_strip_is_the_move_made_by_hand(size):
+    generator, (p, q) = torch.Generator().manual_seed(4), (2, 1)
+    x = torch.randn(3, 2, *size, generator=generator)
+    every = [(row, down, right, m) for row in range(3) for down in range(-p, p + 1) for right in range(-q, q + 1) for m in (False, True)]
+    rows, down, right, mirrored = (torch.tensor(t) for t in zip(*every))
+    expected = torch.stack([moved_by_hand(x[row], *how) for row, *how in every])
+    assert torch.equal(cut(lay_out(x, (p, q)), rows, down, right, mirrored), expected)
+    assert torch.equal(Move.apply(x[rows], down, right, mirrored, (p, q)), expected)
+
+
+def test_the_gradient_of_a_move_is_the_move_back():
+    generator = torch.Generator().manual_seed(5)
+    x, down, right = torch.randn(6, 2, 4, 5, generator=generator, dtype=torch.float64, requires_grad=True), torch.randint(-1, 2, (6,), generator=generator), torch.randint(-2, 3, (6,), generator=generator)
+    move = lambda x: Move.apply(x, down, right, down >= 0, (1, 2))
+    assert torch.autograd.gradcheck(move, x) and torch.autograd.gradgradcheck(move, x)
+    g = torch.randn(6, 2, 4, 5, generator=generator, dtype=torch.float64)
+    assert torch.allclose(torch.func.grad(lambda x: (move(x) * g).sum())(x.detach()), torch.autograd.grad(move(x), x, g)[0])
+
+
+@pytest.mark.parametrize("kind", ["simple", "dsa", "combined"])
+@pytest.mark.parametrize("size", [3, 8])
+def test_a_strip_gives_the_bits_of_the_images(kind, size):
+    generator = torch.Generator().manual_seed(6)
+    x, rows = torch.randn(40, 3, size, size, generator=generator), torch.randint(40, (90,), generator=generator)
+    drawn = draw(Augmentation(kind), 90, generator, torch.arange(90) % 2 == 0, batch=9)
+    assert torch.equal(apply(lay_out(x, reach((size, size))), drawn, rows), apply(x, drawn, rows))
+    before = x.clone()
+    apply(x, drawn.rows(slice(0, 40)))
+    assert torch.equal(x, before)                                        # the images themselves stay as they are
+
+
+def test_long_runs_lay_their_images_out_and_give_the_same_batches(monkeypatch):
+    import selmatch.training as training
+    data, policy = toy(), Recipe(steps=15, batch=20, augmentation=Augmentation("combined"))
+    def all_batches(): return list(training.augmented_batches(data, policy, torch.Generator().manual_seed(0), torch.arange(60) % 2 == 0))
+    assert isinstance(training.source(data, policy, 15), training.Strip) and training.source(data, policy, 14) is data.images
+    for kind in ("none", "dsa"): assert training.source(data, replace(policy, augmentation=Augmentation(kind, ("color", "cutout"))), 15) is data.images
+    laid = all_batches()
+    monkeypatch.setattr(training, "strip_numbers", 1)                    # too large a set: as it is
+    assert training.source(data, policy, 15) is data.images
+    assert all(torch.equal(a[3], b[3]) for a, b in zip(laid, all_batches(), strict=True))
 
 
 def test_batches_drawn_together_each_have_one_family():
