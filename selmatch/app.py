@@ -77,6 +77,7 @@ more_figures: dict[str, Callable[[Study], object]] = {   # drawn when asked for 
     "fig5_images": lambda study: study.changes(["mtt", "selmatch-dsa", "dm", "selmatch-soft"], study.profile.ratios[:2][-1]),
     "fig6_search": lambda study: study.regrets(),
     "fig7_scores": lambda study: (study.agreement(), study.readings(), study.accuracies(["random"])),
+    "fig8_starts": lambda study: study.starts(study.profile.ratios[0]),
 }
 
 def known_figures() -> dict: return figures | more_figures

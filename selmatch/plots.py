@@ -5,7 +5,8 @@
 # %% auto #0
 __all__ = ['palette', 'style', 'kinds', 'method_colors', 'small_print', 'show_pictures', 'window_curves', 'reading_panels',
            'accuracy_dots', 'accuracy_table', 'coverage_panels', 'method_picture', 'accuracy_league', 'cost_panels',
-           'race_lines', 'search_panels', 'alpha_panels', 'ablation_dots', 'transfer_map', 'gallery', 'label_panels']
+           'race_lines', 'search_panels', 'start_curves', 'alpha_panels', 'ablation_dots', 'transfer_map', 'gallery',
+           'label_panels']
 
 # %% ../nbs/12_plots.ipynb #235d3eb1
 import itertools, math
@@ -260,6 +261,26 @@ def search_panels(table: pd.DataFrame,        # from `Study.races`: ratio, way, 
             above.set(title=f"{ratio:.0%} kept", xlabel="β: share of the hardest images skipped", ylabel="α: share distilled"); above.tick_params(length=0, rotation=0)
             race_lines(below, race[race.ratio == ratio])
             below.set(xlabel="iterations", ylabel="score (%)"); below.grid(axis="y", alpha=.25)
+    return small_print(fig, note)
+
+# %% ../nbs/12_plots.ipynb #c5b81f60
+def start_curves(table: pd.DataFrame,     # from `Study.starts`: start, rate, draw, loss
+                 rate: float,             # the profile's own, dotted
+                 note: str = "", most: float = 1.6) -> Figure:
+    "Loss before distilling against the student's rate, one line per start; bands ± one standard deviation over draws, cut off at `most`."
+    epochs = sorted(table.start.unique())
+    with plt.rc_context(style):
+        fig, ax = plt.subplots(figsize=(6.2, 3.8))
+        for t, color in zip(epochs, sns.color_palette("viridis_r", len(epochs) + 1)[1:]):
+            stats = table[table.start == t].groupby("rate").loss.agg(["mean", "std"]).fillna(0)
+            ax.plot(stats.index, stats["mean"], marker="o", ms=4, color=color, label=f"{t}")
+            ax.fill_between(stats.index, stats["mean"] - stats["std"], stats["mean"] + stats["std"], color=color, alpha=.15, lw=0)
+            ax.plot(stats["mean"].idxmin(), stats["mean"].min(), "o", ms=11, mfc="none", mec=color, mew=1.5)
+        ax.axhline(1, color="#222222", ls="--", lw=1); ax.axvline(rate, color="#888888", ls=":", lw=1.2)
+        ax.set(xscale="log", xlabel="learning rate of the student", ylabel="loss before distilling", ylim=(min(.95, table.groupby(["start", "rate"]).loss.mean().min()) - .05, most))
+        shown = sorted(table.rate.unique())
+        ax.set_xticks(shown, [f"{r:.3g}" for r in shown]); ax.minorticks_off()
+        ax.legend(title="joined at epoch", fontsize=8, ncols=1 + len(epochs) // 8)
     return small_print(fig, note)
 
 # %% ../nbs/12_plots.ipynb #f955bbbc

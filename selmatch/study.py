@@ -14,8 +14,9 @@ __all__ = ['profile_folder', 'floors', 'following', 'published_data', 'list_prof
            'teachers', 'needs', 'chosen', 'measured', 'start_labels', 'start_set', 'question', 'set_task', 'kept',
            'make_sets', 'small_sets', 'best_sets', 'trials_on', 'set_trials', 'accuracies', 'full_accuracy', 'transfer',
            'feature_space', 'cover', 'coverages', 'anatomy', 'along_alpha', 'ablation', 'candidates', 'narrowed',
-           'search_tasks', 'judged', 'search', 'races', 'regrets', 'before_after', 'changes', 'spread', 'provenance',
-           'publish', 'published', 'open_study', 'standard_errors', 'published_accuracies', 'beside_published']
+           'search_tasks', 'judged', 'search', 'races', 'regrets', 'losses_before', 'starts', 'before_after', 'changes',
+           'spread', 'provenance', 'publish', 'published', 'open_study', 'standard_errors', 'published_accuracies',
+           'beside_published']
 
 # %% ../nbs/11_study.ipynb #e271fedb
 import ast, functools, importlib, inspect, json, os, platform
@@ -41,9 +42,9 @@ from .coresets import Evidence, coreset_selections, gather, made_starts, scores_
 from .coverage import feature_network, features, is_covered, radius
 from .data import ImageSet, InputError, Splits, check_choice, check_range, class_rows, datasets, fingerprint, home, load_data, root, write_atomic
 from .distill import Descent, Method, SyntheticSet, distill, distilled_mask, find_method, load_set, methods, relabel, save_set
-from .experts import expert_recipe, train_experts
-from .matching import precisions
-from .networks import make_network, networks
+from .experts import expert_recipe, open_expert, train_experts
+from .matching import compiled_steps, draw_steps, first_order, match_loss, precisions, walk_forward
+from .networks import FlatNetwork, make_network, networks
 from .objectives import TrajectoryMatching, objectives
 from .scores import Run, break_ties, c_score_difficulty, directions, easy_half, load_difficulty, observe_run, rank_classes
 from .search import Race, check_race, regret, successive_halving
@@ -1013,6 +1014,35 @@ def regrets(self: Study, name: str | Method = "selmatch") -> pd.DataFrame:
             row |= {kind: (best - found).mean(), f"{kind} error": (best - found).std(ddof=1) / len(best)**0.5 if len(best) > 1 else 0.0}
         rows.append(row | {f"{what} {way}": int(t[what].sum()) for what in ("paid", "networks") for way, t in sides.items()})
     return pd.DataFrame(rows).rename(columns={"paid race": "iterations race", "paid grid": "iterations grid"})
+
+# %% ../nbs/11_study.ipynb #8e0c4f73
+def losses_before(objective: TrajectoryMatching, start: SyntheticSet,
+                  t: int,                      # the epoch at which experts are joined
+                  rates: tuple[float, ...],    # of the student
+                  draws: int,                  # experts and batches, the same for all rates
+                  seed: int) -> list[dict]:    # start, rate, draw, loss
+    "Matching losses of a set as it is."
+    data, flat = start.data, FlatNetwork(make_network(objective.network, start.data.shape, start.data.n_classes, 0))
+    first, rows = compiled_steps(flat)[0] if objective.compiled else first_order, []
+    for draw in range(draws):
+        expert = open_expert(objective.experts[draw % len(objective.experts)], flat)
+        steps = draw_steps(objective.n_steps, start.distilled, objective.batch, objective.augmentation, torch.Generator().manual_seed(seed + draw))
+        for rate in rates:
+            end = walk_forward(flat, expert[t], data.images, data.labels, torch.tensor(rate), steps, first)[-1]
+            rows.append({"start": t, "rate": rate, "draw": draw, "loss": float(match_loss(end, expert[t], expert[t + objective.expert_epochs]))})
+    return rows
+
+@stage
+def starts(self: Study, ratio: float, name: str = "selmatch",
+           factors: tuple[float, ...] = (1/4, 1/2, 1, 2, 4, 8),    # rates, in parts of the profile's `start_lr`
+           draws: int = 4) -> pd.DataFrame:
+    "The loss before distilling for every epoch at which experts can be joined: start, rate, draw, loss."
+    task, rates = self.set_task(name, ratio, 0), tuple(f * self.profile.matching.start_lr for f in factors)
+    if not isinstance(task.objective, TrajectoryMatching): raise InputError(f"method {name!r} follows no experts: choose one that does, such as selmatch or mtt")
+    epochs = range(task.objective.max_start)
+    keys = [self.key("distill", "starts", task.start.data, task.start.distilled, task.objective.identity(), t, rates, draws, task.seed) for t in epochs]
+    measure = lambda t: losses_before(task.objective, task.start, t, rates, draws, task.seed)
+    return pd.DataFrame([row for rows in self.store.run_all(measure, epochs, keys, "walk before distilling", replace(self.computer, device="cpu")) for row in rows])
 
 # %% ../nbs/11_study.ipynb #968c5c5b
 @stage
