@@ -146,7 +146,7 @@ def write_gallery(folder: Path):
     write_atomic(folder / "index.html", lambda p: p.write_text(text, encoding="utf-8"))
 
 # %% ../nbs/14_app.ipynb #876974b4
-asked_methods = {"fig3_window": ["random"], "fig1_coverage": ["random", "window", "mtt", "selmatch"], "fig2_method": ["selmatch"], "fig7_scores": ["random"], "tab4_cost": [], "tab1_everything": list(methods)}   # the others: those of the profile
+asked_methods = {"fig3_window": ["random"], "fig1_coverage": ["random", "window", "mtt", "selmatch"], "fig2_method": ["selmatch"], "fig7_scores": ["random"], "fig8_starts": [], "tab4_cost": [], "tab1_everything": list(methods)}   # the others: those of the profile
 
 def expected(study: Study, names: list[str], quick: bool = False) -> tuple[float, str]:
     "Seconds until these figures are drawn, and the estimate in words; `quick`: nothing where little is to be counted. Of the long ones only `tab1_everything` is counted in full."

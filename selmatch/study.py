@@ -6,17 +6,17 @@
 __all__ = ['profile_folder', 'floors', 'following', 'published_data', 'list_profiles', 'Score', 'Evaluation', 'Strength',
            'Window', 'Experts', 'Matching', 'description', 'read_words', 'Teacher', 'Witness', 'Search', 'at_place',
            'read_judges', 'check_sizes', 'Profile', 'convert', 'read_section', 'load_profile', 'without_docstrings',
-           'code_key', 'keyed', 'Store', 'remembered', 'SetTask', 'make_set', 'data_folder', 'find_data', 'placed',
-           'Study', 'stage', 'stage_property', 'whitening', 'splits', 'shown', 'judges', 'check_networks',
-           'is_compiled', 'recipe', 'key', 'observations', 'difficulty', 'estimated_c_score', 'easy', 'score_table',
-           'run_trials', 'tests', 'window_starts', 'window_trials', 'windows', 'betas', 'beta', 'other_score',
-           'agreement', 'readings', 'expert_plan', 'experts', 'flat_experts', 'set_seed', 'trained', 'evidence',
-           'teachers', 'needs', 'chosen', 'measured', 'start_labels', 'start_set', 'question', 'set_task', 'kept',
-           'make_sets', 'small_sets', 'best_sets', 'trials_on', 'set_trials', 'accuracies', 'full_accuracy', 'transfer',
-           'feature_space', 'cover', 'coverages', 'anatomy', 'along_alpha', 'ablation', 'candidates', 'narrowed',
-           'search_tasks', 'judged', 'search', 'races', 'regrets', 'losses_before', 'starts', 'before_after', 'changes',
-           'spread', 'provenance', 'publish', 'published', 'open_study', 'standard_errors', 'published_accuracies',
-           'beside_published']
+           'code_key', 'keyed', 'RememberedFor', 'Store', 'remembered', 'SetTask', 'make_set', 'data_folder',
+           'find_data', 'placed', 'Study', 'stage', 'stage_property', 'whitening', 'splits', 'shown', 'judges',
+           'check_networks', 'is_compiled', 'recipe', 'key', 'observations', 'difficulty', 'estimated_c_score', 'easy',
+           'score_table', 'run_trials', 'tests', 'window_starts', 'window_trials', 'windows', 'betas', 'beta',
+           'other_score', 'agreement', 'readings', 'expert_plan', 'experts', 'flat_experts', 'set_seed', 'trained',
+           'evidence', 'teachers', 'needs', 'chosen', 'measured', 'start_labels', 'start_set', 'question', 'set_task',
+           'kept', 'make_sets', 'small_sets', 'best_sets', 'trials_on', 'set_trials', 'accuracies', 'full_accuracy',
+           'transfer', 'feature_space', 'cover', 'coverages', 'anatomy', 'along_alpha', 'ablation', 'candidates',
+           'narrowed', 'search_tasks', 'judged', 'search', 'races', 'regrets', 'losses_before', 'starts',
+           'before_after', 'changes', 'spread', 'provenance', 'publish', 'published', 'open_study', 'standard_errors',
+           'published_accuracies', 'beside_published']
 
 # %% ../nbs/11_study.ipynb #e271fedb
 import ast, functools, importlib, inspect, json, os, platform
@@ -70,6 +70,7 @@ class Score:
     epochs: int = 20            # how long
     batch: int = 64
     lr: float = 0.02
+    compile: str = "no"         # the watched networks: "yes" or "no"; "auto": when the run is long enough to win the time back
     path: str | None = None     # for kind "file": the .npy or .npz file
     file_kind: str = "forgetting"   # for kind "file": what the numbers are
     key: str | None = None      # the array's name in an .npz file
@@ -80,7 +81,7 @@ class Score:
     def __post_init__(self):
         self.recipe()
         check_choice("score.kind", self.kind, ["forgetting", "el2n", "c_score", "file"]); check_choice("score.ties", self.ties, [None, "el2n", "forgetting"])
-        check_range("score.runs", self.runs, 1); check_range("score.epochs", self.epochs, 1); check_choice("score.file_kind", self.file_kind, list(directions))
+        check_choice("score.compile", self.compile, ["auto", "yes", "no"]); check_range("score.runs", self.runs, 1); check_range("score.epochs", self.epochs, 1); check_choice("score.file_kind", self.file_kind, list(directions))
         if self.kind == "file" and not self.path: raise InputError("score.path is missing: kind 'file' needs the path of a .npy or .npz file")
 
 # %% ../nbs/11_study.ipynb #59a63b3c
@@ -365,13 +366,17 @@ def keyed(key: str, task: Callable, item: Any) -> Any:
     "Run a task; the key stands for the task and everything it depends on."
     return task(item)
 
+class RememberedFor(joblib.memory.MemorizedFunc):
+    "joblib's remembered function, without its look at the function's source: our keys say what a result depends on."
+    def _check_previous_func_code(self, stacklevel=2): return True
+
 @dataclass(frozen=True)
 class Store:
     "Results on disk, each under the key of everything it depends on."
     folder: Path
 
     @cached_property
-    def call(self): return joblib.Memory(self.folder / "results", verbose=0).cache(keyed, ignore=["task", "item"])
+    def call(self): return RememberedFor(keyed, str(self.folder / "results"), ignore=["task", "item"], verbose=0)
 
     def run_all(self, task: Callable, items: Iterable, keys: list[str], label: str, computer: Computer = Computer()) -> list:
         "The results of all tasks, in order; only those not yet on disk are run, with progress shown."
@@ -552,6 +557,7 @@ def observations(self: Study) -> dict[str, torch.Tensor]:
     "Watch networks learn: mean forgetting and EL2N of the training images, and of the test images after each epoch."
     p, score = self.profile, self.profile.score
     recipe = score.recipe(score.epochs * steps_per_epoch(len(self.splits.train), score.recipe()))
+    recipe = replace(recipe, compiled=self.is_compiled(score.compile, self.network, 3 * recipe.steps * recipe.batch))
     work = [Run(self.splits.train, self.network, recipe, 1000 * p.seed + i, watch=self.splits.test, device=self.computer.device) for i in range(score.runs)]
     seen = self.store.run_all(observe_run, work, [self.key("scores", "observe", w) for w in work], "watch networks learn", self.computer)
     return {name: torch.stack([s[name] for s in seen]).double().mean(0) for name in seen[0]}

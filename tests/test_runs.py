@@ -6,12 +6,13 @@ import subprocess
 import sys
 import time
 
+import joblib
 import pandas as pd
 import pytest
 
 from conftest import FIGURES, ROOT
 from selmatch.app import main
-from selmatch.study import Study, load_profile
+from selmatch.study import Store, Study, load_profile
 from selmatch.training import Computer
 
 
@@ -100,3 +101,15 @@ def test_only_numbers_are_loaded():
         assert path.stem in ("bench", "data") or "import pickle" not in text and ", pickle" not in text, path.name
     assert (ROOT / "selmatch" / "data.py").read_text().count("Unpickler") == 1
 
+
+
+def test_editing_the_package_during_a_run_forgets_nothing(tmp_path, monkeypatch):
+    """A worker that first reads the remembered function's source after the file has changed finds another text there; joblib would forget all results."""
+    runs = []
+    def double(x): runs.append(x); return 2 * x
+    def ask(): return Store(tmp_path).run_all(double, [1, 2], ["one", "two"], "doubles", Computer(quiet=True))
+    assert ask() == [2, 4]
+    for text in ("another text", "a third"):
+        monkeypatch.setattr(joblib.memory, "_FUNCTION_HASHES", {})                       # as in a worker that has just begun
+        for module in (joblib.memory, joblib.func_inspect): monkeypatch.setattr(module, "get_func_code", lambda func: (text, "study.py", 999))
+        assert ask() == [2, 4] and runs == [1, 2]
