@@ -55,7 +55,9 @@ def cut(strip: Strip, rows: Tensor,           # (b,) int64: which images; this a
     first = (rows + n * mirrored) * (c * tall * wide) + p * wide + q + down * wide + torch.where(mirrored, -right, right)
     others = torch.arange(c)[:, None] * (tall * wide) + torch.arange(h) * wide
     starts = first.to(device)[:, None] + others.flatten().to(device)
-    return strip.pixels.unfold(0, w, 1).index_select(0, starts.flatten()).view(-1, c, h, w)
+    images = strip.pixels.new_empty(len(rows), c, h, w)
+    torch.index_select(strip.pixels.unfold(0, w, 1), 0, starts.flatten(), out=images.view(-1, w))
+    return images
 
 # %% ../nbs/02_augment.ipynb #3c8be1f4
 class Move(torch.autograd.Function):

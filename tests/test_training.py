@@ -108,6 +108,15 @@ def test_gradients_flow_through_every_family(family):
     assert torch.autograd.gradcheck(lambda x: apply(x, drawn), x)
 
 
+def test_gradients_flow_through_a_batch_of_many_families():
+    generator = torch.Generator().manual_seed(7)
+    x, rows = torch.randn(8, 2, 6, 6, generator=generator, dtype=torch.float64, requires_grad=True), torch.tensor([7, 0, 3, 3, 5, 1, 6, 2, 4, 7])
+    drawn = Draw(torch.arange(10) % len(names), torch.rand(10, 4, generator=generator))
+    assert set(drawn.family.tolist()) == set(range(len(names)))
+    assert torch.autograd.gradcheck(lambda x: apply(x, drawn, rows), x)
+    assert torch.autograd.gradcheck(lambda x: apply(x, drawn.rows(slice(2, 10))), x)
+
+
 def test_compiled_training_is_the_same_training():
     nets = [make_network(SPEC, (1, 8, 8), 3, 0) for _ in range(2)]
     for net, compiled in zip(nets, (False, True)): train(net, toy(), Recipe(steps=6, batch=20, compiled=compiled), torch.Generator().manual_seed(0))
