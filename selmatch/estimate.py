@@ -180,9 +180,8 @@ class Part:
 def shared_parts(prices: Prices, dry: Study, windows: bool, flatness: Iterable[bool]) -> list[Part]:
     "What methods share: difficulty, windows, experts, plain ones and flat ones."
     study, p, s = prices.study, prices.study.profile, prices.study.splits
-    watch = p.score.recipe(p.score.epochs * steps_per_epoch(len(s.train), p.score.recipe()))
     parts = [Part("watch networks learn", p.score.runs, left(lambda: dry.observations, "watch networks learn", p.score.runs),
-                  lambda: prices.training(study.network, watch) + p.score.epochs * prices.looking(study.network, len(s.test)))]
+                  lambda: prices.training(study.network, study.watch_recipe) + p.score.epochs * prices.looking(study.network, len(s.test)))]
     judge, images = study.recipe("dsa"), len(s.validation) + len(s.test)
     if windows:
         n = p.window.n * sum(len(study.window_starts(r, p.window.step)) for r in p.ratios)

@@ -8,15 +8,15 @@ __all__ = ['profile_folder', 'floors', 'following', 'published_data', 'list_prof
            'read_judges', 'check_sizes', 'Profile', 'convert', 'read_section', 'load_profile', 'without_docstrings',
            'code_key', 'keyed', 'RememberedFor', 'Store', 'remembered', 'SetTask', 'make_set', 'data_folder',
            'find_data', 'placed', 'Study', 'stage', 'stage_property', 'whitening', 'splits', 'shown', 'judges',
-           'check_networks', 'is_compiled', 'recipe', 'key', 'observations', 'difficulty', 'estimated_c_score', 'easy',
-           'score_table', 'run_trials', 'tests', 'window_starts', 'window_trials', 'windows', 'betas', 'beta',
-           'other_score', 'agreement', 'readings', 'expert_plan', 'experts', 'flat_experts', 'set_seed', 'trained',
-           'evidence', 'teachers', 'needs', 'chosen', 'measured', 'start_labels', 'start_set', 'question', 'set_task',
-           'kept', 'make_sets', 'small_sets', 'best_sets', 'trials_on', 'set_trials', 'accuracies', 'full_accuracy',
-           'transfer', 'feature_space', 'cover', 'coverages', 'anatomy', 'along_alpha', 'ablation', 'candidates',
-           'narrowed', 'search_tasks', 'judged', 'search', 'races', 'regrets', 'losses_before', 'starts',
-           'before_after', 'changes', 'spread', 'provenance', 'publish', 'published', 'open_study', 'standard_errors',
-           'published_accuracies', 'beside_published']
+           'check_networks', 'is_compiled', 'recipe', 'key', 'watch_recipe', 'observations', 'difficulty',
+           'estimated_c_score', 'easy', 'score_table', 'run_trials', 'tests', 'window_starts', 'window_trials',
+           'windows', 'betas', 'beta', 'other_score', 'agreement', 'readings', 'expert_plan', 'experts', 'flat_experts',
+           'set_seed', 'trained', 'evidence', 'teachers', 'needs', 'chosen', 'measured', 'start_labels', 'start_set',
+           'question', 'set_task', 'kept', 'make_sets', 'small_sets', 'best_sets', 'trials_on', 'set_trials',
+           'accuracies', 'full_accuracy', 'transfer', 'feature_space', 'cover', 'coverages', 'anatomy', 'along_alpha',
+           'ablation', 'candidates', 'narrowed', 'search_tasks', 'judged', 'search', 'races', 'regrets',
+           'losses_before', 'starts', 'before_after', 'changes', 'spread', 'provenance', 'publish', 'published',
+           'open_study', 'standard_errors', 'published_accuracies', 'beside_published']
 
 # %% ../nbs/11_study.ipynb #e271fedb
 import ast, functools, importlib, inspect, json, os, platform
@@ -553,12 +553,17 @@ def key(self: Study, top: str, *things) -> str:
 
 # %% ../nbs/11_study.ipynb #892aab9d
 @stage_property
+def watch_recipe(self: Study) -> Recipe:
+    "How the watched networks are trained."
+    score = self.profile.score
+    recipe = score.recipe(score.epochs * steps_per_epoch(len(self.splits.train), score.recipe()))
+    return replace(recipe, compiled=self.is_compiled(score.compile, self.network, 3 * recipe.steps * recipe.batch))
+
+@stage_property
 def observations(self: Study) -> dict[str, torch.Tensor]:
     "Watch networks learn: mean forgetting and EL2N of the training images, and of the test images after each epoch."
-    p, score = self.profile, self.profile.score
-    recipe = score.recipe(score.epochs * steps_per_epoch(len(self.splits.train), score.recipe()))
-    recipe = replace(recipe, compiled=self.is_compiled(score.compile, self.network, 3 * recipe.steps * recipe.batch))
-    work = [Run(self.splits.train, self.network, recipe, 1000 * p.seed + i, watch=self.splits.test, device=self.computer.device) for i in range(score.runs)]
+    p = self.profile
+    work = [Run(self.splits.train, self.network, self.watch_recipe, 1000 * p.seed + i, watch=self.splits.test, device=self.computer.device) for i in range(p.score.runs)]
     seen = self.store.run_all(observe_run, work, [self.key("scores", "observe", w) for w in work], "watch networks learn", self.computer)
     return {name: torch.stack([s[name] for s in seen]).double().mean(0) for name in seen[0]}
 
