@@ -4,9 +4,9 @@
 
 # %% auto #0
 __all__ = ['palette', 'style', 'kinds', 'method_colors', 'small_print', 'counted', 'banded_line', 'show_pictures',
-           'window_curves', 'reading_panels', 'accuracy_dots', 'accuracy_table', 'coverage_panels', 'method_picture',
-           'accuracy_league', 'cost_panels', 'race_lines', 'search_panels', 'start_curves', 'alpha_panels',
-           'ablation_dots', 'transfer_map', 'gallery', 'label_panels']
+           'window_curves', 'reading_panels', 'straggler', 'accuracy_dots', 'accuracy_table', 'coverage_panels',
+           'method_picture', 'accuracy_league', 'cost_panels', 'race_lines', 'search_panels', 'start_curves',
+           'alpha_panels', 'ablation_dots', 'transfer_map', 'gallery', 'label_panels']
 
 # %% ../nbs/12_plots.ipynb #235d3eb1
 import itertools, math
@@ -111,18 +111,30 @@ def reading_panels(agreement: pd.DataFrame,       # from `Study.agreement`: scor
     return small_print(fig, note)
 
 # %% ../nbs/12_plots.ipynb #065986d4
+def straggler(values: dict[str, pd.Series]) -> str | None:     # method -> its networks' values
+    "The method, if there is one, all of whose values lie below those of at least two others by more than the range of these."
+    lowest = min(values, key=lambda name: values[name].mean())
+    rest = pd.concat([v for name, v in values.items() if name != lowest]) if len(values) > 2 else None
+    return lowest if rest is not None and values[lowest].max() < 2 * rest.min() - rest.max() else None
+
 def accuracy_dots(table: pd.DataFrame,       # from `Study.accuracies`: method, ratio, test_accuracy
                   value: str = "test_accuracy", label: str = "test accuracy (%)", note: str = "") -> Figure:
-    "Every network a small dot, every method's mean a large one with a whisker of one standard deviation; one panel per size."
+    "Every network a small dot, every method's mean a large one with a whisker of one standard deviation; one panel per size. A straggler is named at the lower edge."
     ratios, names = sorted(table.ratio.unique()), list(table.method.unique())
     colors = method_colors(names)
     with plt.rc_context(style):
         fig, axes = plt.subplots(1, len(ratios), figsize=(2.3 * len(ratios) + 1, 3.3), squeeze=False)
         for ax, ratio in zip(axes[0], ratios):
+            values = {name: 100 * rows[value] for name, rows in table[table.ratio == ratio].groupby("method")}
+            behind = straggler(values)
             for i, name in enumerate(names):
-                values = 100 * table[(table.ratio == ratio) & (table.method == name)][value]
-                ax.plot(i + np.linspace(-.18, .18, len(values)), values, ".", ms=4, alpha=.45, color=colors[name])
-                ax.errorbar(i, values.mean(), values.std(), marker="o", ms=6, capsize=3, color=colors[name])
+                if name == behind or name not in values: continue
+                ax.plot(i + np.linspace(-.18, .18, len(values[name])), values[name], ".", ms=4, alpha=.45, color=colors[name])
+                ax.errorbar(i, values[name].mean(), values[name].std(), marker="o", ms=6, capsize=3, color=colors[name])
+            if behind:
+                ax.set_ylim(bottom=ax.get_ylim()[0] - .12 * np.diff(ax.get_ylim())[0])       # room for its name
+                ax.plot(names.index(behind), .03, "v", ms=6, color=colors[behind], transform=ax.get_xaxis_transform())
+                ax.annotate(f"{values[behind].mean():.1f} ± {values[behind].std():.1f}", (names.index(behind), .07), xycoords=ax.get_xaxis_transform(), ha="center", fontsize=7, color=colors[behind])
             ax.set(title=f"{ratio:.0%} kept", xticks=range(len(names)))
             ax.set_xticklabels(names, rotation=45, ha="right"); ax.grid(axis="x", visible=False)
         axes[0, 0].set_ylabel(label)
