@@ -228,7 +228,7 @@ def bench_evaluation(device: str, quick: bool) -> Iterator[tuple[str, Callable]]
     "Augmenting a set once, and one epoch of training on it, per image and by the batch."
     n, rounds, widths = (500, 3, [16]) if quick else (2500, 7, [32, 64, 128])
     yield "augmentation", lambda: time_augmentation(device, n, rounds)
-    for width in widths: yield f"epoch, width {width}", functools.partial(time_epoch, device, n, rounds if width < 100 else 3, width)
+    for width in widths: yield f"epoch, width {width}", functools.partial(time_epoch, device, n, rounds, width)
 
 # %% ../nbs/13_bench.ipynb #0fc284b6
 def plain_trial(part: ImageSet, test: ImageSet, spec: dict, recipe: Recipe, seed: int) -> float:

@@ -299,7 +299,7 @@ def start_curves(table: pd.DataFrame,     # from `Study.starts`: start, rate, dr
         ax.set(xscale="log", xlabel="learning rate of the student", ylabel="loss before distilling", ylim=(min(.95, table.groupby(["start", "rate"]).loss.mean().min()) - .05, most))
         shown = sorted(table.rate.unique())
         ax.set_xticks(shown, [f"{r:.3g}" for r in shown]); ax.minorticks_off()
-        ax.legend(title="joined at epoch", fontsize=8, ncols=1 + len(epochs) // 8)
+        ax.legend(title="joined at\nepoch", fontsize=8, loc="center left", bbox_to_anchor=(1.01, .5))
     return small_print(fig, note)
 
 # %% ../nbs/12_plots.ipynb #f955bbbc
