@@ -27,7 +27,7 @@ from .matching import draw_steps, reverse_sweep, second_order
 from .networks import FlatNetwork, flatten, make_network, n_params
 from .objectives import Current
 from .study import Store, Study, following
-from .training import Computer, Recipe, count_flops, predict, steps_per_epoch, train, with_threads
+from .training import Computer, Recipe, count_flops, predict, train, with_threads
 
 # %% ../nbs/11a_estimate.ipynb #3cf27c95
 patience = 5.0       # seconds for one measurement, unless its first step takes longer

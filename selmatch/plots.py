@@ -73,12 +73,12 @@ def window_curves(table: pd.DataFrame,        # from `Study.windows`: ratio, ipc
                   random: dict | None = None, # ratio -> mean accuracy of random sets, dashed
                   note: str = "") -> Figure:
     "Test accuracy against the start of the window, one line per size (SelMatch, figure 3)."
-    ratios, colors = sorted(table.ratio.unique()), sns.color_palette("flare", table.ratio.nunique())
+    ratios, colors, table = sorted(table.ratio.unique()), sns.color_palette("flare", table.ratio.nunique()), table.assign(percent=100 * table.test_accuracy)
     with plt.rc_context(style):
         fig, ax = plt.subplots(figsize=(6.2, 3.8))
         for ratio, color in zip(ratios, colors):
             rows = table[table.ratio == ratio]
-            stats = banded_line(ax, rows.assign(percent=100 * rows.test_accuracy), "beta", "percent", color=color, label=f"{ratio:.0%} ({rows.ipc.iloc[0]} per class)")
+            stats = banded_line(ax, rows, "beta", "percent", color=color, label=f"{ratio:.0%} ({rows.ipc.iloc[0]} per class)")
             if random: ax.axhline(100 * random[ratio], color=color, ls=":", lw=1)
             if chosen: ax.plot(chosen[ratio], stats["mean"][chosen[ratio]], "o", ms=12, mfc="none", mec=color, mew=1.6)
         ax.set(xlabel="β: share of the hardest images that the window skips", ylabel="test accuracy (%)")
@@ -95,14 +95,14 @@ def reading_panels(agreement: pd.DataFrame,       # from `Study.agreement`: scor
                    note: str = "") -> Figure:
     "a: rank correlation of scores, a dot per class; b: test accuracy along the class by two scores; c: against β in its two readings."
     colors, readings = {"given": palette["SelMatch"], "other": palette["MTT"]}, {"class": "of the class", "ipc": "of the images kept"}
-    def curve(ax, rows, x, **look): banded_line(ax, rows.assign(percent=100 * rows.test_accuracy), x, "percent", **look)
+    table = table.assign(percent=100 * table.test_accuracy)
     with plt.rc_context(style):
         fig, (a, b, c) = plt.subplots(1, 3, figsize=(11, 3.5), width_ratios=[0.8, 1, 1])
         sns.swarmplot(agreement, x="spearman", y="score", hue="score", palette="crest", ax=a, size=5, alpha=.8, legend=False)
         for i, mean in enumerate(agreement.groupby("score", sort=False).spearman.mean()): a.plot([mean, mean], [i - .3, i + .3], color="#222222", lw=1.5)
         a.set(xlim=(min(0, agreement.spearman.min()) - .02, 1.02), xlabel=f"Spearman's ρ with {names['given']}", ylabel="", title="a  do the scores agree?")
-        for score, color in colors.items(): curve(b, table[(table.score == score) & (table.beta_of == "class")], "start", color=color, label=names[score])
-        for beta_of, ls in (("class", "-"), ("ipc", "--")): curve(c, table[(table.score == "given") & (table.beta_of == beta_of)], "beta", color=colors["given"], ls=ls, label=f"β is a share {readings[beta_of]}")
+        for score, color in colors.items(): banded_line(b, table[(table.score == score) & (table.beta_of == "class")], "start", "percent", color=color, label=names[score])
+        for beta_of, ls in (("class", "-"), ("ipc", "--")): banded_line(c, table[(table.score == "given") & (table.beta_of == beta_of)], "beta", "percent", color=colors["given"], ls=ls, label=f"β is a share {readings[beta_of]}")
         for ax in (b, c):
             if random is not None: ax.axhline(100 * random, color=palette["Random"], ls=":", lw=1.2, label="random selection")
             ax.set_ylabel("test accuracy (%)"); ax.legend(fontsize=7.5, handlelength=3.2)
@@ -113,9 +113,10 @@ def reading_panels(agreement: pd.DataFrame,       # from `Study.agreement`: scor
 # %% ../nbs/12_plots.ipynb #065986d4
 def straggler(values: dict[str, pd.Series]) -> str | None:     # method -> its networks' values
     "The method, if there is one, all of whose values lie below those of at least two others by more than the range of these."
+    if len(values) < 3: return None
     lowest = min(values, key=lambda name: values[name].mean())
-    rest = pd.concat([v for name, v in values.items() if name != lowest]) if len(values) > 2 else None
-    return lowest if rest is not None and values[lowest].max() < 2 * rest.min() - rest.max() else None
+    rest = pd.concat([v for name, v in values.items() if name != lowest])
+    return lowest if values[lowest].max() < rest.min() - (rest.max() - rest.min()) else None
 
 def accuracy_dots(table: pd.DataFrame,       # from `Study.accuracies`: method, ratio, test_accuracy
                   value: str = "test_accuracy", label: str = "test accuracy (%)", note: str = "") -> Figure:

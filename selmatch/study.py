@@ -76,10 +76,13 @@ class Score:
     key: str | None = None      # the array's name in an .npz file
     order: str = "as_loaded"    # the array of that file that leads from the data's order to the file's, if they differ
 
-    def recipe(self, steps: int = 1) -> Recipe: return Recipe(steps, self.batch, self.lr)
+    def recipe(self, n: int) -> Recipe:
+        "How a network is trained on `n` images, for whole epochs."
+        step = Recipe(1, self.batch, self.lr)
+        return replace(step, steps=self.epochs * steps_per_epoch(n, step))
 
     def __post_init__(self):
-        self.recipe()
+        Recipe(1, self.batch, self.lr)      # checks both
         check_choice("score.kind", self.kind, ["forgetting", "el2n", "c_score", "file"]); check_choice("score.ties", self.ties, [None, "el2n", "forgetting"])
         check_choice("score.compile", self.compile, ["auto", "yes", "no"]); check_range("score.runs", self.runs, 1); check_range("score.epochs", self.epochs, 1); check_choice("score.file_kind", self.file_kind, list(directions))
         if self.kind == "file" and not self.path: raise InputError("score.path is missing: kind 'file' needs the path of a .npy or .npz file")
@@ -556,7 +559,7 @@ def key(self: Study, top: str, *things) -> str:
 def watch_recipe(self: Study) -> Recipe:
     "How the watched networks are trained."
     score = self.profile.score
-    recipe = score.recipe(score.epochs * steps_per_epoch(len(self.splits.train), score.recipe()))
+    recipe = score.recipe(len(self.splits.train))
     return replace(recipe, compiled=self.is_compiled(score.compile, self.network, 3 * recipe.steps * recipe.batch))
 
 @stage_property
@@ -582,7 +585,7 @@ def difficulty(self: Study) -> torch.Tensor:
 def estimated_c_score(self: Study) -> torch.Tensor:
     "1 − C-score by held-out training, remembered as a whole."
     p, train, seed = self.profile.score, self.splits.train, self.profile.seed
-    recipe = p.recipe(p.epochs * steps_per_epoch(len(train), p.recipe()))
+    recipe = p.recipe(len(train))
     estimate = lambda _: c_score_difficulty(train, self.network, recipe, repeats=p.runs, seed=seed, computer=self.computer)
     return self.store.run_all(estimate, [None], [self.key("scores", "c", train, self.network, recipe, p.runs, seed)], "C-score", Computer(quiet=True))[0]
 
