@@ -4,14 +4,14 @@
 
 # %% auto #0
 __all__ = ['matching_ways', 'benches', 'plain_ways', 'in_turns', 'ratio', 'matching_problem', 'compiled_sweep', 'peak_task',
-           'give_back', 'resident_mb', 'peak_mb', 'in_own_process', 'time_matching', 'first_order_step',
-           'matching_errors', 'matching_memory', 'bench_matching', 'PerImage', 'plain_loader', 'plain_epoch',
-           'random_images', 'time_augmentation', 'time_epoch', 'bench_evaluation', 'plain_trial', 'bench_window',
-           'plain_expert', 'stacked_experts', 'time_experts', 'open_task', 'open_experts', 'bench_experts', 'processor',
-           'run_bench', 'bench_table']
+           'resident_mb', 'peak_mb', 'in_own_process', 'time_matching', 'first_order_step', 'matching_errors',
+           'matching_memory', 'bench_matching', 'PerImage', 'plain_loader', 'plain_epoch', 'random_images',
+           'time_augmentation', 'time_epoch', 'bench_evaluation', 'plain_trial', 'bench_window', 'plain_expert',
+           'stacked_experts', 'time_experts', 'open_task', 'open_experts', 'bench_experts', 'processor', 'run_bench',
+           'bench_table']
 
 # %% ../nbs/13_bench.ipynb #20206433
-import ctypes, functools, json, os, pickle, platform, subprocess, sys, tempfile, time
+import functools, json, os, pickle, platform, subprocess, sys, tempfile, time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -31,7 +31,7 @@ from .data import ImageSet, InputError, check_choice, save_tensors, write_atomic
 from .experts import ExpertTask, Trajectory, expert_recipe, train_expert
 from .matching import compiled_steps, draw_steps, precisions, reverse_sweep, unrolled
 from .networks import FlatNetwork, flatten, make_network
-from .training import Computer, Recipe, accuracy, augmented_batches, evaluate, make_optimiser, train, trials
+from .training import Computer, Recipe, accuracy, augmented_batches, evaluate, give_back, kept_memory, make_optimiser, train, trials
 
 # %% ../nbs/13_bench.ipynb #c9d6bacc
 def in_turns(ways: dict[str, Callable],   # name -> what to time
@@ -85,15 +85,11 @@ def peak_task(name: str, **settings) -> float:
         torch.cuda.reset_peak_memory_stats()
         matching_ways[name](problem)
         return torch.cuda.max_memory_allocated() / 1e6
-    give_back()
+    give_back()                                           # else what was freed before would hide what is taken now
     before = resident_mb()
     Path("/proc/self/clear_refs").write_text("5")        # Linux: forget the peak so far (compiling has one)
     matching_ways[name](problem)
     return peak_mb() - before
-
-def give_back():
-    "Hand freed memory back to the operating system, where the C library can; else what was freed before would hide what is taken now."
-    if trim := getattr(ctypes.CDLL(None), "malloc_trim", None): trim(0)
 
 # %% ../nbs/13_bench.ipynb #f1710e39
 def resident_mb() -> float:
@@ -212,16 +208,17 @@ def time_augmentation(device: str, n: int, rounds: int, epochs: int = 20) -> lis
     return [row | {"seconds": row["seconds"] / epochs} for row in in_turns(ways, rounds, part="augmentation", images=n)]
 
 # %% ../nbs/13_bench.ipynb #345d4bb4
-def time_epoch(device: str, n: int, rounds: int, width: int) -> list[dict]:
-    "One epoch of training on a half distilled set."
+def time_epoch(device: str, n: int, rounds: int, width: int, epochs: int = 3) -> list[dict]:
+    "Seconds of one epoch of training on a half distilled set; a turn is several, as in training one follows the other."
     generator, distilled, spec = torch.Generator().manual_seed(0), torch.arange(n) % 2 == 0, {"name": "ConvNet", "width": width}
     data = random_images(n, generator)
-    recipe = Recipe(steps=n // 125, batch=125, lr=0.01, augmentation=Augmentation("combined"))
+    recipe = Recipe(steps=epochs * (n // 125), batch=125, lr=0.01, augmentation=Augmentation("combined"))
     nets = [make_network(spec, data.shape, 10, 0).to(device) for _ in range(3)]
     per_image, resident = PerImage(data, distilled, generator), data.to(device)
-    ways = {"per image": lambda: plain_epoch(nets[0], per_image, recipe), "by the batch": lambda: train(nets[1], resident, recipe, generator, distilled),
-            "by the batch, compiled": lambda: train(nets[2], resident, replace(recipe, compiled=True), generator, distilled)}
-    return in_turns(ways, rounds, part=f"epoch, width {width}", images=n)
+    def ours(net: nn.Module, compiled: bool):
+        with kept_memory(): train(net, resident, replace(recipe, compiled=compiled), generator, distilled)       # as every task of a study runs
+    ways = {"per image": lambda: [plain_epoch(nets[0], per_image, recipe) for _ in range(epochs)], "by the batch": lambda: ours(nets[1], False), "by the batch, compiled": lambda: ours(nets[2], True)}
+    return [row | {"seconds": row["seconds"] / epochs} for row in in_turns(ways, rounds, part=f"epoch, width {width}", images=n)]
 
 # %% ../nbs/13_bench.ipynb #919c8153
 def bench_evaluation(device: str, quick: bool) -> Iterator[tuple[str, Callable]]:

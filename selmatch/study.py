@@ -988,7 +988,7 @@ def judged(self: Study, tasks: dict[tuple[float, float], SetTask], budget: int, 
         small = [s for s in self.kept(task) if s.card.get("iteration", 0) <= budget][-1]
         work += trials(small.data, n, seed, network=self.judge_network, recipe=self.recipe(task.method.augmentation), distilled=small.distilled,
                        tests=self.tests(), easy=self.easy, tags={"alpha": alpha, "beta": beta})
-    return self.run_trials(work, f"judge {len(tasks)} sets after {budget} iterations")
+    return self.run_trials(work, f"judge candidates after {budget} iterations")
 
 @stage
 def search(self: Study, ratio: float, name: str | Method = "selmatch", whole: bool = False) -> Race:

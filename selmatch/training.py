@@ -5,11 +5,11 @@
 # %% auto #0
 __all__ = ['block_numbers', 'strip_numbers', 'Recipe', 'learning_rate', 'batches', 'count_flops', 'worth_compiling',
            'with_fallback', 'compiled_network', 'steps_per_epoch', 'source', 'augmented_batches', 'make_optimiser',
-           'train', 'predict', 'accuracy', 'Computer', 'with_threads', 'run_all', 'Trial', 'run_trial', 'trials',
-           'evaluate', 'summarise']
+           'train', 'predict', 'accuracy', 'Computer', 'give_back', 'kept_memory', 'with_threads', 'run_all', 'Trial',
+           'run_trial', 'trials', 'evaluate', 'summarise']
 
 # %% ../nbs/03_training.ipynb #b95b7136
-import math, time, warnings
+import contextlib, ctypes, math, os, time, warnings
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -182,12 +182,32 @@ class Computer:
         if self.device == "cuda" and not torch.cuda.is_available():
             raise InputError("device='cuda' is not available on this machine: choose cpu or auto")
 
+# %% ../nbs/03_training.ipynb #5d1c7a91
+def give_back():
+    "Hand freed memory back to the operating system, where the C library can (glibc's `malloc_trim`)."
+    if os.name == "posix" and (trim := getattr(ctypes.CDLL(None), "malloc_trim", None)): trim(0)
+
+@contextlib.contextmanager
+def kept_memory():
+    "Inside, freed memory stays with the process; at the end it goes back. By glibc's `mallopt`; under another C library nothing happens."
+    option = getattr(ctypes.CDLL(None), "mallopt", None) if os.name == "posix" else None
+    trim_threshold, mmap_threshold, mmap_max = -1, -3, -4          # as numbered in malloc.h
+    if not option:
+        yield
+        return
+    option(mmap_max, 0); option(trim_threshold, -1)                # all blocks from the heap, and the heap never shrinks
+    try: yield
+    finally:
+        option(mmap_max, 2**16); option(mmap_threshold, 2**25); option(trim_threshold, 2**26)   # where glibc's own adjustment ends
+        give_back()
+
 # %% ../nbs/03_training.ipynb #ad63a7b8
 def with_threads(task: Callable, item: Any, threads: int):
-    "Run one task with a fixed number of CPU threads."
+    "Run one task with a fixed number of CPU threads, its memory kept."
     before = torch.get_num_threads()
     torch.set_num_threads(threads)
-    try: return task(item)
+    try:
+        with kept_memory(): return task(item)
     finally: torch.set_num_threads(before)
 
 def run_all(task: Callable,         # called with one item; must not depend on anything else that changes

@@ -1,14 +1,18 @@
 """Fast paths against slow ones: batched augmentation, compiled training, stored experts."""
+import ctypes
+import subprocess
+import sys
 from dataclasses import replace
 
 import pytest
 import torch
+from conftest import ROOT
 
 from selmatch.augment import Augmentation, Draw, Move, apply, cut, draw, families, lay_out, names, reach
 from selmatch.data import ImageSet, InputError
 from selmatch.experts import ExpertTask, Trajectory, expert_recipe, train_expert, train_experts
 from selmatch.networks import flatten, make_network
-from selmatch.training import Computer, Recipe, count_flops, train, with_fallback, worth_compiling
+from selmatch.training import Computer, Recipe, count_flops, kept_memory, train, with_fallback, with_threads, worth_compiling
 
 SPEC = {"name": "ConvNet", "width": 6, "depth": 2}
 
@@ -158,3 +162,44 @@ def test_other_storage_is_another_expert(tmp_path):
     first = train_experts(tmp_path, toy(), SPEC, recipe, 1, computer=Computer(quiet=True))[0].read_bytes()
     second = train_experts(tmp_path, toy(), SPEC, recipe, 1, computer=Computer(quiet=True), precision="bfloat16")[0].read_bytes()
     assert len(second) < len(first)
+
+
+MEMORY = """
+import resource, torch
+from selmatch.bench import resident_mb
+from selmatch.training import kept_memory
+pages = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+def work():
+    before = pages()
+    for _ in range(8): torch.ones(2**24)
+    return pages() - before
+work(); held = resident_mb(); usual = work()
+try:
+    with kept_memory():
+        work(); kept, inside = work(), resident_mb()
+        raise KeyError
+except KeyError: pass
+assert kept < usual / 10, (kept, usual)
+assert inside > held + 60 and resident_mb() < held + 20, (held, inside, resident_mb())      # MB: kept inside, given back after, also after an error
+assert work() > usual / 2
+"""
+
+
+@pytest.mark.skipif(not hasattr(ctypes.CDLL(None), "mallopt"), reason="glibc only")
+def test_a_task_keeps_its_memory_and_gives_it_back():
+    done = subprocess.run([sys.executable, "-c", MEMORY], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-2000:]
+
+
+def test_another_c_library_changes_nothing(monkeypatch):
+    monkeypatch.setattr(ctypes, "CDLL", lambda name: object())
+    with kept_memory(): assert with_threads(abs, -1, torch.get_num_threads()) == 1
+
+
+@pytest.mark.parametrize("compiled", [False, True])
+def test_kept_memory_changes_no_bit(compiled):
+    nets = [make_network(SPEC, (1, 8, 8), 3, 0) for _ in range(2)]
+    learn = lambda net: train(net, toy(), Recipe(steps=6, batch=20, compiled=compiled), torch.Generator().manual_seed(0))
+    learn(nets[0])
+    with kept_memory(): learn(nets[1])
+    assert torch.equal(*(flatten(net) for net in nets))
