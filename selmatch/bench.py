@@ -31,12 +31,13 @@ from .data import ImageSet, InputError, check_choice, save_tensors, write_atomic
 from .experts import ExpertTask, Trajectory, expert_recipe, train_expert
 from .matching import compiled_steps, draw_steps, precisions, reverse_sweep, unrolled
 from .networks import FlatNetwork, flatten, make_network
-from .training import Computer, Recipe, accuracy, augmented_batches, evaluate, give_back, kept_memory, make_optimiser, train, trials
+from .training import Computer, Recipe, accuracy, augmented_batches, evaluate, give_back, make_optimiser, train, trials, with_threads
 
 # %% ../nbs/13_bench.ipynb #c9d6bacc
 def in_turns(ways: dict[str, Callable],   # name -> what to time
              rounds: int,                 # how often each
              warm: bool = True,           # call each once before
+             per: int = 1,                # pieces of work in one turn; seconds are given for one
              **tags) -> list[dict]:       # one row per way and round: way, round, seconds
     "Time several ways in turns."
     rows, gpu = [], torch.cuda.is_available()
@@ -47,7 +48,7 @@ def in_turns(ways: dict[str, Callable],   # name -> what to time
             begin = time.perf_counter()
             way()
             if gpu: torch.cuda.synchronize()
-            rows.append({**tags, "way": name, "round": i, "seconds": time.perf_counter() - begin})
+            rows.append({**tags, "way": name, "round": i, "seconds": (time.perf_counter() - begin) / per})
     return rows
 
 def ratio(rows: list[dict], ours: str, plain: str) -> float:
@@ -205,7 +206,7 @@ def time_augmentation(device: str, n: int, rounds: int, epochs: int = 20) -> lis
     data, recipe = random_images(n, generator), Recipe(steps=epochs * (n // 125), batch=125, augmentation=Augmentation("combined"))
     resident, per_image = data.to(device), PerImage(data, distilled, generator)
     ways = {"per image": lambda: [None for _ in range(epochs) for _ in plain_loader(per_image, 125)], "by the batch": lambda: [None for _ in augmented_batches(resident, recipe, generator, distilled)]}
-    return [row | {"seconds": row["seconds"] / epochs} for row in in_turns(ways, rounds, part="augmentation", images=n)]
+    return in_turns(ways, rounds, per=epochs, part="augmentation", images=n)
 
 # %% ../nbs/13_bench.ipynb #345d4bb4
 def time_epoch(device: str, n: int, rounds: int, width: int, epochs: int = 3) -> list[dict]:
@@ -215,10 +216,10 @@ def time_epoch(device: str, n: int, rounds: int, width: int, epochs: int = 3) ->
     recipe = Recipe(steps=epochs * (n // 125), batch=125, lr=0.01, augmentation=Augmentation("combined"))
     nets = [make_network(spec, data.shape, 10, 0).to(device) for _ in range(3)]
     per_image, resident = PerImage(data, distilled, generator), data.to(device)
-    def ours(net: nn.Module, compiled: bool):
-        with kept_memory(): train(net, resident, replace(recipe, compiled=compiled), generator, distilled)       # as every task of a study runs
+    def ours(net: nn.Module, compiled: bool):       # as every task of a study runs
+        with_threads(lambda recipe: train(net, resident, recipe, generator, distilled), replace(recipe, compiled=compiled), torch.get_num_threads())
     ways = {"per image": lambda: [plain_epoch(nets[0], per_image, recipe) for _ in range(epochs)], "by the batch": lambda: ours(nets[1], False), "by the batch, compiled": lambda: ours(nets[2], True)}
-    return [row | {"seconds": row["seconds"] / epochs} for row in in_turns(ways, rounds, part=f"epoch, width {width}", images=n)]
+    return in_turns(ways, rounds, per=epochs, part=f"epoch, width {width}", images=n)
 
 # %% ../nbs/13_bench.ipynb #919c8153
 def bench_evaluation(device: str, quick: bool) -> Iterator[tuple[str, Callable]]:

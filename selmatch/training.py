@@ -5,8 +5,8 @@
 # %% auto #0
 __all__ = ['block_numbers', 'strip_numbers', 'Recipe', 'learning_rate', 'batches', 'count_flops', 'worth_compiling',
            'with_fallback', 'compiled_network', 'steps_per_epoch', 'source', 'augmented_batches', 'make_optimiser',
-           'train', 'predict', 'accuracy', 'Computer', 'give_back', 'kept_memory', 'with_threads', 'run_all', 'Trial',
-           'run_trial', 'trials', 'evaluate', 'summarise']
+           'train', 'predict', 'accuracy', 'Computer', 'c_function', 'give_back', 'kept_memory', 'with_threads',
+           'run_all', 'Trial', 'run_trial', 'trials', 'evaluate', 'summarise']
 
 # %% ../nbs/03_training.ipynb #b95b7136
 import contextlib, ctypes, math, os, time, warnings
@@ -183,18 +183,18 @@ class Computer:
             raise InputError("device='cuda' is not available on this machine: choose cpu or auto")
 
 # %% ../nbs/03_training.ipynb #5d1c7a91
+def c_function(name: str) -> Callable:
+    "A function of the C library, or one that does nothing where there is none of that name."
+    return getattr(ctypes.CDLL(None) if os.name == "posix" else None, name, lambda *given: None)
+
 def give_back():
     "Hand freed memory back to the operating system, where the C library can (glibc's `malloc_trim`)."
-    if os.name == "posix" and (trim := getattr(ctypes.CDLL(None), "malloc_trim", None)): trim(0)
+    c_function("malloc_trim")(0)
 
 @contextlib.contextmanager
 def kept_memory():
     "Inside, freed memory stays with the process; at the end it goes back. By glibc's `mallopt`; under another C library nothing happens."
-    option = getattr(ctypes.CDLL(None), "mallopt", None) if os.name == "posix" else None
-    trim_threshold, mmap_threshold, mmap_max = -1, -3, -4          # as numbered in malloc.h
-    if not option:
-        yield
-        return
+    option, trim_threshold, mmap_threshold, mmap_max = c_function("mallopt"), -1, -3, -4          # as numbered in malloc.h
     option(mmap_max, 0); option(trim_threshold, -1)                # all blocks from the heap, and the heap never shrinks
     try: yield
     finally:
