@@ -150,9 +150,8 @@ def read_archive(path: Path, workers: int) -> dict[str, tuple[list[str], list[in
         parts[part] = classes, [classes.index(n.split("/")[-2]) for n in mine], torch.from_numpy(np.stack([pixels[n] for n in mine]))
     return parts
 
-def load(path: Path, room: Path, workers: int):
+def load(parts: dict, room: Path):
     """The splits that `load_folder(validation=0.1, seed=0)` gives for the unpacked archive."""
-    parts = read_archive(path, workers)
     (classes, y, x), (_, y_test, x_test) = parts["train"], parts["test"]
     write_pixels(room / "pixels.safetensors", torch.cat([x, x_test]))
     pixels = lambda rows: Pixels(str(room / "pixels.safetensors"), torch.cat([rows[0], rows[1] + len(y)]))
@@ -180,7 +179,8 @@ class Shared(Objective):
 
 class Row:
     """Everything of the row: data on the device, what was measured, the plan, and the pieces of work."""
-    def __init__(self, words: argparse.Namespace, log: Log, room: Path):
+    def __init__(self, words: argparse.Namespace, log: Log, room: Path, parts: dict | None = None):
+        self.parts, self.judge_net = parts, None
         self.words, self.log, self.room, self.device = words, log, room, words.device
         self.end, self.compiled, self.graphs, self.sets = began + words.seconds, words.compile == "yes", False, {}
         quick = words.quick
@@ -192,17 +192,19 @@ class Row:
     def left(self) -> float: return self.end - time.perf_counter()
 
     def load(self):
-        splits = load(self.words.data, self.room, min(16, os.cpu_count() or 1))
-        self.train, self.test = splits.train.to(self.device), splits.test.to(self.device)
+        splits = load(self.parts, self.room)
+        self.train, self.test, self.listed = splits.train.to(self.device), splits.test.to(self.device), splits.train
         for part in (self.train, self.test): part.images      # made on the device, once
-        self.difficulty = load_difficulty(self.words.scores, splits, "c_score", key="c_score", order="folder_order")
+        self.difficulty = load_difficulty(self.words.scores, "c_score", splits, key="c_score", order="folder_order")
         self.per_class = int(torch.bincount(self.train.hard_labels).min())
         self.ipc = round(RATIO * self.per_class) if not self.words.quick else max(2, self.per_class // 4)
         self.log("data", train=len(self.train), validation=len(splits.validation), test=len(self.test), per_class=self.per_class, ipc=self.ipc,
                  mean=self.train.mean, std=self.train.std, difficulty=fingerprint(self.difficulty))
 
     @cached_property
-    def hard(self) -> ImageSet: return replace(self.train)
+    def resident(self) -> ImageSet:
+        """The training images as one tensor on the device, to take subsets from."""
+        return ImageSet(self.train.images, self.train.labels, self.train.classes, self.train.mean, self.train.std, self.train.name)
 
     def judge_recipe(self, method: Method, steps: int) -> Recipe:
         augmentation = Augmentation(method.augmentation, STRONG, "simple")
@@ -211,9 +213,9 @@ class Row:
     def start(self, name: str, seed: int) -> SyntheticSet:
         """The images a method starts from, class by class, hardest first, and which of them it distils."""
         method = find_method(name)
-        rows = select(method.start, self.train, self.ipc, difficulty=self.difficulty, beta=BETA, generator=torch.Generator().manual_seed(seed))
+        rows = select(method.start, self.listed, self.ipc, difficulty=self.difficulty, beta=BETA, generator=torch.Generator().manual_seed(seed))
         mask = distilled_mask(self.train.n_classes, self.ipc, ALPHA if method.alpha is None else method.alpha)
-        return SyntheticSet(self.train.subset(rows), mask.to(self.device), self.words.start_lr)
+        return SyntheticSet(self.resident.subset(rows), mask.to(self.device), self.words.start_lr)
 
     # -- measuring
 
@@ -227,7 +229,7 @@ class Row:
                 if self.device == "cuda": torch.cuda.synchronize()
                 marks.append(time.perf_counter())
         begin = time.perf_counter()
-        net = make_network(network, data.shape, data.n_classes, 0).to(self.device)
+        net = self.fresh_judge(data, 0) if network is self.judge_network else make_network(network, data.shape, data.n_classes, 0).to(self.device)
         train(net, data, recipe, torch.Generator().manual_seed(0), distilled, on_step=on_step, graphs=graphs)
         return marks[1] - begin, (marks[3] - marks[2]) / (recipe.steps - 1 - first), torch.stack(losses).tolist()
 
@@ -351,6 +353,14 @@ class Row:
                  loss_first=float(history.loss[: max(1, len(history) // 10)].mean()), loss_last=float(history.loss[-max(1, len(history) // 10):].mean()),
                  lr=small.lr, moved=float((pixels - start.data.images[start.distilled]).square().mean().sqrt()), history=thinned.values.tolist())
 
+    def fresh_judge(self, data: ImageSet, seed: int) -> torch.nn.Module:
+        """The new network of a seed. Its weights take the places of the last one's: recorded graphs know them by their addresses."""
+        new = make_network(self.judge_network, data.shape, data.n_classes, seed)
+        if self.judge_net is None: self.judge_net = new.to(self.device)
+        else: self.judge_net.load_state_dict(new.state_dict())
+        self.judge_net.zero_grad()
+        return self.judge_net
+
     def judge(self, name: str, set_seed: int, seed: int):
         if any((r["method"], r["set_seed"], r["network_seed"]) == (name, set_seed, seed) for r in self.log.of("row")): return
         small = self.small_set(name, set_seed)
@@ -360,7 +370,7 @@ class Row:
         begin, deadline = time.perf_counter(), self.end - 1
         def on_step(step, epoch, rows, logits):
             if step % 50 == 49 and time.perf_counter() > deadline: raise OutOfTime
-        net = make_network(self.judge_network, small.data.shape, small.data.n_classes, seed).to(self.device)
+        net = self.fresh_judge(small.data, seed)
         train(net, small.data, self.judge_recipe(find_method(name), steps), torch.Generator().manual_seed(1000 + seed), small.distilled, on_step=on_step, graphs=self.graphs)
         right = (predict(net, self.test).argmax(1) == self.test.hard_labels).float().mean()
         on_train = (predict(net, small.data).argmax(1) == small.data.hard_labels).float().mean()
@@ -377,7 +387,10 @@ class Row:
         for row in summary["rows"]: self.log("row", **{k: v for k, v in row.items() if k not in ("kind", "at")})
         for name in self.words.methods.split(","):
             for seed in range(self.plan_made["sets"]):
-                if self.set_file(name, seed, folder).exists(): self.sets[name, seed] = load_tensors(self.set_file(name, seed, folder))[0]["pixels"]
+                if not self.set_file(name, seed, folder).exists(): continue
+                tensors, card = load_tensors(self.set_file(name, seed, folder))
+                self.sets[name, seed] = tensors["pixels"]
+                save_tensors(self.set_file(name, seed), tensors, card)
         self.log("taken over", folder=str(folder), rows=len(summary["rows"]), sets=[f"{m} {s}" for m, s in self.sets])
 
     def experts_first(self):
@@ -528,11 +541,13 @@ def summarised(rows: list[dict]) -> list[dict]:
 def main(given=None):
     words = arguments(given)
     if words.warm: return warm(words)
-    log = Log(words.out)
+    log, parts = Log(words.out), None
+    if "row" in words.parts:
+        with log.piece("decode"): parts = read_archive(words.data, min(16, os.cpu_count() or 1))      # by forks, so before the GPU is touched
     log("machine", **machine(words.device), options={k: str(v) for k, v in vars(words).items()})
     with tempfile.TemporaryDirectory() as room:
         for part in words.parts.split(","):
-            with log.piece(part): run_bench(words, log) if part == "bench" else Row(words, log, Path(room)).run()
+            with log.piece(part): run_bench(words, log) if part == "bench" else Row(words, log, Path(room), parts).run()
     for event in log.of("error"): print(event["name"], event["traceback"], file=sys.stderr)
     if (words.out / "summary.json").exists(): print(json.dumps(json.loads((words.out / "summary.json").read_text())["table"], indent=1))
     log("end", errors=len(log.of("error")), rows=len(log.of("row")))
