@@ -12,6 +12,7 @@ with it. A piece that fails is logged and the others go on; a piece that the tim
 import argparse
 import contextlib
 import json
+import lzma
 import math
 import os
 import platform
@@ -22,6 +23,9 @@ import tempfile
 import time
 import traceback
 import warnings
+
+began = time.perf_counter()       # importing counts
+
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property
@@ -49,7 +53,6 @@ from selmatch.training import Computer, Recipe, predict, steps_per_epoch, train
 PUBLISHED = {"random": 73.4, "window": 79.3, "mtt": 80.7, "selmatch": 82.8}       # SelMatch, table 1 and figure 3: CIFAR-10, 5 %, ResNet-18
 ALPHA, BETA, RATIO, PAPER_STEPS = 0.6, 0.5, 0.05, 19_500
 STRONG = ("color", "crop", "cutout", "flip", "scale", "rotate")
-began = time.perf_counter()
 
 
 class OutOfTime(Exception):
@@ -128,7 +131,7 @@ def machine(device: str) -> dict:
     gpu = device == "cuda"
     return {"device": device, "processor": bench.processor(), "torch": torch.__version__, "cuda": torch.version.cuda, "cudnn": torch.backends.cudnn.version() if gpu else None,
             "python": platform.python_version(), "cores": os.cpu_count(), "selmatch": bench.selmatch.__version__,
-            "memory_gib": torch.cuda.get_device_properties(0).total_memory / 2**30 if gpu else None}
+            "cudnn_benchmark": torch.backends.cudnn.benchmark, "memory_gib": torch.cuda.get_device_properties(0).total_memory / 2**30 if gpu else None}
 
 
 # ---------------------------------------------------------------- data
@@ -137,7 +140,8 @@ def decode(pictures: list[bytes]) -> np.ndarray: return np.stack([read_image(Byt
 
 def read_archive(path: Path, workers: int) -> dict[str, tuple[list[str], list[int], torch.Tensor]]:
     """Per part ("train", "test"): class names, the class of each image and its pixels `(n, c, h, w)` uint8, sorted as a folder is."""
-    with tarfile.open(path, "r:*") as archive: files = {m.name: archive.extractfile(m).read() for m in archive if m.isfile() and m.name.lower().endswith(".jpg")}
+    raw = lzma.open(path).read()
+    with tarfile.open(fileobj=BytesIO(raw)) as archive: files = {m.name: raw[m.offset_data:m.offset_data + m.size] for m in archive if m.isfile() and m.name.lower().endswith(".jpg")}
     names = sorted(files, key=lambda name: name.split("/")[-3:])
     chunks = [names[i:i + 500] for i in range(0, len(names), 500)]
     pixels = dict.fromkeys(names)
@@ -398,7 +402,7 @@ class Row:
         n, epochs = (self.plan_made["experts"], self.plan_made["expert_epochs"]) if hasattr(self, "plan_made") else self.plan_experts()
         self.log("plan of experts", experts=n, epochs=epochs, seconds=n * epochs * self.measured["expert_epoch"])
         begin = time.perf_counter()
-        paths = train_experts(self.room / "experts", self.train, self.student, self.expert_recipe(epochs), n, computer=Computer(self.device, quiet=True))
+        paths = train_experts(self.room / "experts", self.train, self.student, self.expert_recipe(epochs), n, computer=Computer(self.device, quiet=True), draft_every=10**9)
         seconds = time.perf_counter() - begin
         net = make_network(self.student, self.train.shape, self.train.n_classes, 0).to(self.device)
         from selmatch.experts import Trajectory
@@ -457,7 +461,7 @@ class Row:
     # -- compiling in processes of their own, into the compiler's cache, while experts are trained
 
     def warm(self) -> list:
-        common = [sys.executable, __file__, "--out", str(self.room), "--device", self.device, "--judge-precision", self.words.judge_precision, "--match-precision", self.words.match_precision,
+        common = [sys.executable, __file__, "--out", str(self.room), "--device", self.device, "--judge-precision", self.words.judge_precision, "--match-precision", self.words.match_precision, "--graphs", self.words.graphs,
                   *(["--quick"] if self.words.quick else [])]
         return [(what, subprocess.Popen([*common, "--warm", what], stdout=subprocess.DEVNULL, stderr=open(self.room / f"{what}.txt", "w"))) for what in ("judge", "sweep")]
 
@@ -481,7 +485,8 @@ def warm(words: argparse.Namespace):
     row = Row(words, Log(Path(tempfile.mkdtemp())), Path(tempfile.mkdtemp()))
     if words.warm == "judge":
         net, data = make_network(row.judge_network, (3, 32, 32), 10, 0).to(words.device), noise(4 * row.judge_batch, words.device)
-        train(net, data, row.judge_recipe(find_method("selmatch"), 3), torch.Generator().manual_seed(0), torch.arange(len(data)) % 2 == 0)
+        for graphs in {"auto": [False, True], "yes": [False, True], "no": [False]}[words.graphs]:
+            train(net, data, row.judge_recipe(find_method("selmatch"), 4), torch.Generator().manual_seed(0), torch.arange(len(data)) % 2 == 0, graphs=graphs)
     else:
         problem = bench.matching_problem(row.student["width"], row.student["depth"], 32, row.batch, 2, words.device)
         bench.compiled_sweep(problem, words.match_precision)
@@ -540,6 +545,7 @@ def summarised(rows: list[dict]) -> list[dict]:
 
 def main(given=None):
     words = arguments(given)
+    torch.backends.cudnn.benchmark = words.device == "cuda"      # the fastest convolutions of each shape, in all ways alike
     if words.warm: return warm(words)
     log, parts = Log(words.out), None
     if "row" in words.parts:

@@ -188,6 +188,9 @@ def train(net: nn.Module, data: ImageSet,
 ) -> nn.Module:                                    # the same network, trained
     "Train by SGD on hard or soft labels. The same generator state gives the same bits on the CPU."
     forward, optimiser = forward_of(net, recipe, data.labels.device, graphs), optimiser or make_optimiser(net, recipe)
+    for p in net.parameters():                     # fused SGD wants the momentum of a draft laid out as the weights are now
+        memory = optimiser.state[p].get("momentum_buffer") if p in optimiser.state else None
+        if memory is not None and memory.stride() != p.stride(): optimiser.state[p]["momentum_buffer"] = torch.empty_like(p).copy_(memory)
     net.train()
     with arithmetic(recipe.precision, data.labels.device):
         for step, epoch, rows, images in augmented_batches(data, recipe, generator, distilled, first_step):
