@@ -20,7 +20,7 @@ from torch.func import functional_call, grad, grad_and_value, jvp
 from .augment import Augmentation, Draw, apply, draw, placed
 from .data import InputError, check_choice, check_range
 from .networks import FlatNetwork
-from .training import arithmetic, block_numbers, precisions, with_fallback
+from .training import arithmetic, begin_graphs, block_numbers, precisions, with_fallback
 
 # %% ../nbs/08_matching.ipynb #cf581a72
 def match_loss(theta_end: Tensor,    # (P,) student after N steps
@@ -241,6 +241,7 @@ def compiled_steps(flat: FlatNetwork,
     try_second = torch.compile(lambda theta, x, y, v: reverse_over_forward(loss, theta, x, y, v), **options)
     def within(call: Callable) -> Callable:
         def run(*given):
+            begin_graphs(device)         # a judge's graphs may have marked steps; unmarked calls are then recorded anew, each time
             with arithmetic(precision, device): return call(*given)
         run.broken = call.broken
         return run

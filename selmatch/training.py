@@ -5,9 +5,9 @@
 # %% auto #0
 __all__ = ['precisions', 'block_numbers', 'strip_numbers', 'Recipe', 'learning_rate', 'batches', 'count_flops', 'worth_compiling',
            'is_of_compiler', 'with_fallback', 'compiled_network', 'steps_per_epoch', 'source', 'augmented_batches',
-           'make_optimiser', 'arithmetic', 'forward_of', 'train', 'predict', 'accuracy', 'Computer', 'c_function',
-           'give_back', 'kept_memory', 'with_threads', 'run_all', 'Trial', 'run_trial', 'trials', 'evaluate',
-           'summarise']
+           'make_optimiser', 'arithmetic', 'begin_graphs', 'forward_of', 'train', 'predict', 'accuracy', 'Computer',
+           'c_function', 'give_back', 'kept_memory', 'with_threads', 'run_all', 'Trial', 'run_trial', 'trials',
+           'evaluate', 'summarise']
 
 # %% ../nbs/03_training.ipynb #b95b7136
 import contextlib, ctypes, math, os, time, warnings
@@ -162,6 +162,10 @@ def arithmetic(precision: str,                        # "float32", or one of the
     try: yield
     finally: switch(*before)
 
+def begin_graphs(device: torch.device | str):
+    "Before a call that replays CUDA graphs: what earlier calls gave may be written over. Where one caller says this, all must: then PyTorch counts nothing else."
+    if torch.device(device).type == "cuda": torch.compiler.cudagraph_mark_step_begin()
+
 def forward_of(net: nn.Module, recipe: Recipe, device: torch.device, graphs: bool = False) -> Callable:
     "The network as the recipe computes it: a function from images to float32 scores. On a GPU, compiled or in bfloat16, it is laid out channels last."
     gpu, half = device.type == "cuda", recipe.precision == "bfloat16"
@@ -170,7 +174,7 @@ def forward_of(net: nn.Module, recipe: Recipe, device: torch.device, graphs: boo
     forward = compiled_network(net, graphs and gpu) if recipe.compiled else net
     def scores(images):
         if fast: images = images.contiguous(memory_format=torch.channels_last)
-        if graphs and gpu: torch.compiler.cudagraph_mark_step_begin()
+        if graphs: begin_graphs(device)
         with torch.autocast(device.type, torch.bfloat16, enabled=half): answer = forward(images)
         return answer.float() if half else answer
     return scores

@@ -160,3 +160,18 @@ def test_the_scripts_splits_are_those_of_the_folder(archive, tmp_path):
         a, b = getattr(ours, part), getattr(theirs, part)
         assert torch.equal(a.images, b.images) and torch.equal(a.labels, b.labels) and a.mean == b.mean
     assert torch.equal(ours.rows, theirs.rows)
+
+
+def test_every_caller_of_graphs_marks_its_steps(monkeypatch):
+    """Once one caller has marked a step, PyTorch counts marked steps alone: an unmarked call would be recorded anew at every turn."""
+    from selmatch.training import begin_graphs
+    marks = []
+    monkeypatch.setattr(torch.compiler, "cudagraph_mark_step_begin", lambda: marks.append(1))
+    begin_graphs("cpu")
+    assert not marks
+    begin_graphs("cuda")
+    assert len(marks) == 1
+    import inspect
+    from selmatch import matching, training
+    for function in (training.forward_of, matching.compiled_steps):
+        assert "begin_graphs(device)" in inspect.getsource(function), function
