@@ -141,3 +141,17 @@ def test_readme_table_comes_from_its_csv():
     assert readme.renewed(text) == text, "the README's table is not what figures/digits/tab1_accuracy.csv says: make readme"
     for target in re.findall(r"\]\((?!https?:)([^)#]+)\)", text):
         assert (ROOT / target).exists(), f"the README links to {target}, which does not exist"
+
+
+def test_readme_marks_rows_that_are_the_start_itself():
+    import pandas as pd
+    import readme
+    rows = [("Random", 0.1, 0, 0, 0.9), ("MTT", 0.1, 0, 0, 0.95), ("MTT", 0.1, 1, 40, 0.99), ("SelMatch", 0.1, 0, 40, 0.97), ("SelMatch", 0.2, 0, 0, 0.99)]
+    table = pd.DataFrame(rows, columns=["method", "ratio", "set_seed", "iteration", "test_accuracy"])
+    assert readme.undistilled(table).to_dict() == {("MTT", 0.1): "1 of 2", ("SelMatch", 0.2): "1 of 1"}
+    cells = readme.cells(table)
+    assert "†1 of 2 not distilled" in cells.loc["MTT", "10%"]
+    assert "†1 of 1 not distilled" in cells.loc["SelMatch", "20%"]
+    assert "†" not in cells.loc["SelMatch", "10%"] and "★" in cells.loc["SelMatch", "10%"]
+    assert "★" not in cells.loc["MTT", "10%"] + cells.loc["SelMatch", "20%"]
+    assert "†" not in cells.loc["Random", "10%"], "a selection distils nothing, and says so"
