@@ -102,6 +102,7 @@ def check_out(out: Path, data: dict):
     if out.is_dir() and os.listdir(out) and not (out / "set.safetensors").exists():
         raise InputError(f"--out {out} exists and was not written by selmatch: choose another folder")
 
+# %% ../nbs/14_app.ipynb #b8555885
 def check_table(out: Path | None, begins: str):   # the first columns, as they stand in the file
     "May a table be written here? Raises `InputError` before any work."
     if out is None: return
@@ -112,6 +113,7 @@ def check_table(out: Path | None, begins: str):   # the first columns, as they s
         with open(out, "rb") as file: first = file.readline(1000)
         if not first.startswith(begins.encode()): raise InputError(f"--out {out} exists and was not written by this command: its first line must begin with {begins}")
 
+# %% ../nbs/14_app.ipynb #b8555887
 def check_gallery(out: Path, names: list[str], data: dict):
     "May figures be drawn here? Raises `InputError` before any work."
     import json

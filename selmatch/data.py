@@ -499,7 +499,7 @@ def remove_files(root: Path, files: Sequence[Path]):
     for place, *_ in sorted(os.walk(root), reverse=True):
         if not os.listdir(place): os.rmdir(place)
 
-# %% ../nbs/00_data.ipynb #5f8da3f6
+# %% ../nbs/00_data.ipynb #5f8da3f7
 def draw_folder(data: ImageSet, root: Path) -> list[Path]:
     "Write PNG files into a folder that does not exist yet; the files, in the order of the rows."
     from PIL import Image
@@ -513,6 +513,7 @@ def draw_folder(data: ImageSet, root: Path) -> list[Path]:
     (root / "classes.json").write_text(json.dumps({"selmatch": listed}, indent=1) + "\n", encoding="utf-8")
     return files
 
+# %% ../nbs/00_data.ipynb #5f8da3f6
 def save_folder(data: ImageSet, root: Path,  # written as root/CLASS/0000.png; its parent is made where missing
 ) -> list[Path]:                             # the files, in the order of the rows
     "Write a set as PNG files, one sub-folder per class, and classes.json: a folder that `load_folder` and torchvision read. Raises `InputError` where something else lies."

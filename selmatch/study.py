@@ -6,9 +6,9 @@
 __all__ = ['profile_folder', 'floors', 'following', 'published_data', 'list_profiles', 'Score', 'Evaluation', 'Strength',
            'Window', 'Experts', 'Matching', 'description', 'read_words', 'Teacher', 'Witness', 'Search', 'at_place',
            'read_judges', 'check_sizes', 'Profile', 'convert', 'read_section', 'load_profile', 'without_docstrings',
-           'code_key', 'keyed', 'RememberedFor', 'Store', 'remembered', 'SetTask', 'make_set', 'data_folder',
-           'find_data', 'placed', 'Study', 'stage', 'stage_property', 'whitening', 'splits', 'shown', 'judges',
-           'check_networks', 'is_compiled', 'recipe', 'key', 'watch_recipe', 'observations', 'difficulty',
+           'function_key', 'code_key', 'keyed', 'RememberedFor', 'Store', 'remembered', 'SetTask', 'make_set',
+           'data_folder', 'find_data', 'placed', 'Study', 'stage', 'stage_property', 'whitening', 'splits', 'shown',
+           'judges', 'check_networks', 'is_compiled', 'recipe', 'key', 'watch_recipe', 'observations', 'difficulty',
            'estimated_c_score', 'easy', 'score_table', 'run_trials', 'tests', 'window_starts', 'window_trials',
            'windows', 'betas', 'beta', 'other_score', 'agreement', 'readings', 'expert_plan', 'experts', 'flat_experts',
            'set_seed', 'trained', 'evidence', 'teachers', 'needs', 'chosen', 'measured', 'start_labels', 'start_set',
@@ -48,7 +48,7 @@ from .networks import FlatNetwork, make_network, networks
 from .objectives import TrajectoryMatching, objectives
 from .scores import Run, break_ties, c_score_difficulty, directions, easy_half, load_difficulty, observe_run, rank_classes
 from .search import Race, check_race, regret, successive_halving
-from .selection import beta_grid, best_beta, check_ipc, select, window, window_start
+from .selection import beta_grid, best_beta, check_ipc, select, selections, window, window_start, words_of
 from .training import Computer, Recipe, Trial, run_all, run_trial, steps_per_epoch, trials, with_threads, worth_compiling
 from .trajectories import Flatness, correctly_classified, expert_logits, right_labels, trajectory_objectives
 from .whitening import Whitening, fit_whitening
@@ -357,6 +357,11 @@ def without_docstrings(tree: ast.AST) -> ast.AST:
         body = getattr(node, "body", None)
         if isinstance(body, list) and body and isinstance(body[0], ast.Expr) and isinstance(body[0].value, ast.Constant): node.body = body[1:] or [ast.Pass()]
     return tree
+
+@functools.cache
+def function_key(*functions: Callable) -> str:
+    "A fingerprint of what these functions do, for those that stand in a room that is in no key: this one."
+    return fingerprint([ast.dump(without_docstrings(ast.parse(inspect.getsource(f)))) for f in functions])
 
 @functools.cache
 def code_key(*modules: str) -> str:
@@ -728,14 +733,14 @@ def teachers(self: Study) -> list[torch.nn.Module]:
 # %% ../nbs/11_study.ipynb #3c4692ee
 @stage
 def needs(self: Study, selection: str, ratio: float, seed: int) -> dict:
-    "What a selection takes, besides data and size."
-    splits = self.splits
-    asks = inspect.signature(coreset_selections.get(selection, lambda: None)).parameters
-    given = {"generator": torch.Generator().manual_seed(self.set_seed(seed)), "difficulty": self.measured(scores_needed[selection]) if selection in scores_needed else self.difficulty}
-    if selection == "window": given |= {"beta": self.beta(ratio), "beta_of": self.profile.window.beta_of}
+    "What a selection takes, besides data and size: the words of its signature that the study knows, and no others."
+    splits, (asks, open_to_all) = self.splits, words_of(made_starts.get(selection) or selections[selection])
+    given = {"generator": torch.Generator().manual_seed(self.set_seed(seed))} if "generator" in asks or open_to_all else {}
+    if "difficulty" in asks or open_to_all: given["difficulty"] = self.measured(scores_needed[selection]) if selection in scores_needed else self.difficulty
+    given |= {word: find() for word, find in {"beta": lambda: self.beta(ratio), "beta_of": lambda: self.profile.window.beta_of, "draws": lambda: self.profile.witness.draws}.items() if word in asks}
     if "evidence" in asks: given["evidence"] = self.evidence(seed)
-    if "judge" in asks: given |= {"judge": validation_judge(splits.validation, self.judge_network, self.recipe("dsa"), seed=self.set_seed(seed) + 700), "draws": self.profile.witness.draws}
-    if selection == "well_classified": given["right"] = correctly_classified(splits.train, self.network, self.flat_experts())
+    if "judge" in asks: given["judge"] = validation_judge(splits.validation, self.judge_network, self.recipe("dsa"), seed=self.set_seed(seed) + 700)
+    if "right" in asks: given["right"] = correctly_classified(splits.train, self.network, self.flat_experts())
     return given
 
 @stage
@@ -1054,7 +1059,7 @@ def starts(self: Study, ratio: float, name: str = "selmatch",
     task, rates = self.set_task(name, ratio, 0), tuple(f * self.profile.matching.start_lr for f in factors)
     if not isinstance(task.objective, TrajectoryMatching): raise InputError(f"method {name!r} follows no experts: choose one that does, such as selmatch or mtt")
     epochs = range(task.objective.max_start)
-    keys = [self.key("distill", "starts", task.start.data, task.start.distilled, task.objective.identity(), t, rates, draws, task.seed) for t in epochs]
+    keys = [self.key("distill", "starts", function_key(losses_before), task.start.data, task.start.distilled, task.objective.identity(), t, rates, draws, task.seed) for t in epochs]
     measure = lambda t: losses_before(task.objective, task.start, t, rates, draws, task.seed)
     return pd.DataFrame([row for rows in self.store.run_all(measure, epochs, keys, "walk before distilling", replace(self.computer, device="cpu")) for row in rows])
 

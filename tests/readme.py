@@ -24,7 +24,7 @@ def cells(table: pd.DataFrame) -> pd.DataFrame:
     """The table of a paper, each cell that holds undistilled sets marked; only the others can be the best of their column."""
     marks = undistilled(table)
     marked = pd.MultiIndex.from_frame(table[["method", "ratio"]]).isin(marks.index)
-    whole = accuracy_table(table).map(lambda text: text.replace(" ★", ""))
+    whole = accuracy_table(table).map(lambda text: text.replace(" ★", ""), na_action="ignore")
     whole.update(accuracy_table(table[~marked]))
     for (method, ratio), mark in marks.items():
         whole.loc[method, f"{ratio:.0%}"] += f" †{mark} not distilled"

@@ -47,3 +47,34 @@ def test_readings_train_on_the_windows_they_name(study, monkeypatch, score, beta
     assert len(rows) == study.profile.window.n and all(torch.equal(seen[i].data.images, expected) for i in rows.index)
     smallest = min(len(r) for r in class_rows(train))
     assert rows.start.iloc[0] == (int(0.7 * study.ipc(0.1)) if beta_of == "ipc" else round(0.7 * smallest)) / smallest
+
+
+def test_losses_before_distilling_are_keyed_by_their_code(tmp_path, monkeypatch):
+    """They are computed by a function of the study itself, which is in no floor's key."""
+    import selmatch.study as floor
+    asked = []
+    def task(self, name, ratio, seed): return found
+    study = Study(load_profile("smoke"), Computer(quiet=True), tmp_path)
+    found = study.set_task("selmatch", 0.1, 0)
+    monkeypatch.setattr(Study, "set_task", task)
+
+    def measured(function):
+        monkeypatch.setattr(floor, "losses_before", function)
+        asked.clear()
+        return study.starts(0.1, factors=(1.0,), draws=1).loss.tolist()
+
+    def first(objective, start, t, rates, draws, seed):
+        asked.append(t)
+        return [{"start": t, "rate": rates[0], "draw": 0, "loss": 1.0}]
+
+    def edited(objective, start, t, rates, draws, seed):
+        asked.append(t)
+        return [{"start": t, "rate": rates[0], "draw": 0, "loss": 2.0}]
+
+    n = found.objective.max_start
+    assert measured(first) == [1.0] * n
+    assert len(asked) == n
+    assert measured(first) == [1.0] * n
+    assert not asked, "nothing was edited, and it was measured again"
+    assert measured(edited) == [2.0] * n, "an edit serves stale rows"
+    assert len(asked) == n
