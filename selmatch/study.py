@@ -19,7 +19,7 @@ __all__ = ['profile_folder', 'floors', 'following', 'published_data', 'list_prof
            'open_study', 'standard_errors', 'published_accuracies', 'beside_published']
 
 # %% ../nbs/11_study.ipynb #e271fedb
-import ast, functools, importlib, inspect, json, os, platform
+import ast, functools, importlib, inspect, json, os, platform, textwrap
 from collections.abc import Callable, Iterable
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, fields, is_dataclass, replace
@@ -361,7 +361,7 @@ def without_docstrings(tree: ast.AST) -> ast.AST:
 @functools.cache
 def function_key(*functions: Callable) -> str:
     "A fingerprint of what these functions do, for those that stand in a room that is in no key: this one."
-    return fingerprint([ast.dump(without_docstrings(ast.parse(inspect.getsource(f)))) for f in functions])
+    return fingerprint([ast.dump(without_docstrings(ast.parse(textwrap.dedent(inspect.getsource(f))))) for f in functions])
 
 @functools.cache
 def code_key(*modules: str) -> str:
