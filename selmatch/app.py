@@ -11,7 +11,7 @@ __all__ = ['official_places', 'figures', 'more_figures', 'page', 'entry', 'asked
            'distill_command', 'given_set', 'evaluate_command', 'coverage_command', 'bench_command', 'main']
 
 # %% ../nbs/14_app.ipynb #ba9678fb
-import functools, html, os, shlex, sys, time, warnings
+import contextlib, functools, html, os, shlex, sys, time, warnings
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -26,7 +26,7 @@ from .data import InputError, check_choice, check_range, datasets, write_atomic
 from .distill import check_place, find_method, load_set, methods, save_set
 from .estimate import costs, counted_flops, report, wall_seconds
 from .study import Study, home, list_profiles, load_profile, placed, root
-from .training import Computer, trials
+from .training import Computer, kept_memory, trials
 
 # %% ../nbs/14_app.ipynb #17445431
 def auto_device(device: str) -> str:
@@ -437,9 +437,11 @@ def bench_command(only, quick, file, device):
 
 # %% ../nbs/14_app.ipynb #6e399172
 def main(arguments: list[str] | None = None):
-    "Entry point of the `selmatch` command."
+    "Entry point of the `selmatch` command. Without `arguments` they are those of the process, which is then ours: memory is kept in it (chapter 3)."
     warnings.simplefilter("ignore", FutureWarning); os.environ.setdefault("PYTHONWARNINGS", "ignore::FutureWarning")     # PyTorch's words to itself, here and in workers
-    try: sys.exit(cli.main(arguments, standalone_mode=False) or 0)
+    try:
+        with kept_memory() if arguments is None else contextlib.nullcontext(): code = cli.main(arguments, standalone_mode=False)
+        sys.exit(code or 0)
     except InputError as error: click.echo(f"selmatch: {error}", err=True); sys.exit(2)
     except click.exceptions.NoArgsIsHelpError as error: click.echo(error.ctx.get_help()); sys.exit(0)
     except click.ClickException as error: click.echo(f"selmatch: {error.format_message()}", err=True); sys.exit(2)

@@ -25,7 +25,8 @@ def refuses(*words):
     class Check:
         def __enter__(self): return self
         def __exit__(self, kind, error, trace):
-            assert kind is not None and issubclass(kind, InputError), f"expected an InputError, got {kind}"
+            assert kind is not None, f"expected an InputError, got {kind}"
+            assert issubclass(kind, InputError), f"expected an InputError, got {kind}"
             for word in words: assert str(word) in str(error), f"{word!r} is not in {error}"
             return True
     return Check()
@@ -160,14 +161,18 @@ def test_command_line_says_it_in_one_line(line, words, capsys, monkeypatch, tmp_
     monkeypatch.chdir(ROOT)
     with pytest.raises(SystemExit) as stop: main(line.split())
     said = capsys.readouterr().err
-    assert stop.value.code == 2 and said.count("\n") == 1 and said.startswith("selmatch: "), said
+    assert stop.value.code == 2, said
+    assert said.count("\n") == 1, said
+    assert said.startswith("selmatch: "), said
     for word in words: assert word in said, said
     assert not list(tmp_path.iterdir()), "work was started"
 
 
 def test_a_figure_parameter_of_the_wrong_value_is_refused_before_work(selmatch_command):
     done = selmatch_command("figures", "--profile", "smoke", "--only", "fig2_method", "-p", "ratio=0.77")
-    assert done.returncode == 2 and "0.77" in done.stderr and done.stderr.count("\n") == 1
+    assert done.returncode == 2
+    assert "0.77" in done.stderr
+    assert done.stderr.count("\n") == 1
 
 
 def test_methods_that_do_not_exist_cannot_be_declared():
@@ -195,7 +200,8 @@ def test_a_selection_is_told_only_what_it_takes(monkeypatch):
     with refuses("'window'", "lacks difficulty"): select("window", DIGITS.train, 2, beta=0.1)
     for name, selection in selections.items():
         named, open_to_all = words_of(selection)
-        assert named and not open_to_all, f"{name} swallows words"
+        assert named, f"{name} swallows words"
+        assert not open_to_all, f"{name} swallows words"
         with refuses(repr(name), "bata", *named): select(name, DIGITS.train, 2, bata=0.3)
     told = {}
     def own(data, ipc, *, difficulty, **options):

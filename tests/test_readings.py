@@ -21,13 +21,15 @@ def test_agreement_is_spearmans_within_each_class(study):
     table, rows = study.agreement(), class_rows(study.splits.train)[3]
     for score in ("forgetting", "el2n"):
         mine = table[(table.score == score) & (table["class"] == "3")]
-        assert mine.images.item() == len(rows) and mine.spearman.item() == pytest.approx(spearmanr(study.difficulty[rows], study.observations[score][rows]).statistic)
+        assert mine.images.item() == len(rows)
+        assert mine.spearman.item() == pytest.approx(spearmanr(study.difficulty[rows], study.observations[score][rows]).statistic)
     assert set(table.score) == {"forgetting", "el2n", "el2n, ties ordered"}
 
 
 def test_the_other_score_is_another_one_and_orders_all_images(study, tmp_path):
     name, difficulty = study.other_score()
-    assert name == "el2n" and len(difficulty.unique()) > 0.9 * len(difficulty)
+    assert name == "el2n"
+    assert len(difficulty.unique()) > 0.9 * len(difficulty)
     np.savez(tmp_path / "s.npz", c=1 - study.observations["forgetting"].numpy() / 100)
     file = dict(kind="file", path=str(tmp_path / "s.npz"), file_kind="c_score", key="c", ties=None)
     official = Study(replace(study.profile, score=replace(study.profile.score, **file)), study.computer, study.folder)
@@ -44,7 +46,8 @@ def test_readings_train_on_the_windows_they_name(study, monkeypatch, score, beta
     rows = table[(table.score == score) & (table.beta_of == beta_of) & (table.beta == 0.7)]
     difficulty = study.difficulty if score == "given" else study.other_score()[1]
     expected = train.images[select("window", train, study.ipc(0.1), difficulty=difficulty, beta=0.7, beta_of=beta_of)]
-    assert len(rows) == study.profile.window.n and all(torch.equal(seen[i].data.images, expected) for i in rows.index)
+    assert len(rows) == study.profile.window.n
+    assert all(torch.equal(seen[i].data.images, expected) for i in rows.index)
     smallest = min(len(r) for r in class_rows(train))
     assert rows.start.iloc[0] == (int(0.7 * study.ipc(0.1)) if beta_of == "ipc" else round(0.7 * smallest)) / smallest
 
