@@ -25,7 +25,7 @@ from .bench import bench_table, benches, run_bench
 from .data import InputError, check_choice, check_range, datasets, write_atomic
 from .distill import check_place, find_method, load_set, methods, save_set
 from .estimate import costs, counted_flops, report, wall_seconds
-from .study import Study, home, list_profiles, load_profile, placed, root
+from .study import Study, home, list_profiles, load_profile, packaged, placed, root
 from .training import Computer, kept_memory, trials
 
 # %% ../nbs/14_app.ipynb #17445431
@@ -149,9 +149,9 @@ more_figures: dict[str, Callable[[Study], object]] = {   # drawn when asked for 
 def known_figures() -> dict: return figures | more_figures
 
 def figure_notebook(name: str) -> Path:
-    "The notebook behind a figure; raises `InputError` outside a clone of the project."
-    path = root() / "nbs" / "figures" / f"{check_choice('figure', name, list(known_figures()))}.ipynb"
-    if not path.exists(): raise InputError(f"figure notebook {path} does not exist: run this inside a clone of the project")
+    "The notebook behind a figure, in a clone or in an installation."
+    path = packaged(f"nbs/figures/{check_choice('figure', name, list(known_figures()))}.ipynb")
+    if not path.exists(): raise InputError(f"figure notebook {path} does not exist: this installation is incomplete, install selmatch again")
     return path
 
 # %% ../nbs/14_app.ipynb #c9b9d8b6
