@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from selmatch.plots import accuracy_table
+from selmatch.show.plots import accuracy_table
 
 ROOT = Path(__file__).resolve().parent.parent
 

@@ -7,14 +7,14 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from selmatch.coresets import (Evidence, LastLayerGradients, average_images, cluster_sizes, coreset_selections, craig, facility_location, farthest_first, gather, glister, grand,
-                               gradient_similarity, gradient_weights, herd, herding, judged_draws, k_center, kmeans_images, kmeans_real, made_starts, matching_pursuit,
-                               optimised_real, scores_needed, validation_judge)
-from selmatch.data import ImageSet, InputError, class_rows, load_digits
-from selmatch.networks import make_network
-from selmatch.scores import ForgettingCounter
-from selmatch.selection import hardest, join_classes, random
-from selmatch.training import Recipe, train
+from selmatch.select.coresets import Evidence, LastLayerGradients, average_images, cluster_sizes, coreset_selections, craig, facility_location, farthest_first, gather, glister, grand, gradient_similarity, gradient_weights, herd, herding, judged_draws, k_center, kmeans_images, kmeans_real, made_starts, matching_pursuit, optimised_real, scores_needed, validation_judge
+from selmatch.core import InputError
+from selmatch.data.images import ImageSet, class_rows
+from selmatch.data.loaders import load_digits
+from selmatch.train.networks import make_network
+from selmatch.select.scores import ForgettingCounter
+from selmatch.select.window import hardest, join_classes, random
+from selmatch.train.training import Recipe, train
 
 DIGITS = load_digits(per_class=60)
 SPEC = {"name": "ConvNet", "width": 8, "depth": 2}

@@ -7,14 +7,16 @@ import yaml
 
 from conftest import ROOT
 from selmatch.app import main
-from selmatch.data import InputError, load_data, load_digits, save_folder, save_tensors
-from selmatch.distill import distilled_mask, find_method
-from selmatch.experts import expert_recipe, open_expert, train_experts
-from selmatch.networks import FlatNetwork, make_network
-from selmatch.scores import check_difficulty, load_difficulty
-from selmatch.selection import select
-from selmatch.study import Study, load_profile, profile_folder, read_section, Profile
-from selmatch.training import Computer
+from selmatch.core import InputError, save_tensors
+from selmatch.data.loaders import load_data, load_digits, save_folder
+from selmatch.distill.sets import distilled_mask
+from selmatch.methods import find_method
+from selmatch.distill.experts import expert_recipe, open_expert, train_experts
+from selmatch.train.networks import FlatNetwork, make_network
+from selmatch.select.scores import check_difficulty, load_difficulty
+from selmatch.select.window import select
+from selmatch.study.study import Study, load_profile, profile_folder, read_section, Profile
+from selmatch.computer import Computer
 
 DIGITS = load_digits(per_class=40)
 SPEC = {"name": "ConvNet", "width": 4, "depth": 2}
@@ -171,7 +173,7 @@ def test_a_figure_parameter_of_the_wrong_value_is_refused_before_work(selmatch_c
 
 
 def test_methods_that_do_not_exist_cannot_be_declared():
-    from selmatch.distill import Method
+    from selmatch.methods import Method
     with refuses("objective", "distribution", "trajectory"): Method("x", "X", "random", 1.0, "distribution")
     with refuses("labels", "fuzzy", "hard", "soft", "teacher"): Method("x", "X", "random", 1.0, "trajectory", labels="fuzzy")
     with refuses("alpha", "objective"): Method("x", "X", "random", 0.5, None)

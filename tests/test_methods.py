@@ -4,12 +4,12 @@ from dataclasses import replace
 import pytest
 import torch
 
-from selmatch.data import InputError
-from selmatch.distill import Method, methods
-from selmatch.objectives import objectives
-from selmatch.selection import selections
-from selmatch.study import Study, load_profile, read_words
-from selmatch.training import Computer
+from selmatch.core import InputError
+from selmatch.methods import Method, methods
+from selmatch.distill.objectives import objectives
+from selmatch.select.window import selections
+from selmatch.study.study import Study, load_profile, read_words
+from selmatch.computer import Computer
 
 
 @pytest.fixture(scope="module")

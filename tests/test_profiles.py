@@ -9,13 +9,16 @@ import torch
 import yaml
 
 from selmatch.app import expected, given_set, main, write_set
-from selmatch.data import ImageSet, InputError, load_digits, load_folder, pictures, save_folder
-from selmatch.distill import find_method, methods, load_set
-from selmatch.estimate import costs, counted_flops, sizes, wall_seconds
-from selmatch.networks import make_network
-from selmatch.study import Profile, Study, beside_published, list_profiles, load_profile, profile_folder, published_accuracies, published_data, read_section
-from selmatch.training import Computer
-from selmatch.whitening import fit_whitening, whitened
+from selmatch.core import InputError
+from selmatch.data.images import ImageSet, pictures
+from selmatch.data.loaders import load_digits, load_folder, save_folder
+from selmatch.distill.sets import load_set
+from selmatch.methods import find_method, methods
+from selmatch.study.estimate import costs, counted_flops, sizes, wall_seconds
+from selmatch.train.networks import make_network
+from selmatch.study.study import Profile, Study, beside_published, list_profiles, load_profile, profile_folder, published_accuracies, published_data, read_section
+from selmatch.computer import Computer
+from selmatch.data.whitening import fit_whitening, whitened
 from test_input import profile, refuses
 
 QUIET = Computer(quiet=True)

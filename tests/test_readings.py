@@ -7,10 +7,10 @@ import pytest
 import torch
 from scipy.stats import spearmanr
 
-from selmatch.data import class_rows
-from selmatch.selection import select
-from selmatch.study import Study, load_profile
-from selmatch.training import Computer
+from selmatch.data.images import class_rows
+from selmatch.select.window import select
+from selmatch.study.study import Study, load_profile
+from selmatch.computer import Computer
 
 
 @pytest.fixture(scope="module")

@@ -5,13 +5,16 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from selmatch.augment import Augmentation, apply
-from selmatch.data import InputError, class_rows, fingerprint, load_digits
-from selmatch.distill import Descent, SyntheticSet, distill
-from selmatch.matching import walk_forward
-from selmatch.networks import FlatNetwork, flatten, make_network
-from selmatch.objectives import Current
-from selmatch.rollout import Rollout, fixed_steps, rollout, rollout_objectives
+from selmatch.train.augment import Augmentation, apply
+from selmatch.core import InputError, fingerprint
+from selmatch.data.images import class_rows
+from selmatch.data.loaders import load_digits
+from selmatch.distill.sets import SyntheticSet
+from selmatch.distill.loop import Descent, distill
+from selmatch.distill.sweep import walk_forward
+from selmatch.train.networks import FlatNetwork, flatten, make_network
+from selmatch.distill.objectives import SetState
+from selmatch.distill.rollout import Rollout, fixed_steps, rollout, rollout_objectives
 
 SPEC = {"name": "ConvNet", "width": 6, "depth": 2, "norm": "instance"}
 TRAIN = load_digits(per_class=30).train
@@ -101,7 +104,7 @@ def test_steps_are_dealt_and_kept():
 
 
 def ask(question, lr, seed=0, mask=MASK, images=SMALL.images):
-    return question.start(SMALL)(Current(images, SMALL.labels, mask, lr, 0), numbers(seed))
+    return question.start(SMALL)(SetState(images, SMALL.labels, mask, lr, 0), numbers(seed))
 
 
 def test_the_question_is_what_it_says():

@@ -12,8 +12,8 @@ import pytest
 
 from conftest import FIGURES, ROOT
 from selmatch.app import main
-from selmatch.study import Store, Study, load_profile
-from selmatch.training import Computer
+from selmatch.study.study import Store, Study, load_profile
+from selmatch.computer import Computer
 
 
 @pytest.mark.notebook
@@ -41,8 +41,8 @@ WORK = """
 import sys
 from pathlib import Path
 from dataclasses import replace
-from selmatch.study import Study, load_profile, make_set
-from selmatch.training import Computer
+from selmatch.study.study import Study, load_profile, make_set
+from selmatch.computer import Computer
 p = load_profile("smoke")
 p = replace(p, matching=replace(p.matching, iterations=60, evaluate_at=(20,)), experts=replace(p.experts, epochs=40))
 study = Study(p, Computer(quiet=True), Path(sys.argv[1]))

@@ -6,10 +6,10 @@ from dataclasses import replace
 import pytest
 import torch
 
-from selmatch.data import InputError
-from selmatch.search import field_sizes, race_cost, regret, successive_halving
-from selmatch.study import Study, load_profile, standard_errors
-from selmatch.training import Computer
+from selmatch.core import InputError
+from selmatch.study.search import field_sizes, race_cost, regret, successive_halving
+from selmatch.study.study import Study, load_profile, standard_errors
+from selmatch.computer import Computer
 
 GRID = list(itertools.product((0.0, 0.3, 0.6, 1.0), (0.8, 0.4, 0.0)))
 

@@ -8,11 +8,13 @@ import pytest
 import torch
 from conftest import ROOT
 
-from selmatch.augment import Augmentation, Draw, Move, apply, cut, draw, families, lay_out, names, reach
-from selmatch.data import ImageSet, InputError
-from selmatch.experts import ExpertTask, Trajectory, expert_recipe, train_expert, train_experts
-from selmatch.networks import flatten, make_network
-from selmatch.training import Computer, Recipe, count_flops, kept_memory, train, with_fallback, with_threads, worth_compiling
+from selmatch.train.augment import Augmentation, Draw, Move, apply, cut, draw, families, lay_out, names, reach
+from selmatch.core import InputError
+from selmatch.data.images import ImageSet
+from selmatch.distill.experts import ExpertTask, Trajectory, expert_recipe, train_expert, train_experts
+from selmatch.train.networks import flatten, make_network
+from selmatch.computer import Computer, kept_memory, with_threads
+from selmatch.train.training import Recipe, count_flops, train, with_fallback, worth_compiling
 
 SPEC = {"name": "ConvNet", "width": 6, "depth": 2}
 
@@ -166,8 +168,8 @@ def test_other_storage_is_another_expert(tmp_path):
 
 MEMORY = """
 import resource, torch
-from selmatch.bench import resident_mb
-from selmatch.training import kept_memory
+from selmatch.show.bench import resident_mb
+from selmatch.computer import kept_memory
 pages = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_minflt
 def work():
     before = pages()

@@ -5,16 +5,17 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from selmatch.augment import Augmentation, apply
-from selmatch.data import InputError, load_digits
-from selmatch.distill import Descent, SyntheticSet, distill
-from selmatch.experts import ExpertTask, Trajectory, expert_recipe, train_expert, train_experts
-from selmatch.matching import reverse_sweep, second_order
-from selmatch.networks import FlatNetwork, make_network
-from selmatch.objectives import Current, TrajectoryMatching
-from selmatch.training import Computer
-from selmatch.trajectories import (Flatness, correctly_classified, datm, expert_logits, flat_gradient, ftd, right_labels, sharpness, tesla, tesla_sweep,
-                                   trajectory_objectives, uphill, well_classified)
+from selmatch.train.augment import Augmentation, apply
+from selmatch.core import InputError
+from selmatch.data.loaders import load_digits
+from selmatch.distill.sets import SyntheticSet
+from selmatch.distill.loop import Descent, distill
+from selmatch.distill.experts import ExpertTask, Trajectory, expert_recipe, train_expert, train_experts
+from selmatch.distill.sweep import reverse_sweep, second_order
+from selmatch.train.networks import FlatNetwork, make_network
+from selmatch.distill.objectives import SetState, TrajectoryMatching
+from selmatch.computer import Computer
+from selmatch.distill.trajectories import Flatness, correctly_classified, datm, expert_logits, flat_gradient, ftd, right_labels, sharpness, tesla, tesla_sweep, trajectory_objectives, uphill, well_classified
 from test_matching import problem, relative
 
 SPEC = {"name": "ConvNet", "width": 4, "depth": 2}
@@ -180,13 +181,13 @@ def test_batches_of_experts_are_spread_through_the_set(experts):
 
 def test_one_rate_per_step_is_refused_by_trajectories(experts):
     small = DIGITS.subset(torch.arange(10))
-    current = Current(small.images, small.labels, torch.ones(10, dtype=torch.bool), torch.full((4,), 0.1), 0)
+    current = SetState(small.images, small.labels, torch.ones(10, dtype=torch.bool), torch.full((4,), 0.1), 0)
     with pytest.raises(InputError, match="n_rates=4"): tesla(SPEC, experts, max_start=4).start(small)(current, torch.Generator())
 
 
 def test_identities_differ_and_do_not_name_folders(experts):
     plain, cut = TrajectoryMatching(SPEC, experts, max_start=4), trajectory_objectives["tesla"](SPEC, experts, max_start=4)
-    from selmatch.data import fingerprint
+    from selmatch.core import fingerprint
     assert fingerprint(plain.identity()) != fingerprint(cut.identity()) and "0x" not in str(cut.identity()["sweep"]) and str(experts[0].parent.parent) not in str(cut.identity())
 
 

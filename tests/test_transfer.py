@@ -4,9 +4,9 @@ from dataclasses import replace
 import pandas as pd
 import pytest
 
-from selmatch.data import InputError
-from selmatch.study import Study, beside_published, load_profile, published_accuracies, spread, standard_errors
-from selmatch.training import Computer
+from selmatch.core import InputError
+from selmatch.study.study import Study, beside_published, load_profile, published_accuracies, spread, standard_errors
+from selmatch.computer import Computer
 
 TINY = {"network": {"name": "ConvNet", "width": 4, "depth": 1, "norm": "none"}, "n": 3, "steps": 5, "lr": 0.1}
 
