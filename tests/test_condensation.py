@@ -7,7 +7,7 @@ import torch.nn.functional as F
 
 from selmatch.train.augment import Augmentation, apply
 from selmatch.train.networks import fresh_weights
-from selmatch.distill.condensation import DistributionMatching, GradientMatching, class_means, condensation_objectives, distances, draw_real, match_gradients, match_means, row_distance, siamese
+from selmatch.distill.condensation import DC, DSA, DistributionMatching, GradientMatching, class_means, distances, draw_real, match_gradients, match_means, row_distance, siamese
 from selmatch.core import InputError, fingerprint
 from selmatch.data.images import ImageSet, class_rows
 from selmatch.data.loaders import load_digits
@@ -118,10 +118,10 @@ def test_classes_without_small_images_do_not_count():
 
 
 QUESTIONS = {
-    "dc": condensation_objectives["dc"](SPEC, TRAIN, outer=3, inner=2, batch_real=12, batch_inner=16),
-    "dsa": condensation_objectives["dsa"](SPEC, TRAIN, outer=3, inner=2, batch_real=12, batch_inner=16),
-    "dm": condensation_objectives["dm"](SPEC, TRAIN, batch_real=12),
-    "dm, batch norm": condensation_objectives["dm"](SPEC | {"norm": "batch"}, TRAIN, batch_real=12),
+    "dc": DC(SPEC, TRAIN, outer=3, inner=2, batch_real=12, batch_inner=16),
+    "dsa": DSA(SPEC, TRAIN, outer=3, inner=2, batch_real=12, batch_inner=16),
+    "dm": DistributionMatching(SPEC, TRAIN, batch_real=12),
+    "dm, batch norm": DistributionMatching(SPEC | {"norm": "batch"}, TRAIN, batch_real=12),
 }
 
 

@@ -11,9 +11,9 @@ from selmatch.core import InputError, fingerprint
 from selmatch.data.loaders import load_digits
 from selmatch.distill.sets import SyntheticSet
 from selmatch.distill.loop import Descent, distill
-from selmatch.distill.kernels import KernelInducingPoints, NetworkPool, NeuralFeatureRegression, adam_step, balanced_rows, centred, kernel_accuracy, kernel_objectives, label_margin, relu_ntk, ridge_predict, tangent_kernel
+from selmatch.distill.kernels import KernelInducingPoints, NetworkPool, NeuralFeatureRegression, adam_step, balanced_rows, centred, kernel_accuracy, label_margin, relu_ntk, ridge_predict, tangent_kernel
 from selmatch.train.networks import FlatNetwork, make_network
-from selmatch.distill.objectives import SetState
+from selmatch.distill.objectives import SetState, objectives
 
 TRAIN, TEST = (lambda s: (s.train, s.test))(load_digits(per_class=40))
 PLAIN = {"name": "ConvNet", "width": 6, "depth": 2, "norm": "none"}
@@ -198,7 +198,7 @@ def test_an_identity_follows_what_the_answers_depend_on(kind):
     assert one == fingerprint(QUESTIONS[kind]().identity()) != fingerprint(QUESTIONS[kind](reg=0.1).identity())
     other = replace(QUESTIONS[kind](), train=TRAIN.subset(torch.arange(100)))
     assert fingerprint(other.identity()) != one
-    assert type(other) is kernel_objectives[kind.split("-")[0]]
+    assert type(other) is objectives[kind.split("-")[0]]
 
 
 @pytest.mark.parametrize("make, what", [

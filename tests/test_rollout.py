@@ -13,8 +13,8 @@ from selmatch.distill.sets import SyntheticSet
 from selmatch.distill.loop import Descent, distill
 from selmatch.distill.sweep import walk_forward
 from selmatch.train.networks import FlatNetwork, flatten, make_network
-from selmatch.distill.objectives import SetState
-from selmatch.distill.rollout import Rollout, fixed_steps, rollout, rollout_objectives
+from selmatch.distill.objectives import SetState, objectives
+from selmatch.distill.rollout import Rollout, fixed_steps, rollout
 
 SPEC = {"name": "ConvNet", "width": 6, "depth": 2, "norm": "instance"}
 TRAIN = load_digits(per_class=30).train
@@ -133,7 +133,7 @@ def test_following_the_answers_lowers_the_real_loss():
 
 @pytest.mark.parametrize("init, n_rates", [("fixed", 4), ("random", 4), ("random", None)])
 def test_killed_runs_go_on_bit_for_bit(init, n_rates, tmp_path):
-    question = rollout_objectives["dd"](SPEC, TRAIN, n_steps=2, epochs=2, batch_real=50, init=init)
+    question = Rollout(SPEC, TRAIN, n_steps=2, epochs=2, batch_real=50, init=init)
     assert n_rates in (None, question.n_rates)
     start, descent = SyntheticSet(SMALL, MASK), Descent(iterations=6, lr_images=1.0, lr_lr=1e-2, n_rates=n_rates)
     whole = distill(start, question, descent, seed=0)
@@ -147,6 +147,7 @@ def test_identities_tell_questions_apart():
     a = Rollout(SPEC, TRAIN)
     everything = [a, replace(a, init="fixed"), replace(a, n_steps=3), replace(a, train=SMALL), replace(a, seed=1)]
     assert len({fingerprint(q.identity()) for q in everything}) == len(everything)
+    assert objectives["dd"] is Rollout
 
 
 @pytest.mark.parametrize("wrong, words", [
