@@ -16,7 +16,8 @@ from selmatch.distill.sets import load_set
 from selmatch.methods import find_method, methods
 from selmatch.study.estimate import costs, counted_flops, sizes, wall_seconds
 from selmatch.train.networks import make_network
-from selmatch.study.study import Profile, Study, beside_published, list_profiles, load_profile, profile_folder, published_accuracies, published_data, read_section
+from selmatch.show.published import beside_published, published_accuracies, published_data
+from selmatch.study.study import Profile, Study, list_profiles, load_profile, profile_folder, read_section
 from selmatch.computer import Computer
 from selmatch.data.whitening import fit_whitening, whitened
 from test_input import profile, refuses

@@ -8,7 +8,8 @@ import torch
 
 from selmatch.core import InputError
 from selmatch.study.search import field_sizes, race_cost, regret, successive_halving
-from selmatch.study.study import Study, load_profile, standard_errors
+from selmatch.show.published import standard_errors
+from selmatch.study.study import Study, load_profile
 from selmatch.computer import Computer
 
 GRID = list(itertools.product((0.0, 0.3, 0.6, 1.0), (0.8, 0.4, 0.0)))

@@ -5,7 +5,8 @@ import pandas as pd
 import pytest
 
 from selmatch.core import InputError
-from selmatch.study.study import Study, beside_published, load_profile, published_accuracies, spread, standard_errors
+from selmatch.show.published import beside_published, published_accuracies, standard_errors
+from selmatch.study.study import Study, load_profile, spread
 from selmatch.computer import Computer
 
 TINY = {"network": {"name": "ConvNet", "width": 4, "depth": 1, "norm": "none"}, "n": 3, "steps": 5, "lr": 0.1}
