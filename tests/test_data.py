@@ -20,7 +20,8 @@ from selmatch import data as floor
 from selmatch.app import data_section, make_study
 from selmatch.core import InputError
 from selmatch.data.images import ImageSet, map_tensors, pictures, write_pixels
-from selmatch.data.loaders import load_data, load_digits, save_folder
+from selmatch.data.images import save_folder
+from selmatch.data.loaders import load_data, load_digits
 from selmatch.select.scores import load_difficulty
 from selmatch.study.study import Study
 from test_input import profile, refuses

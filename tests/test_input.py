@@ -8,7 +8,8 @@ import yaml
 from conftest import ROOT
 from selmatch.app import main
 from selmatch.core import InputError, save_tensors
-from selmatch.data.loaders import load_data, load_digits, save_folder
+from selmatch.data.images import save_folder
+from selmatch.data.loaders import load_data, load_digits
 from selmatch.distill.sets import distilled_mask
 from selmatch.methods import find_method
 from selmatch.distill.experts import expert_recipe, open_expert, train_experts

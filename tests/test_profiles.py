@@ -11,7 +11,8 @@ import yaml
 from selmatch.app import expected, given_set, main, write_set
 from selmatch.core import InputError
 from selmatch.data.images import ImageSet, pictures
-from selmatch.data.loaders import load_digits, load_folder, save_folder
+from selmatch.data.images import save_folder
+from selmatch.data.loaders import load_digits, load_folder
 from selmatch.distill.sets import load_set
 from selmatch.methods import find_method, methods
 from selmatch.study.estimate import costs, counted_flops, sizes, wall_seconds

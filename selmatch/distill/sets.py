@@ -16,8 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..core import InputError, check_range, load_tensors, save_tensors, write_atomic
-from ..data.images import ImageSet
-from ..data.loaders import save_folder
+from ..data.images import ImageSet, save_folder
 from ..train.training import predict
 
 # %% ../../nbs/38_sets.ipynb #c5ad748a

@@ -163,7 +163,8 @@ def plan_descent(study: Study, method: Method, objective: Any, moves: dict) -> D
         stops = (iterations // 3, 2 * iterations // 3)
     loop = Descent(m.iterations, m.lr_images, 1.0, m.lr_lr, m.start_lr, evaluate_at=tuple(m.evaluate_at))
     changes = {"evaluate_at": tuple(stops), "n_rates": getattr(objective, "n_rates", None)}
-    return method.descent(replace(loop, **changes | moves))
+    descent = replace(loop, **changes | moves)
+    return descent if method.labels == "soft" else replace(descent, lr_labels=0.0)
 
 # %% ../../nbs/53_sets.ipynb #316999cb
 @dataclass(frozen=True)
