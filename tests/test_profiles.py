@@ -20,7 +20,7 @@ from selmatch.train.networks import make_network
 from selmatch.show.published import beside_published, published_accuracies, published_data
 from selmatch.study.study import Profile, Study, list_profiles, load_profile, profile_folder, read_section
 from selmatch.computer import Computer
-from selmatch.data.whitening import fit_whitening, whitened
+from selmatch.data.whitening import fit_whitening, whitening_mark
 from test_input import profile, refuses
 
 QUIET = Computer(quiet=True)
@@ -115,12 +115,12 @@ def test_jpeg_profiles_run_at_a_tiny_scale(name, tmp_path, monkeypatch):
 
 def test_a_whitened_study_writes_pictures_and_keeps_numbers(tmp_path, capsys):
     plain, study = (Study(profile(whiten=w, ratios=[0.1], alpha={0.1: 0.5}, search={}, seeds=1), QUIET, tmp_path / "home") for w in (False, True))
-    assert study.splits.train.mean == whitened and study.splits.train.key != plain.splits.train.key
+    assert study.splits.train.mean == whitening_mark and study.splits.train.key != plain.splits.train.key
     for part in ("train", "validation", "test"):
         assert torch.allclose(study.shown(getattr(study.splits, part)).images, getattr(plain.splits, part).images, atol=1e-3)
     write_set("selmatch", study, 0.1, tmp_path / "small")
     small = load_set(tmp_path / "small")
-    assert given_set(tmp_path / "small", study) and small.data.mean == whitened and json.loads((tmp_path / "small" / "card.json").read_text())["whitened"]
+    assert given_set(tmp_path / "small", study) and small.data.mean == whitening_mark and json.loads((tmp_path / "small" / "card.json").read_text())["whitened"]
     with refuses("made from other training images"): given_set(tmp_path / "small", plain)
     read = load_folder(str(tmp_path / "small" / "images"), mode="L", validation=0.0, test=0.0)
     want = np.sort(pictures(study.shown(small.data)).astype(int).reshape(len(small), -1).sum(1))

@@ -78,7 +78,7 @@ def test_a_strip_gives_the_bits_of_the_images(kind, size):
 
 
 def test_long_runs_lay_their_images_out_and_give_the_same_batches(monkeypatch):
-    import selmatch.training as training
+    import selmatch.train.training as training
     data, policy = toy(), Recipe(steps=15, batch=20, augmentation=Augmentation("combined"))
     def all_batches(): return list(training.augmented_batches(data, policy, torch.Generator().manual_seed(0), torch.arange(60) % 2 == 0))
     assert isinstance(training.source(data, policy, 15), training.Strip) and training.source(data, policy, 14) is data.images
@@ -95,7 +95,7 @@ def test_batches_drawn_together_each_have_one_family():
 
 
 def test_batches_prepared_together_come_in_the_order_of_single_ones(monkeypatch):
-    import selmatch.training as training
+    import selmatch.train.training as training
     data, policy = toy(), Recipe(steps=7, batch=20, augmentation=Augmentation("combined"))
     def all_batches(): return list(training.augmented_batches(data, policy, torch.Generator().manual_seed(0), torch.arange(60) % 2 == 0))
     whole = all_batches()

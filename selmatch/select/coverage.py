@@ -21,16 +21,19 @@ def nearest(points: Tensor,    # (n, f)
             queries: Tensor,   # (m, f)
             rank: int = 1,     # 1: the nearest, 2: the second nearest, …
 ) -> np.ndarray:               # (m,) Euclidean distances
-    "Distance from each query to its `rank`-th nearest point."
-    if len(points) < rank: raise InputError(f"{len(points)} points have no neighbour number {rank}")
+    "Distance from each query to its `rank`-th nearest point. Raises `InputError` if there is none."
+    if len(points) < rank:
+        raise InputError(f"{len(points)} points have no neighbour number {rank}")
     index = NearestNeighbors(n_neighbors=rank).fit(points.cpu().numpy())
     return index.kneighbors(queries.cpu().numpy())[0][:, -1]
 
 # %% ../../nbs/21_coverage.ipynb #4ad61b11
-def radius(features: Tensor) -> float:
-    "Mean nearest-neighbour distance of the real training features `(n, f)` (SelMatch, section 3)."
+def radius(features: Tensor,   # (n, f) of the real training images
+) -> float:                    # in units of the features
+    "Mean nearest-neighbour distance of the real training features (SelMatch, section 3)."
     return float(nearest(features, features, rank=2).mean())     # rank 1 is the point itself
 
+# %% ../../nbs/21_coverage.ipynb #aa492fef
 def is_covered(test_features: Tensor,  # (m, f)
                set_features: Tensor,   # (n, f)
                r: float,               # radius, in units of the features
@@ -39,13 +42,22 @@ def is_covered(test_features: Tensor,  # (m, f)
     return torch.from_numpy(nearest(set_features, test_features) <= r)
 
 # %% ../../nbs/21_coverage.ipynb #f834244f
-def feature_network(data: ImageSet, network: dict, recipe: Recipe, seed: int = 0, device: str = "cpu") -> nn.Module:
-    "A network trained on the whole training set, in evaluation mode: its penultimate features measure likeness."
+def feature_network(data: ImageSet,    # the whole training set
+                    network: dict,     # words for `make_network`
+                    recipe: Recipe,
+                    seed: int = 0,     # of the initial weights and of the order of images
+                    device: str = "cpu",
+) -> nn.Module:                        # in evaluation mode
+    "A network trained on the whole training set; its penultimate features measure likeness."
     net = make_network(network, data.shape, data.n_classes, seed).to(device)
     return train(net, data.to(device), recipe, torch.Generator().manual_seed(seed)).eval()
 
+# %% ../../nbs/21_coverage.ipynb #6fa30058
 @torch.no_grad()
-def features(net: nn.Module, images: Tensor, batch: int = 1024) -> Tensor:
-    "Penultimate features `(n, f)` of images `(n, c, h, w)`, on the CPU."
+def features(net: nn.Module,     # with `embed`
+             images: Tensor,     # (n, c, h, w)
+             batch: int = 1024,  # images at a time
+) -> Tensor:                     # (n, f) on the CPU
+    "Penultimate features of images."
     device = next(net.parameters()).device
     return torch.cat([net.embed(x.to(device)).cpu() for x in images.split(batch)])
