@@ -659,15 +659,11 @@ def ablation_dots(table: pd.DataFrame,   # from `tables.ablation`
         fig.legend(handles=handles, loc="outside upper center", ncols=2)
     return small_print(fig, note)
 
-# %% ../../nbs/61_plots.ipynb #05e437f2
-def draw_map(ax: plt.Axes, values: pd.DataFrame, title: str, fmt: str, **look):     # to sns.heatmap
-    "Numbers on coloured ground, without ticks."
+# %% ../../nbs/61_plots.ipynb #75f8976b
+def draw_map(ax: plt.Axes, values: pd.DataFrame, fmt: str, **look):     # look: to `sns.heatmap`
+    "Numbers on coloured ground."
     sns.heatmap(values, ax=ax, annot=True, fmt=fmt, cbar=False, linewidths=1.5,
                 annot_kws={"fontsize": 8}, **look)
-    ax.set(xlabel="", ylabel="")
-    ax.tick_params(length=0)
-    ax.tick_params(axis="y", rotation=0)
-    ax.set_title(title, loc="left")
 
 # %% ../../nbs/61_plots.ipynb #aad184f9
 def transfer_levels(table: pd.DataFrame) -> pd.DataFrame:     # network, method, test_accuracy
@@ -692,11 +688,16 @@ def transfer_map(table: pd.DataFrame,   # from `tables.transfer`
     with plt.rc_context(style | look):
         fig, (top, low) = plt.subplots(2, 1, figsize=figsize, height_ratios=[2, len(gain)],
                                        sharex=True)
-        draw_map(top, levels, "level: test accuracy", ".1f", cmap="Greys", vmin=0, vmax=180)
-        draw_map(low, gain, "gain over random selection, in points", "+.1f", cmap="RdBu", center=0,
-                 vmin=-reach, vmax=reach)
+        draw_map(top, levels, ".1f", cmap="Greys", vmin=0, vmax=180)
+        draw_map(low, gain, "+.1f", cmap="RdBu", center=0, vmin=-reach, vmax=reach)
         for text, sure in zip(low.texts, (gain.abs() > noise).to_numpy().flat):
             text.set_fontweight("bold" if sure else "normal")
+        for ax, title in ((top, "level: test accuracy"),
+                          (low, "gain over random selection, in points")):
+            ax.set(xlabel="", ylabel="")
+            ax.tick_params(length=0)
+            ax.tick_params(axis="y", rotation=0)
+            ax.set_title(title, loc="left")
         top.tick_params(axis="x", labelbottom=False)
         low.set_xticklabels([n.replace(", ", ",\n") for n in levels], rotation=45, ha="right",
                             rotation_mode="anchor")
