@@ -4,15 +4,14 @@
 
 # %% auto #0
 __all__ = ['image_suffixes', 'datasets', 'load_digits', 'read_image', 'list_image_folder', 'decode_images', 'decode_once',
-           'class_numbers', 'pick_rows', 'load_parts', 'load_files', 'load_folder', 'save_folder', 'NumbersOnly',
-           'read_pickle', 'find_place', 'read_cifar', 'load_cifar', 'class_words', 'load_tinyimagenet', 'load_data']
+           'class_numbers', 'pick_rows', 'load_parts', 'load_files', 'load_folder', 'NumbersOnly', 'read_pickle',
+           'find_place', 'read_cifar', 'load_cifar', 'class_words', 'load_tinyimagenet', 'load_data']
 
 # %% ../../nbs/04_loaders.ipynb #9cefe584
 import functools
 import numbers
 import os
 import pickle
-import shutil
 import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -25,9 +24,7 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from ..core import InputError, check_choice, check_range, fingerprint, home
-from selmatch.data.images import (
-    ImageSet, Splits, StoredImages, make_splits, map_tensors, pictures, write_pixels,
-)
+from .images import Splits, StoredImages, make_splits, map_tensors, write_pixels
 
 # %% ../../nbs/04_loaders.ipynb #217c5354
 def load_digits(validation: float = 0.2,  # share of the training data held out for choices
@@ -172,20 +169,6 @@ def load_folder(root: str,                  # the folder
     if listed[-1][0] != names: raise InputError(f"{root / 'test'} has classes {listed[-1][0]} but {root / 'train'} has {names}: they must agree")
     return load_files([files for _, files in listed], names, root.resolve().name, size, mode, cache,
                       wanted=classes, per_class=per_class, test_share=test, validation=validation, seed=seed)
-
-# %% ../../nbs/04_loaders.ipynb #5f8da3f6
-def save_folder(data: ImageSet, root: Path,  # written as root/CLASS/0000.png
-) -> list[Path]:                             # the files, in the order of the rows
-    "Write a set as PNG files, one sub-folder per class (replaced if there): a folder that `load_folder` and torchvision read."
-    from PIL import Image
-    counts, files = [0] * data.n_classes, []
-    for name in data.classes: shutil.rmtree(Path(root) / name, ignore_errors=True)     # nothing of an older set may stay
-    for picture, c in zip(pictures(data), data.hard_labels.tolist()):
-        path = Path(root) / data.classes[c] / f"{counts[c]:04d}.png"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        Image.fromarray(picture[..., 0] if picture.shape[-1] == 1 else picture).save(path)
-        counts[c] += 1; files.append(path)
-    return files
 
 # %% ../../nbs/04_loaders.ipynb #517f9669
 class NumbersOnly(pickle.Unpickler):

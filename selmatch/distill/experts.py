@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['expert_recipe', 'Trajectory', 'open_expert', 'ExpertTask', 'expert_card', 'train_expert', 'save_draft',
-           'continue_draft', 'train_experts']
+           'continue_draft', 'list_expert_tasks', 'is_trained', 'train_experts']
 
 # %% ../../nbs/30_experts.ipynb #24805d49
 import json
@@ -160,6 +160,25 @@ def continue_draft(draft: dict, net, optimiser, generator) -> list[Tensor]:
     return list(draft["theta"])
 
 # %% ../../nbs/30_experts.ipynb #483f81e7
+def list_expert_tasks(folder: Path,     # experts are written as folder/expert_000.safetensors, …
+                      data: ImageSet, network: dict, recipe: Recipe,
+                      n: int,           # how many
+                      seed: int = 0,    # expert i uses seed + i
+                      device: str = "cpu",
+                      **options,        # `keep`, `precision` and `flatness` of `ExpertTask`
+) -> list[ExpertTask]:
+    "The tasks of `n` experts of one kind."
+    check_range("number of experts", n, 1)
+    files = [Path(folder) / f"expert_{i:03d}.safetensors" for i in range(n)]
+    return [ExpertTask(file, data, network, recipe, seed + i, device, **options)
+            for i, file in enumerate(files)]
+
+def is_trained(task: ExpertTask) -> bool:
+    "Whether the finished file of an expert is there, with the card that it must have."
+    card = json.loads(json.dumps(expert_card(task)))
+    return task.path.exists() and Trajectory(task.path).card == card
+
+# %% ../../nbs/30_experts.ipynb #1a9c7e55
 def train_experts(folder: Path,         # experts are written as folder/expert_000.safetensors, …
                   data: ImageSet, network: dict, recipe: Recipe,
                   n: int,               # how many
@@ -168,8 +187,8 @@ def train_experts(folder: Path,         # experts are written as folder/expert_0
                   **options,            # `keep`, `precision` and `flatness` of `ExpertTask`
 ) -> list[Path]:
     "Train `n` experts side by side, skipping those already there with the same card."
-    check_range("number of experts", n, 1)
-    tasks = [ExpertTask(Path(folder) / f"expert_{i:03d}.safetensors", data, network, recipe, seed + i, computer.device, **options) for i in range(n)]
-    todo = [t for t in tasks if not (t.path.exists() and Trajectory(t.path).card == json.loads(json.dumps(expert_card(t))))]
-    run_all(train_expert, todo, "train experts", computer) if todo else None
-    return [t.path for t in tasks]
+    tasks = list_expert_tasks(folder, data, network, recipe, n, seed, computer.device, **options)
+    todo = [task for task in tasks if not is_trained(task)]
+    if todo:
+        run_all(train_expert, todo, "train experts", computer)
+    return [task.path for task in tasks]

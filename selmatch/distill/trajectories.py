@@ -124,7 +124,7 @@ def correctly_classified(data: ImageSet, network: dict, experts: Sequence[Path],
 # %% ../../nbs/34_trajectories.ipynb #e690aa08
 def well_classified(data: ImageSet, ipc: int, *,
                     right: Tensor,                    # (experts, n) bool, from `correctly_classified`
-                    generator: torch.Generator, difficulty: Tensor | None = None, **_) -> Tensor:
+                    generator: torch.Generator, difficulty: Tensor | None = None) -> Tensor:
     "DATM's start: a draw from the images the first expert gets right; where they are too few from the next experts', then from the rest."
     check_ipc(data, ipc)
     if right.ndim != 2 or right.shape[1] != len(data): raise InputError(f"right has shape {tuple(right.shape)}: it must be (experts, {len(data)})")
