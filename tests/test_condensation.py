@@ -60,7 +60,9 @@ def test_gradient_matching_is_exact(norm, distance, soft):
     if soft: y = (3 * F.one_hot(y, 4) + torch.randn(9, 4, generator=g).double()).softmax(1).requires_grad_()
     wanted = torch.autograd.grad(plain_gap(flat, theta, x, y, real_x, real_y, distance), [x, y] if soft else [x])
     loss, by_x, by_y = match_gradients(flat, theta, x.detach(), y.detach(), real_x, real_y, distance)
-    assert relative(by_x, wanted[0]) <= 1e-10 and (by_y is None or relative(by_y, wanted[1]) <= 1e-10) and (by_y is not None) == soft
+    assert relative(by_x, wanted[0]) <= 1e-10
+    assert (by_y is None or relative(by_y, wanted[1]) <= 1e-10)
+    assert (by_y is not None) == soft
     for at in [(0, 0, 2, 3), (5, 0, 7, 0)]:
         nudge = torch.zeros_like(by_x)
         nudge[at] = 1e-6
@@ -72,7 +74,9 @@ def test_distances_by_hand():
     a, b = torch.tensor([[3., 0.], [1., 1.], [0., 2.]]), torch.tensor([[1., 0.], [-1., 1.], [0., -5.]])
     assert float(row_distance(a, b)) == pytest.approx(3, abs=1e-4)
     only_bias = [{"bias": torch.tensor([v])} for v in (1., -1.)]
-    assert distances["rows"](*only_bias) == 0 and distances["mse"](*only_bias) == 4 and float(distances["cos"](*only_bias)) == pytest.approx(2, abs=1e-4)
+    assert distances["rows"](*only_bias) == 0
+    assert distances["mse"](*only_bias) == 4
+    assert float(distances["cos"](*only_bias)) == pytest.approx(2, abs=1e-4)
 
 
 def test_the_same_images_have_nothing_to_match():
@@ -86,8 +90,10 @@ def test_siamese_gives_a_class_one_draw():
     left, right = drawn.rows(SMALL.labels), drawn.rows(TRAIN.labels)
     for c in range(10):
         u = torch.cat([left.u[SMALL.labels == c], right.u[TRAIN.labels == c]])
-        assert len(u.unique(dim=0)) == 1 and len(left.family[SMALL.labels == c].unique()) == 1
-    assert len(left.family.unique()) > 1 and len(left.u.unique(dim=0)) == 10
+        assert len(u.unique(dim=0)) == 1
+        assert len(left.family[SMALL.labels == c].unique()) == 1
+    assert len(left.family.unique()) > 1
+    assert len(left.u.unique(dim=0)) == 10
     picture = SMALL.images[:1].expand(3, -1, -1, -1)
     assert torch.equal(*[apply(picture, drawn.rows(torch.full((3,), 4)))[i] for i in (0, 2)])
 
@@ -95,11 +101,14 @@ def test_siamese_gives_a_class_one_draw():
 def test_real_batches_hold_every_class():
     rows = class_rows(TRAIN)
     picked = draw_real(rows, 7, numbers())
-    assert len(picked.unique()) == len(picked) == 70 and TRAIN.labels[picked].bincount().tolist() == [7] * 10
-    assert torch.equal(picked, draw_real(rows, 7, numbers())) and not torch.equal(picked, draw_real(rows, 7, numbers(1)))
+    assert len(picked.unique()) == len(picked) == 70
+    assert TRAIN.labels[picked].bincount().tolist() == [7] * 10
+    assert torch.equal(picked, draw_real(rows, 7, numbers()))
+    assert not torch.equal(picked, draw_real(rows, 7, numbers(1)))
     assert sorted(draw_real(rows, 10**6, numbers()).tolist()) == list(range(len(TRAIN)))
     weights = [fresh_weights(SPEC, SMALL, numbers(seed)) for seed in (0, 0, 1)]
-    assert torch.equal(weights[0], weights[1]) and not torch.equal(weights[0], weights[2])
+    assert torch.equal(weights[0], weights[1])
+    assert not torch.equal(weights[0], weights[2])
 
 
 def test_identity_network_reaches_the_class_means_in_one_step():
@@ -107,7 +116,9 @@ def test_identity_network_reaches_the_class_means_in_one_step():
     loss = lambda images: match_means(lambda t: t.flatten(1), images, SMALL.labels, TRAIN.images, TRAIN.labels, 10)
     after = x.detach() - 4 / 2 * torch.autograd.grad(loss(x), x)[0]
     means = torch.stack([TRAIN.images[TRAIN.labels == c].mean(0).flatten() for c in range(10)])
-    assert loss(x) > 10 and loss(after) < 1e-6 and torch.allclose(class_means(after.flatten(1), SMALL.labels, 10), means, atol=1e-5)
+    assert loss(x) > 10
+    assert loss(after) < 1e-6
+    assert torch.allclose(class_means(after.flatten(1), SMALL.labels, 10), means, atol=1e-5)
 
 
 def test_classes_without_small_images_do_not_count():
@@ -130,7 +141,9 @@ def test_answers_are_the_slope_of_the_loss_and_leave_frozen_images_out(name):
     question = replace(QUESTIONS[name], train=double(TRAIN))
     start = double(SMALL)
     asked = question.start(start)(now(start), numbers(5))
-    assert asked.images.shape == start.images[MASK].shape and asked.lr is None and asked.labels is None
+    assert asked.images.shape == start.images[MASK].shape
+    assert asked.lr is None
+    assert asked.labels is None
     rows = torch.nonzero(MASK).flatten()
     for m, y, x in [(3, 2, 4), (20, 5, 3)]:
         losses = []
@@ -156,7 +169,8 @@ def test_a_network_lives_for_a_round_and_trains_on_the_set_as_it_is():
     for _ in range(4):
         running(now(), g)
         weights.append(running.theta.clone())
-    assert running.position == 1 and all(not torch.equal(a, b) for a, b in zip(weights, weights[1:]))
+    assert running.position == 1
+    assert all(not torch.equal(a, b) for a, b in zip(weights, weights[1:]))
     steps = [float((a - b).norm()) for a, b in zip(weights, weights[1:])]
     assert max(steps[:2]) < 0.1 * steps[2]                                             # trained on, trained on, replaced
     again, g = QUESTIONS["dc"].start(SMALL), numbers()
@@ -178,8 +192,10 @@ def test_killed_runs_go_on_bit_for_bit(name, tmp_path):
     with pytest.raises(KeyboardInterrupt):
         distill(start, QUESTIONS[name], descent, seed=0, checkpoint=tmp_path / "c.safetensors", every=2, stop_after=5)      # in the middle of a round
     again = distill(start, QUESTIONS[name], descent, seed=0, checkpoint=tmp_path / "c.safetensors", every=2)
-    assert torch.equal(whole.last.data.images, again.last.data.images) and whole.history.equals(again.history)
-    assert torch.equal(whole.last.data.images[~MASK], SMALL.images[~MASK]) and not torch.equal(whole.last.data.images[MASK], SMALL.images[MASK])
+    assert torch.equal(whole.last.data.images, again.last.data.images)
+    assert whole.history.equals(again.history)
+    assert torch.equal(whole.last.data.images[~MASK], SMALL.images[~MASK])
+    assert not torch.equal(whole.last.data.images[MASK], SMALL.images[MASK])
 
 
 def test_identities_tell_questions_apart():

@@ -40,8 +40,10 @@ def cloud(n, d, s):
 def test_inner_products_equal_those_of_gradients_written_out():
     g, part = GRADIENTS.at(class_rows(DIGITS.train)[4]), written_out(GRADIENTS.at(class_rows(DIGITS.train)[4]))
     assert torch.allclose(g.kernel(), part @ part.T, rtol=1e-9)
-    assert torch.allclose(g.mean().double().flatten(), part.mean(0), atol=1e-6) and torch.allclose(g.sum().double().flatten(), part.sum(0), atol=1e-5)
-    assert torch.allclose(g.along(g.mean()).double(), part @ part.mean(0), atol=1e-5) and torch.allclose(g.lengths().double(), part.norm(dim=1), atol=1e-5)
+    assert torch.allclose(g.mean().double().flatten(), part.mean(0), atol=1e-6)
+    assert torch.allclose(g.sum().double().flatten(), part.sum(0), atol=1e-5)
+    assert torch.allclose(g.along(g.mean()).double(), part @ part.mean(0), atol=1e-5)
+    assert torch.allclose(g.lengths().double(), part.norm(dim=1), atol=1e-5)
 
 
 def test_gradients_are_those_of_the_loss_the_network_was_trained_with():
@@ -56,7 +58,8 @@ def test_a_second_softmax_hides_images_that_are_surely_wrong():
     logits = torch.tensor([[8., 0.]], requires_grad=True)
     twice, = torch.autograd.grad(F.cross_entropy(logits.softmax(1), torch.tensor([1])), logits)
     ours = Evidence(torch.zeros(1, 1), logits.detach().softmax(1), torch.tensor([1])).last_layer_gradients.errors
-    assert ours.norm() > 1.4 and twice.norm() < 1e-3
+    assert ours.norm() > 1.4
+    assert twice.norm() < 1e-3
 
 
 def test_gather_looks_once_in_evaluation_mode_and_leaves_the_network_as_it_was():
@@ -64,8 +67,11 @@ def test_gather_looks_once_in_evaluation_mode_and_leaves_the_network_as_it_was()
     before = {k: v.clone() for k, v in net.state_dict().items()}
     net.body.register_forward_hook(lambda module, given, out: seen.append((len(out), module.training)))
     evidence = gather(net, DIGITS.train, batch=100)
-    assert net.training and sum(n for n, _ in seen) == len(DIGITS.train) and not any(mode for _, mode in seen)
-    assert all(torch.equal(before[k], v) for k, v in net.state_dict().items()) and evidence.validation is None
+    assert net.training
+    assert sum(n for n, _ in seen) == len(DIGITS.train)
+    assert not any(mode for _, mode in seen)
+    assert all(torch.equal(before[k], v) for k, v in net.state_dict().items())
+    assert evidence.validation is None
     assert not evidence.features.requires_grad
     soft = replace(DIGITS.train, labels=F.one_hot(DIGITS.train.labels, 10).float())
     assert torch.equal(gather(net, soft).labels, DIGITS.train.labels)
@@ -111,7 +117,8 @@ def test_k_center_is_within_twice_the_best_radius():
 def test_k_center_starts_at_the_middle_and_never_repeats_itself_even_among_copies():
     points = torch.tensor([[0.], [0.], [0.], [4.], [4.]])
     chosen = farthest_first(points, 5)
-    assert sorted(chosen.tolist()) == [0, 1, 2, 3, 4] and points[chosen[:2]].flatten().tolist() == [0., 4.]
+    assert sorted(chosen.tolist()) == [0, 1, 2, 3, 4]
+    assert points[chosen[:2]].flatten().tolist() == [0., 4.]
     middle = (points - points.mean(0)).norm(dim=1).argmin()
     assert farthest_first(points, 1).tolist() == [middle]
 
@@ -130,7 +137,8 @@ def test_lazy_greedy_equals_plain_greedy_and_keeps_its_promise(ties):
         similarity, chosen = distance.max() - distance, []
         for _ in range(4): chosen.append(max((j for j in range(12) if j not in chosen), key=lambda j: value(similarity, [*chosen, j])))
         lazy = facility_location(similarity, 4).tolist()
-        assert value(similarity, lazy) == pytest.approx(value(similarity, chosen)) and (lazy == chosen or not ties)
+        assert value(similarity, lazy) == pytest.approx(value(similarity, chosen))
+        assert (lazy == chosen or not ties)
         best = max(value(similarity, rows) for rows in combinations(range(12), 4))
         assert (1 - 1 / np.e) * best <= value(similarity, lazy) <= best + 1e-9
 
@@ -139,7 +147,8 @@ def test_craig_weights_count_from_zero():
     similarity = gradient_similarity(GRADIENTS.at(class_rows(DIGITS.train)[0]))
     chosen = facility_location(similarity, 6)
     sizes = cluster_sizes(similarity, chosen)
-    assert sizes.sum() == len(similarity) and (sizes >= 1).all()
+    assert sizes.sum() == len(similarity)
+    assert (sizes >= 1).all()
     assert (sizes + 1).sum() != len(similarity)          # the released counts start at one
     by_hand = [0] * 6
     for row in similarity[:, chosen].tolist(): by_hand[row.index(max(row))] += 1
@@ -163,17 +172,20 @@ def test_pursuit_equals_a_new_fit_at_every_step(lam):
             B = A[chosen]
             rest = goal - B.T @ torch.linalg.solve(B @ B.T + ridge * torch.eye(len(B), dtype=B.dtype), B @ goal)
         rows, n_taken = matching_pursuit(K, A @ goal, 10, lam)
-        assert rows[:n_taken].tolist() == chosen[:n_taken] and n_taken == 10
+        assert rows[:n_taken].tolist() == chosen[:n_taken]
+        assert n_taken == 10
 
 
 def test_pursuit_stops_when_nothing_is_missing_and_fills_up():
     A = cloud(20, 3, 0)                                  # three dimensions: three gradients say it all
     rows, n_taken = matching_pursuit(A @ A.T, A @ A.sum(0), 12, lam=0)
-    assert n_taken == 3 and len(set(rows.tolist())) == 12
+    assert n_taken == 3
+    assert len(set(rows.tolist())) == 12
     along = A @ A.sum(0)
     assert (along[rows[3:]].diff() <= 0).all()
     nothing, n_taken = matching_pursuit(torch.zeros(5, 5), torch.zeros(5), 4)
-    assert n_taken == 0 and nothing.tolist() == [0, 1, 2, 3]
+    assert n_taken == 0
+    assert nothing.tolist() == [0, 1, 2, 3]
 
 
 def test_weights_solve_the_problem_as_written_and_not_that_of_its_normal_equations():
@@ -186,7 +198,9 @@ def test_weights_solve_the_problem_as_written_and_not_that_of_its_normal_equatio
         ridge, b = lam * K.diagonal().mean(), A @ goal
         w = gradient_weights(K, b, torch.arange(8), lam)
         slope = K @ w + ridge * w - b                    # half the gradient of the objective
-        assert (w >= 0).all() and (slope > -1e-8).all() and (slope * w).abs().max() < 1e-8      # Karush, Kuhn, Tucker
+        assert (w >= 0).all()
+        assert (slope > -1e-8).all()
+        assert (slope * w).abs().max() < 1e-8      # Karush, Kuhn, Tucker
         objective = lambda v: (goal - v @ A).square().sum() + ridge * v.square().sum()
         released = torch.from_numpy(nnls((K + ridge * torch.eye(8, dtype=K.dtype)).numpy(), b.numpy())[0])
         assert objective(w) <= objective(released) + 1e-9
@@ -252,7 +266,8 @@ def test_optimised_real_keeps_the_best_draw():
     assert [score for score, _ in table] == sorted((judge(DIGITS.train.subset(rows)) for rows in drawn), reverse=True)
     with pytest.raises(InputError, match="draws=0"): optimised_real(DIGITS.train, 3, judge=judge, draws=0, generator=seed(0))
     judge = validation_judge(DIGITS.validation, SPEC, Recipe(steps=5), n=2)
-    assert judge(DIGITS.train) == judge(DIGITS.train) and 0 <= judge(DIGITS.train) <= 1
+    assert judge(DIGITS.train) == judge(DIGITS.train)
+    assert 0 <= judge(DIGITS.train) <= 1
 
 
 def test_averages_go_from_the_class_mean_to_the_class_itself():
@@ -265,14 +280,18 @@ def test_averages_go_from_the_class_mean_to_the_class_itself():
     whole = average_images(even, 24, generator=seed(0)).images[:24]
     assert sorted(whole.flatten(1).tolist()) == sorted(even.images[:24].flatten(1).tolist())
     copies = average_images(DIGITS.train, 3, generator=seed(0), copies=True).images.view(10, 3, 64)
-    assert torch.equal(copies[:, 0], copies[:, 2]) and size > 3
+    assert torch.equal(copies[:, 0], copies[:, 2])
+    assert size > 3
 
 
 @pytest.mark.parametrize("name", sorted(made_starts))
 def test_made_sets_are_sets_class_by_class(name):
     made = made_starts[name](DIGITS.train, 4, generator=seed(0))
-    assert isinstance(made, ImageSet) and made.images.shape == (40, *DIGITS.train.shape) and made.images.dtype == torch.float32
-    assert torch.equal(made.labels, torch.arange(10).repeat_interleave(4)) and made.mean == DIGITS.train.mean
+    assert isinstance(made, ImageSet)
+    assert made.images.shape == (40, *DIGITS.train.shape)
+    assert made.images.dtype == torch.float32
+    assert torch.equal(made.labels, torch.arange(10).repeat_interleave(4))
+    assert made.mean == DIGITS.train.mean
     assert made.key == made_starts[name](DIGITS.train, 4, generator=seed(0)).key != made_starts[name](DIGITS.train, 4, generator=seed(1)).key
     with pytest.raises(InputError, match="ipc=0"): made_starts[name](DIGITS.train, 0, generator=seed(0))
 
@@ -284,7 +303,8 @@ def test_kmeans_real_takes_the_nearest_and_each_only_once():
     copies = replace(line, images=torch.zeros(6, 1, 1, 1))
     assert len(set(kmeans_real(copies, 1, generator=seed(0)).tolist())) == 1
     by_pixels, by_features = kmeans_real(DIGITS.train, 5, generator=seed(0)), kmeans_real(DIGITS.train, 5, generator=seed(0), evidence=EVIDENCE)
-    assert len(set(by_features.tolist())) == 50 and not torch.equal(by_pixels, by_features)
+    assert len(set(by_features.tolist())) == 50
+    assert not torch.equal(by_pixels, by_features)
 
 
 # ---- the contract
@@ -293,9 +313,12 @@ def test_kmeans_real_takes_the_nearest_and_each_only_once():
 def test_contract(name):
     pick = lambda ipc, **more: coreset_selections[name](DIGITS.train, ipc, generator=seed(3), difficulty=DIFFICULTY, **(OPTIONS | more))
     rows = pick(6)
-    assert rows.shape == (60,) and rows.dtype == torch.int64 and len(set(rows.tolist())) == 60
+    assert rows.shape == (60,)
+    assert rows.dtype == torch.int64
+    assert len(set(rows.tolist())) == 60
     assert torch.equal(DIGITS.train.labels[rows], torch.arange(10).repeat_interleave(6))
-    assert (DIFFICULTY[rows].view(10, 6).diff(dim=1) <= 0).all() and torch.equal(rows, pick(6))
+    assert (DIFFICULTY[rows].view(10, 6).diff(dim=1) <= 0).all()
+    assert torch.equal(rows, pick(6))
     smallest = min(map(len, class_rows(DIGITS.train)))
     assert len(pick(smallest)) == 10 * smallest
     for ipc in (0, smallest + 1, True, 1.5):

@@ -20,8 +20,8 @@ from selmatch import data as floor
 from selmatch.app import data_section, make_study
 from selmatch.core import InputError
 from selmatch.data.images import ImageSet, map_tensors, pictures, write_pixels
-from selmatch.data.images import save_folder
 from selmatch.data.loaders import load_data, load_digits
+from selmatch.data.export import save_folder
 from selmatch.select.scores import load_difficulty
 from selmatch.study.study import Study
 from test_input import profile, refuses
@@ -81,12 +81,16 @@ def test_cifar_is_read_as_torchvision_reads_it(kind, tmp_path):
     read = write_cifar(tmp_path, kind)
     with pytest.warns(UserWarning, match="checksum"): splits = load_data(kind.lower(), root=str(tmp_path), validation=0)
     for part, official in ((splits.train, read(True)), (splits.test, read(False))):
-        assert np.array_equal(pictures(part), official.data) and part.labels.tolist() == official.targets and list(part.classes) == official.classes
+        assert np.array_equal(pictures(part), official.data)
+        assert part.labels.tolist() == official.targets
+        assert list(part.classes) == official.classes
     with warnings.catch_warnings():
         warnings.simplefilter("error")                       # the files are read once: no second warning
         few = load_data(kind.lower(), root=str(tmp_path), classes=["class 3", 7], validation=0)
     labels = np.array(read(True).targets)
-    assert few.rows.tolist() == np.flatnonzero((labels == 3) | (labels == 7)).tolist() and few.numbers == (3, 7) and few.total == len(labels)
+    assert few.rows.tolist() == np.flatnonzero((labels == 3) | (labels == 7)).tolist()
+    assert few.numbers == (3, 7)
+    assert few.total == len(labels)
     assert torch.equal(few.train.labels, torch.tensor([{3: 0, 7: 1}[c] for c in labels[few.rows]]))
     assert np.array_equal(pictures(few.train), read(True).data[few.rows])
 
@@ -119,8 +123,10 @@ def test_cifar_says_what_is_wrong_with_its_files(tmp_path, monkeypatch):
 def test_tiny_imagenet_has_the_right_labels(tiny):
     from torchvision.datasets import ImageFolder
     splits, official = load_data("tinyimagenet", root=str(tiny), validation=0), ImageFolder(str(tiny / "train"))
-    assert splits.train.shape == (3, 64, 64) and (len(splits.train), len(splits.test)) == (10_000, 1_000)
-    assert splits.train.labels.tolist() == official.targets and splits.train.classes[0] == "goldfish"
+    assert splits.train.shape == (3, 64, 64)
+    assert (len(splits.train), len(splits.test)) == (10_000, 1_000)
+    assert splits.train.labels.tolist() == official.targets
+    assert splits.train.classes[0] == "goldfish"
     notes = dict(line.split("\t")[:2] for line in (tiny / "val" / "val_annotations.txt").read_text().splitlines())
     train = [(path, label) for path, label in official.samples]
     val = [(str(tiny / "val" / "images" / name), official.class_to_idx[notes[name]]) for name in sorted(notes)]
@@ -128,17 +134,21 @@ def test_tiny_imagenet_has_the_right_labels(tiny):
     for part, files in ((splits.train, train), (splits.test, val)):
         grey = [i for i, (path, _) in enumerate(files) if Image.open(path).mode == "L"]
         rows = [*grey[:3], *range(0, len(files), len(files) // 7)]
-        assert grey and all(np.array_equal(p, np.asarray(Image.open(files[r][0]).convert("RGB"))) for r, p in zip(rows, pictures(part.subset(rows))))
+        assert grey
+        assert all(np.array_equal(p, np.asarray(Image.open(files[r][0]).convert("RGB"))) for r, p in zip(rows, pictures(part.subset(rows))))
     assert load_data("tinyimagenet", root=str(tiny.parent / tiny.name), validation=0).test.key == splits.test.key
 
 
 def test_a_part_of_tiny_imagenet_finds_its_scores(tiny):
     few = load_data("tinyimagenet", root=str(tiny), classes=["n01641577", "goldfish", 5], size=32, per_class=30, validation=0.2)
-    assert few.train.shape == (3, 32, 32) and (len(few.train), len(few.validation), len(few.test)) == (72, 18, 90) and few.numbers == (0, 2, 5)
+    assert few.train.shape == (3, 32, 32)
+    assert (len(few.train), len(few.validation), len(few.test)) == (72, 18, 90)
+    assert few.numbers == (0, 2, 5)
     file = DATA / "tiny-imagenet-20_forgetting.npy"
     scores = np.load(file)
     assert load_difficulty(file, "forgetting", few).tolist() == scores[few.rows].tolist()
-    assert few.rows.max() < 5 * 500 + 30 and torch.equal(few.rows // 500, torch.tensor(few.numbers)[few.train.labels])
+    assert few.rows.max() < 5 * 500 + 30
+    assert torch.equal(few.rows // 500, torch.tensor(few.numbers)[few.train.labels])
     with refuses("n99", "goldfish"): load_data("tinyimagenet", root=str(tiny), classes=["n99", 1])
     with refuses("classes=['goldfish']", "at least 2"): load_data("tinyimagenet", root=str(tiny), classes=["goldfish"])
     with refuses("classes=21", "[2, 20]"): load_data("tinyimagenet", root=str(tiny), classes=21)
@@ -155,7 +165,8 @@ def test_cifar_10_jpeg_is_mapped_not_read(tmp_path):
         print(len(splits.train), len(splits.test), grown())"""
     for _ in range(2): done = subprocess.run([sys.executable, "-c", code, str(tmp_path / "cifar10")], cwd=ROOT, check=True, capture_output=True, text=True)
     train, test, grown = done.stdout.split()
-    assert (train, test) == ("4000", "1000") and float(grown) < 40, f"{grown} MB; as floats they would be 74 MB"
+    assert (train, test) == ("4000", "1000"), f"{grown} MB; as floats they would be 74 MB"
+    assert float(grown) < 40, f"{grown} MB; as floats they would be 74 MB"
 
 
 def test_official_scores_fit_the_folder():
@@ -181,7 +192,8 @@ def test_score_files_in_a_profile(tmp_path):
     score = {"kind": "file", "path": str(file), "file_kind": "forgetting", "key": "forgetting"}
     study = lambda **more: Study(profile(data={"name": "digits", "per_class": 40}, score={**score, **more}), folder=tmp_path)
     found = study(order="way")
-    assert found.difficulty.tolist() == found.splits.rows.tolist() and torch.equal(torch.from_numpy(raw)[found.splits.rows], found.splits.train.labels)
+    assert found.difficulty.tolist() == found.splits.rows.tolist()
+    assert torch.equal(torch.from_numpy(raw)[found.splits.rows], found.splits.train.labels)
     with refuses("row 0"): study().difficulty
     with refuses("twice", "once"): study(order="twice").difficulty
     with refuses("labels"): study(key="lables").difficulty
@@ -192,10 +204,14 @@ def test_a_set_from_files_is_the_set_that_was_written(mine):
     first = load_data("folder", root=str(folder), mode="L", validation=0)
     for part, made in ((first.train, digits.train), (first.test, digits.test)):
         order = made.labels.argsort(stable=True)
-        assert np.array_equal(pictures(part), pictures(made)[order]) and torch.equal(part.labels, made.labels[order])
+        assert np.array_equal(pictures(part), pictures(made)[order])
+        assert torch.equal(part.labels, made.labels[order])
     x = torch.from_numpy(pictures(first.train)).permute(0, 3, 1, 2).float() / 255
-    assert torch.allclose(torch.tensor(first.train.mean), x.mean((0, 2, 3))) and torch.allclose(torch.tensor(first.train.std), x.std((0, 2, 3)))
-    assert first.train.images.dtype == torch.float32 and first.train.to("cpu") is first.train and first.train.images is first.train.images
+    assert torch.allclose(torch.tensor(first.train.mean), x.mean((0, 2, 3)))
+    assert torch.allclose(torch.tensor(first.train.std), x.std((0, 2, 3)))
+    assert first.train.images.dtype == torch.float32
+    assert first.train.to("cpu") is first.train
+    assert first.train.images is first.train.images
 
 
 def test_a_key_does_not_depend_on_whether_images_were_read(mine):
@@ -203,11 +219,15 @@ def test_a_key_does_not_depend_on_whether_images_were_read(mine):
     unread, read = load().train, load().train
     read.images
     rows = [3, 1, 5]
-    assert unread.key == read.key and unread.subset(rows).key == read.subset(rows).key == unread.subset(range(6)).subset(rows).key
-    assert torch.equal(unread.subset(rows).images, read.images[rows]) and "images" not in unread.__dict__
+    assert unread.key == read.key
+    assert unread.subset(rows).key == read.subset(rows).key == unread.subset(range(6)).subset(rows).key
+    assert torch.equal(unread.subset(rows).images, read.images[rows])
+    assert "images" not in unread.__dict__
     assert len({unread.key, load(seed=1).train.key, load().validation.key, unread.subset(rows).key, unread.subset([1, 3, 5]).key}) == 5
     sent = pickle.loads(pickle.dumps(read))
-    assert "images" not in sent.__dict__ and torch.equal(sent.images, read.images) and sent.key == read.key
+    assert "images" not in sent.__dict__
+    assert torch.equal(sent.images, read.images)
+    assert sent.key == read.key
 
 
 def test_tensor_files(mine, monkeypatch):
@@ -224,21 +244,24 @@ def test_tensor_files(mine, monkeypatch):
     monkeypatch.undo()
     first, files = load(), list(cache.iterdir())
     monkeypatch.setattr(floor, "decode_images", lambda *_: pytest.fail("decoded again"))
-    assert load().train.key == first.train.key and list(cache.iterdir()) == files
+    assert load().train.key == first.train.key
+    assert list(cache.iterdir()) == files
     monkeypatch.undo()
     files[0].write_bytes(files[0].read_bytes()[:-9]); map_tensors.cache_clear()
     with pytest.warns(UserWarning, match="decoded anew"): again = load()
     assert again.train.key == first.train.key
     Image.new("L", (8, 8), 200).save(folder / "train" / "0" / "0000.png")
     changed = load()
-    assert changed.train.key != first.train.key and len(list(cache.iterdir())) == 2
+    assert changed.train.key != first.train.key
+    assert len(list(cache.iterdir())) == 2
 
 
 def test_two_processes_may_decode_at_once(mine):
     cache = mine[0].parent / "cache"
     code = "import sys; from selmatch.data import load_data; print(load_data('folder', root=sys.argv[1], mode='L', cache=sys.argv[2]).train.key)"
     both = [subprocess.Popen([sys.executable, "-c", code, str(mine[0]), str(cache)], cwd=ROOT, stdout=subprocess.PIPE, text=True) for _ in range(2)]
-    assert len({process.communicate(timeout=300)[0] for process in both}) == 1 and len(list(cache.iterdir())) == 1
+    assert len({process.communicate(timeout=300)[0] for process in both}) == 1
+    assert len(list(cache.iterdir())) == 1
     assert not any(process.returncode for process in both)
 
 
@@ -250,7 +273,9 @@ def test_folders_are_listed_as_torchvision_lists_them(mine):
     for name in ("10.PNG", "9.png", "notes.txt"): (deep / name).write_bytes((mine[0] / "train" / "3" / "0000.png").read_bytes())
     names, files = floor.list_image_folder(mine[0] / "train")
     official = ImageFolder(str(mine[0] / "train"))
-    assert floor.image_suffixes == IMG_EXTENSIONS and names == official.classes and files == official.samples
+    assert floor.image_suffixes == IMG_EXTENSIONS
+    assert names == official.classes
+    assert files == official.samples
 
 
 def test_data_on_the_command_line(tmp_path):
@@ -265,5 +290,6 @@ def test_sums_of_many_images_are_exact(tmp_path):
     pixels = torch.randint(0, 256, (600, 2, 5, 4), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
     write_pixels(tmp_path / "x.safetensors", pixels)
     stored = map_tensors(str(tmp_path / "x.safetensors"))
-    assert torch.equal(stored["sums"], pixels.long().sum((2, 3))) and torch.equal(stored["squares"], pixels.long().square().sum((2, 3)))
+    assert torch.equal(stored["sums"], pixels.long().sum((2, 3)))
+    assert torch.equal(stored["squares"], pixels.long().square().sum((2, 3)))
     assert len({bytes(d.tolist()) for d in stored["digests"]}) == 600

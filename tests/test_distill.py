@@ -43,15 +43,22 @@ def test_interrupted_it_ends_with_the_same_bits(settings, soft, tmp_path):
     whole = distill(start, Pull(), descent, seed=0)
     with pytest.raises(KeyboardInterrupt): distill(start, Pull(), descent, seed=0, checkpoint=file, every=3, stop_after=8)
     again = distill(start, Pull(), descent, seed=0, checkpoint=file, every=3)
-    assert whole.history.equals(again.history) and list(whole.kept) == list(again.kept) == [0, 4, 13]
+    assert whole.history.equals(again.history)
+    assert list(whole.kept) == list(again.kept) == [0, 4, 13]
     for i in whole.kept:
         a, b = whole.kept[i], again.kept[i]
-        assert torch.equal(a.data.images, b.data.images) and torch.equal(a.data.labels, b.data.labels) and a.lr == b.lr and a.card == b.card
+        assert torch.equal(a.data.images, b.data.images)
+        assert torch.equal(a.data.labels, b.data.labels)
+        assert a.lr == b.lr
+        assert a.card == b.card
         assert torch.equal(a.data.images[~a.distilled], start.data.images[~a.distilled])
     moved = whole.last.data
-    assert not torch.equal(moved.images, start.data.images) and len({str(s.lr) for s in whole.kept.values()}) == 3
+    assert not torch.equal(moved.images, start.data.images)
+    assert len({str(s.lr) for s in whole.kept.values()}) == 3
     assert torch.equal(moved.labels[~start.distilled], start.data.labels[~start.distilled])
-    if soft: assert torch.equal(moved.labels, start.data.labels) == (settings.get("lr_labels") == 0) and torch.allclose(moved.labels.sum(1), torch.ones(8))
+    if soft:
+        assert torch.equal(moved.labels, start.data.labels) == (settings.get("lr_labels") == 0)
+        assert torch.allclose(moved.labels.sum(1), torch.ones(8))
     other = replace(descent, ema=0.123)
     with pytest.raises(InputError, match="another run.*descent"): distill(start, Pull(), other, seed=0, checkpoint=file)
 
@@ -67,7 +74,8 @@ def test_a_hard_label_given_as_probabilities_stays_finite():
     start = start_set(False)
     start = replace(start, data=replace(start.data, labels=torch.eye(3)[start.data.labels]))
     run = distill(start, Pull(), Descent(iterations=5, lr_images=0.1, lr_labels=1.0, start_lr=0.1), seed=0)
-    assert run.last.data.labels.isfinite().all() and (run.kept[0].data.labels - start.data.labels).abs().max() < 1e-6
+    assert run.last.data.labels.isfinite().all()
+    assert (run.kept[0].data.labels - start.data.labels).abs().max() < 1e-6
 
 
 def test_the_gradient_through_the_softmax_is_autograds():
@@ -82,14 +90,17 @@ def test_the_average_of_the_images_is_what_the_words_say():
     expected = start.data.images
     for i in range(1, 7):
         expected = 0.75 * expected + 0.25 * plain.kept[i].data.images
-        assert torch.allclose(mean.kept[i].data.images, expected, atol=1e-6) and mean.kept[i].lr == plain.kept[i].lr
+        assert torch.allclose(mean.kept[i].data.images, expected, atol=1e-6)
+        assert mean.kept[i].lr == plain.kept[i].lr
     assert plain.history.equals(mean.history)              # averaging looks on, it does not steer
 
 
 def test_one_rate_per_step_is_saved_and_loaded(tmp_path):
     run = distill(start_set(), Pull(), Descent(iterations=3, lr_images=0.1, lr_lr=0.1, start_lr=0.1, n_rates=4), seed=0)
     save_set(run.last, tmp_path)
-    assert isinstance(run.last.lr, list) and len(run.last.lr) == 4 and load_set(tmp_path).lr == run.last.lr
+    assert isinstance(run.last.lr, list)
+    assert len(run.last.lr) == 4
+    assert load_set(tmp_path).lr == run.last.lr
     save_set(distill(start_set(), Pull(), Descent(iterations=1, start_lr=0.1), seed=0).last, tmp_path)
     assert isinstance(load_set(tmp_path).lr, float)
 
@@ -130,7 +141,8 @@ def test_a_teachers_labels_by_hand():
     assert torch.equal(relabel(data, [Fixed(one), Fixed(two)], 1e-3).labels, torch.eye(3)[0].expand(8, 3))
     rows = torch.arange(8) < 3
     some = relabel(data, [Fixed(one)], 1.0, rows)
-    assert torch.equal(some.labels[~rows], torch.eye(3)[data.labels[~rows]]) and torch.equal(some.images, data.images)
+    assert torch.equal(some.labels[~rows], torch.eye(3)[data.labels[~rows]])
+    assert torch.equal(some.images, data.images)
     assert torch.equal(relabel(some, [Fixed(two)], 1.0, ~rows).labels[rows], some.labels[rows])
     for bad in (dict(temperature=0.0), dict(temperature=float("nan"))):
         with pytest.raises(InputError, match="temperature"): relabel(data, [Fixed(one)], **bad)

@@ -8,8 +8,8 @@ import yaml
 from conftest import ROOT
 from selmatch.app import main
 from selmatch.core import InputError, save_tensors
-from selmatch.data.images import save_folder
 from selmatch.data.loaders import load_data, load_digits
+from selmatch.data.export import save_folder
 from selmatch.distill.sets import distilled_mask
 from selmatch.methods import find_method
 from selmatch.distill.experts import expert_recipe, open_expert, train_experts
@@ -28,7 +28,8 @@ def refuses(*words):
     class Check:
         def __enter__(self): return self
         def __exit__(self, kind, error, trace):
-            assert kind is not None and issubclass(kind, InputError), f"expected an InputError, got {kind}"
+            assert kind is not None, f"expected an InputError, got {kind}"
+            assert issubclass(kind, InputError), f"expected an InputError, got {kind}"
             for word in words: assert str(word) in str(error), f"{word!r} is not in {error}"
             return True
     return Check()
@@ -163,14 +164,18 @@ def test_command_line_says_it_in_one_line(line, words, capsys, monkeypatch, tmp_
     monkeypatch.chdir(ROOT)
     with pytest.raises(SystemExit) as stop: main(line.split())
     said = capsys.readouterr().err
-    assert stop.value.code == 2 and said.count("\n") == 1 and said.startswith("selmatch: "), said
+    assert stop.value.code == 2, said
+    assert said.count("\n") == 1, said
+    assert said.startswith("selmatch: "), said
     for word in words: assert word in said, said
     assert not list(tmp_path.iterdir()), "work was started"
 
 
 def test_a_figure_parameter_of_the_wrong_value_is_refused_before_work(selmatch_command):
     done = selmatch_command("figures", "--profile", "smoke", "--only", "fig2_method", "-p", "ratio=0.77")
-    assert done.returncode == 2 and "0.77" in done.stderr and done.stderr.count("\n") == 1
+    assert done.returncode == 2
+    assert "0.77" in done.stderr
+    assert done.stderr.count("\n") == 1
 
 
 def test_methods_that_do_not_exist_cannot_be_declared():
@@ -188,3 +193,44 @@ def test_images_that_are_not_square_are_named(tmp_path):
             Image.new("RGB", (8, 12), (i, 0, 0)).save(tmp_path / c / f"{i}.png")
     splits = load_data("folder", root=str(tmp_path))
     with refuses("(3, 12, 8)", "square"): make_network(SPEC, splits.train.shape, 2, 0)
+
+
+def test_a_selection_is_told_only_what_it_takes(monkeypatch):
+    from selmatch.select.window import selections, words_of
+    difficulty = torch.arange(len(DIGITS.train)).double()
+    with refuses("'window'", "bata", "beta", "beta_of", "difficulty"): select("window", DIGITS.train, 2, difficulty=difficulty, bata=0.3)
+    with refuses("'hardest'", "generator", "difficulty"): select("hardest", DIGITS.train, 2, difficulty=difficulty, generator=torch.Generator())
+    with refuses("'window'", "lacks difficulty"): select("window", DIGITS.train, 2, beta=0.1)
+    for name, selection in selections.items():
+        named, open_to_all = words_of(selection)
+        assert named, f"{name} swallows words"
+        assert not open_to_all, f"{name} swallows words"
+        with refuses(repr(name), "bata", *named): select(name, DIGITS.train, 2, bata=0.3)
+    told = {}
+    def own(data, ipc, *, difficulty, **options):
+        told.update(options, difficulty=difficulty)
+        return selections["hardest"](data, ipc, difficulty=difficulty)
+    monkeypatch.setitem(selections, "own", own)
+    select("own", DIGITS.train, 2, difficulty=difficulty, bata=0.3)
+    assert told["bata"] == 0.3
+
+
+def test_the_study_tells_a_selection_only_what_it_takes(monkeypatch, tmp_path):
+    from selmatch.select.coresets import made_starts
+    from selmatch.select.window import selections, words_of
+    study = Study(profile(data={"name": "digits", "per_class": 40}), Computer(quiet=True), tmp_path)
+    needy = {"herding", "k_center", "craig", "gradmatch", "glister", "grand", "kmeans_real", "c_score", "well_classified"}
+    for name in (set(selections) | set(made_starts)) - needy:              # the others train networks to find out
+        named, _ = words_of(made_starts.get(name) or selections[name])
+        given = set(study.needs(name, 0.1, 0)) if name != "window" else {"difficulty", "beta", "beta_of"}
+        assert given <= set(named), name
+        assert {word for word, needed in named.items() if needed} <= given, name
+    asked = {}
+    def nothing(data, ipc): return selections["random"](data, ipc, generator=torch.Generator().manual_seed(0))
+    def anything(data, ipc, **options):
+        asked.update(options)
+        return nothing(data, ipc)
+    for selection in (nothing, anything):
+        monkeypatch.setitem(selections, selection.__name__, selection)
+        assert len(study.chosen(selection.__name__, 0.1, 0)) == 10 * study.ipc(0.1)
+    assert set(asked) == {"generator", "difficulty"}

@@ -64,14 +64,16 @@ def test_a_linear_kernel_that_can_be_right_is_right_and_asks_for_nothing():
     x, z, w = normal(8, 5), normal(20, 5, seed=1), normal(5, 2, seed=2)
     x.requires_grad_()
     loss = (ridge_predict(x @ x.T, z @ x.T, x.detach() @ w, 1e-12) - z @ w).square().mean() / 2
-    assert loss < 1e-15 and torch.autograd.grad(loss, x)[0].abs().max() < 1e-6
+    assert loss < 1e-15
+    assert torch.autograd.grad(loss, x)[0].abs().max() < 1e-6
 
 
 def test_the_infinite_network_has_a_kernel():
     x = normal(12, 6)
     for depth in range(4):
         K = relu_ntk(x, x, depth)
-        assert torch.allclose(K, K.T) and torch.linalg.eigvalsh(K).min() > -1e-10
+        assert torch.allclose(K, K.T)
+        assert torch.linalg.eigvalsh(K).min() > -1e-10
         expected = 2 * x.square().mean(1) * (depth + 1) + 0.01 * (depth + 1) * (depth + 2) / 2      # Sigma grows by the bias, Theta sums the Sigmas
         assert torch.allclose(K.diagonal(), expected)
     assert torch.allclose(relu_ntk(x, x, 0), 2 * x @ x.T / 6 + 0.01)
@@ -113,7 +115,9 @@ def test_gradients_are_those_of_the_loss(kind, soft):
     slope = float((ask(move(step)).loss - ask(move(-step)).loss) / (2 * step))
     asked = ask(now)
     given = float((asked.images * dx).sum()) + (float((asked.labels * dy).sum()) if soft else 0)
-    assert given == pytest.approx(slope, rel=1e-3) and (asked.labels is not None) == soft and asked.lr is None
+    assert given == pytest.approx(slope, rel=1e-3)
+    assert (asked.labels is not None) == soft
+    assert asked.lr is None
     if soft:
         assert asked.labels.sum(1).abs().max() < 1e-12, "a step along the gradient keeps every row's sum"
 
@@ -122,18 +126,21 @@ def test_gradients_are_those_of_the_loss(kind, soft):
 def test_frozen_images_count_but_are_not_asked(kind):
     small, now = small_set()
     asked = QUESTIONS[kind]().start(small)(now, seeded())
-    assert asked.images.shape == (10, 1, 8, 8) and asked.images.dtype == torch.float32
+    assert asked.images.shape == (10, 1, 8, 8)
+    assert asked.images.dtype == torch.float32
     other = replace(now, images=torch.where(now.distilled.view(-1, 1, 1, 1), now.images, now.images.flip(0)))
     assert QUESTIONS[kind]().start(small)(other, seeded()).loss != asked.loss
     free = QUESTIONS[kind]().start(small)(replace(now, distilled=torch.ones(20, dtype=torch.bool)), seeded())
-    assert torch.allclose(free.images[::2], asked.images, rtol=1e-3, atol=1e-5) and torch.isclose(free.loss, asked.loss)
+    assert torch.allclose(free.images[::2], asked.images, rtol=1e-3, atol=1e-5)
+    assert torch.isclose(free.loss, asked.loss)
 
 
 @every_question
 def test_a_set_with_nothing_to_distil_is_asked_nothing(kind):
     small, now = small_set()
     asked = QUESTIONS[kind]().start(small)(replace(now, distilled=torch.zeros(20, dtype=torch.bool)), seeded())
-    assert asked.images.shape == (0, 1, 8, 8) and asked.loss.isfinite()
+    assert asked.images.shape == (0, 1, 8, 8)
+    assert asked.loss.isfinite()
 
 
 @every_question
@@ -144,9 +151,11 @@ def test_a_resumed_run_ends_with_the_same_bits(kind, tmp_path):
     with pytest.raises(KeyboardInterrupt):
         distill(start, question, descent, seed=3, checkpoint=tmp_path / "c.safetensors", every=5, stop_after=12)
     resumed = distill(start, QUESTIONS[kind](), descent, seed=3, checkpoint=tmp_path / "c.safetensors", every=5)
-    assert torch.equal(whole.last.data.images, resumed.last.data.images) and whole.history.equals(resumed.history)
+    assert torch.equal(whole.last.data.images, resumed.last.data.images)
+    assert whole.history.equals(resumed.history)
     assert torch.equal(whole.last.data.images[~now.distilled], small.images[~now.distilled])
-    assert not whole.history.skipped.any() and not torch.equal(whole.last.data.images, small.images)
+    assert not whole.history.skipped.any()
+    assert not torch.equal(whole.last.data.images, small.images)
 
 
 @pytest.mark.parametrize("kind, lr, iterations", [("kip", 300.0, 40), ("kip-network", 3000.0, 40), ("frepo", 30.0, 60)])
@@ -166,7 +175,8 @@ def test_a_network_of_the_pool_lives_and_dies_on_time():
         i = pool.pick(g)
         pool.step(i, lambda w: w, g)
         ages.append(pool.tensors["ages"].tolist())
-    assert max(map(max, ages)) == 10 and ages[-1] != ages[0]
+    assert max(map(max, ages)) == 10
+    assert ages[-1] != ages[0]
     assert (pool.tensors["steps"] <= pool.tensors["ages"]).all()
     state = pool.state()
     pool.step(0, lambda w: w + 1, g)
@@ -186,10 +196,13 @@ def test_adam_is_torchs():
 def test_small_pieces():
     labels = torch.tensor([0] * 5 + [1] * 2 + [3] * 4)
     rows = balanced_rows(labels, 3, seeded())
-    assert labels[rows].tolist() == [0, 0, 0, 1, 1, 3, 3, 3] and len(rows.unique()) == 8
-    assert torch.equal(rows, balanced_rows(labels, 3, seeded())) and not torch.equal(rows, balanced_rows(labels, 3, seeded(1)))
+    assert labels[rows].tolist() == [0, 0, 0, 1, 1, 3, 3, 3]
+    assert len(rows.unique()) == 8
+    assert torch.equal(rows, balanced_rows(labels, 3, seeded()))
+    assert not torch.equal(rows, balanced_rows(labels, 3, seeded(1)))
     assert torch.equal(centred(F.one_hot(labels, 4).float(), 4), centred(labels, 4))
-    assert label_margin(torch.tensor([[0.5, 0.4, 0.1]])) == pytest.approx(-0.1) and label_margin(torch.eye(3)) == pytest.approx(-1 / 3)
+    assert label_margin(torch.tensor([[0.5, 0.4, 0.1]])) == pytest.approx(-0.1)
+    assert label_margin(torch.eye(3)) == pytest.approx(-1 / 3)
 
 
 @every_question

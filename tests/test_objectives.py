@@ -5,7 +5,8 @@ from typing import ClassVar
 import pytest
 
 from selmatch.core import InputError, fingerprint
-from selmatch.distill.objectives import Objective, TrajectoryMatching, objectives, register, supplies
+from selmatch.distill.objectives import Objective, objectives, register, supplies
+from selmatch.distill.trajectories import TrajectoryMatching
 from selmatch.methods import load_registers
 
 load_registers()                     # every family of the package enters its own

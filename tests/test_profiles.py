@@ -11,8 +11,8 @@ import yaml
 from selmatch.app import expected, given_set, main, write_set
 from selmatch.core import InputError
 from selmatch.data.images import ImageSet, pictures
-from selmatch.data.images import save_folder
 from selmatch.data.loaders import load_digits, load_folder
+from selmatch.data.export import save_folder
 from selmatch.distill.sets import load_set
 from selmatch.methods import find_method, methods
 from selmatch.study.estimate import costs, counted_flops, sizes, wall_seconds
@@ -29,13 +29,16 @@ QUIET = Computer(quiet=True)
 @pytest.mark.parametrize("name", list_profiles())
 def test_every_profile_is_whole(name):
     p = load_profile(name)
-    assert set(p.alpha) == set(p.ratios) and p.matching.iterations in p.matching.descent().stops
-    assert p.window.choose_on == "validation" and p.data.get("validation", 0.2) > 0
+    assert set(p.alpha) == set(p.ratios)
+    assert p.matching.iterations in p.matching.descent().stops
+    assert p.window.choose_on == "validation"
+    assert p.data.get("validation", 0.2) > 0
     shape, classes = {"digits": ((1, 8, 8), 10), "tinyimagenet": ((3, 64, 64), 200), "cifar100": ((3, 32, 32), 100)}.get(p.data["name"], ((3, 32, 32), 10))
     for network in (p.network, p.evaluation.network or p.network, *(words["network"] for words in p.objectives.values() if "network" in words)):
         with torch.device("meta"): assert make_network(network, shape, classes, 0)(torch.empty(2, *shape)).shape == (2, classes)
     if p.published_as in published_data:
-        assert p.differs and {"Random", "Best window", "MTT", "SelMatch"} <= set(published_accuracies(p.published_as).query("ratio in @p.ratios").method)
+        assert p.differs
+        assert {"Random", "Best window", "MTT", "SelMatch"} <= set(published_accuracies(p.published_as).query("ratio in @p.ratios").method)
         assert {"random", "window", "mtt", "dm", "selmatch"} <= set(p.methods)
 
 
@@ -44,9 +47,12 @@ def test_the_papers_settings(name, classes):
     p, per_class = load_profile(name), {"cifar10": 5000}.get(name, 500)
     epochs = {250: 1000, 500: 500, 1000: 250, 1500: 167} if name == "cifar10" else {25: 1000, 50: 500, 100: 250, 150: 167} if name == "cifar100" else {50: 500, 100: 250}
     for ipc, n in epochs.items(): assert abs(n * ipc * classes / p.evaluation.batch / p.evaluation.steps - 1) < 0.01      # the paper's epochs, in steps
-    assert [round(r * per_class) for r in p.ratios] == list(epochs) and set(p.window.beta) == set(p.ratios)
+    assert [round(r * per_class) for r in p.ratios] == list(epochs)
+    assert set(p.window.beta) == set(p.ratios)
     assert (p.experts.n, p.experts.epochs, p.matching.iterations, p.matching.n_steps) == (100, 100, 10_000, 20 if name == "tinyimagenet" else 55)
-    assert len(p.matching.descent().stops) == 7 and p.evaluation.network["name"] == "ResNet18" and p.network["depth"] == (4 if name == "tinyimagenet" else 3)
+    assert len(p.matching.descent().stops) == 7
+    assert p.evaluation.network["name"] == "ResNet18"
+    assert p.network["depth"] == (4 if name == "tinyimagenet" else 3)
 
 
 def test_jpeg_is_compared_with_what_was_published_on_cifar10():
@@ -54,7 +60,9 @@ def test_jpeg_is_compared_with_what_was_published_on_cifar10():
     import pandas as pd
     table = pd.DataFrame([{"method": m, "ratio": 0.05, "ipc": 225, "set_seed": s, "test_accuracy": a} for m, a in (("Random", 0.5), ("SelMatch", 0.6)) for s in (0, 1)])
     first, block = next(iter(beside_published(table, p.published_as).items()))
-    assert "CIFAR-10" in first and "gap" in first and block["5%"].loc["SelMatch", "gap"] == pytest.approx(60 - 82.8)
+    assert "CIFAR-10" in first
+    assert "gap" in first
+    assert block["5%"].loc["SelMatch", "gap"] == pytest.approx(60 - 82.8)
 
 
 @pytest.mark.parametrize("name, words", [("cifar10", ["SELMATCH_DATA", "cifar10_scores.npz"]), ("cifar100", ["cifar100_scores.npz"]), ("tinyimagenet", ["tiny-imagenet-200.zip"]),
@@ -64,7 +72,10 @@ def test_missing_data_is_named_before_work(name, words, tmp_path, monkeypatch, c
     for command in (f"figures --profile {name}", f"figures --profile {name} --estimate", f"experts --profile {name}"):
         with pytest.raises(SystemExit) as stop: main(command.split())
         said = capsys.readouterr().err
-        assert stop.value.code == 2 and said.count("\n") == 1 and all(word in said for word in words) and str(tmp_path) in said, said
+        assert stop.value.code == 2, said
+        assert said.count("\n") == 1, said
+        assert all(word in said for word in words), said
+        assert str(tmp_path) in said, said
     assert not (tmp_path / "home").exists()
 
 
@@ -83,7 +94,8 @@ def photographs(tmp_path, monkeypatch):
 def test_relative_paths_count_from_the_data_folder(photographs, tmp_path, monkeypatch):
     digits, words = photographs
     study = Study(profile(**words), QUIET, tmp_path / "home")
-    assert study.splits.train.shape == (1, 8, 8) and torch.allclose(study.difficulty, 1 - torch.linspace(0, 1, len(digits.train)).double()[study.splits.rows], atol=1e-6)
+    assert study.splits.train.shape == (1, 8, 8)
+    assert torch.allclose(study.difficulty, 1 - torch.linspace(0, 1, len(digits.train)).double()[study.splits.rows], atol=1e-6)
     monkeypatch.chdir(tmp_path)
     assert Study(profile(**words), QUIET, tmp_path / "home").splits.train.key == study.splits.train.key      # whatever the current folder is
     (tmp_path / "scores.npz").rename(tmp_path / "other.npz"); shutil.rmtree(tmp_path / "home")
@@ -108,19 +120,25 @@ def test_jpeg_profiles_run_at_a_tiny_scale(name, tmp_path, monkeypatch):
            "matching": {"iterations": 2, "n_steps": 2, "expert_epochs": 1, "max_start": 1, "batch": 4, "evaluate_at": [1], "compile": "no"}}
     small = values | {"name": name, "ratios": [0.1], "alpha": {0.1: 0.5}, "seeds": 1, "objectives": {"dm": values["objectives"]["dm"] | {"batch_real": 8, "iterations": 2}}} | {key: values[key] | words for key, words in few.items()}
     study = Study(read_section(small, Profile), QUIET, tmp_path / "home")
-    assert study.judge_network["name"] == ("ResNet18" if name == "cifar10-jpeg" else "ConvNet") and study.splits.train.shape == (3, 32, 32)
+    assert study.judge_network["name"] == ("ResNet18" if name == "cifar10-jpeg" else "ConvNet")
+    assert study.splits.train.shape == (3, 32, 32)
     table = study.accuracies()
-    assert set(table.method) == {find_method(m).title for m in values["methods"]} and table.test_accuracy.between(0, 1).all() and len(study.coverages(["random", "mtt"])) == 4
+    assert set(table.method) == {find_method(m).title for m in values["methods"]}
+    assert table.test_accuracy.between(0, 1).all()
+    assert len(study.coverages(["random", "mtt"])) == 4
 
 
 def test_a_whitened_study_writes_pictures_and_keeps_numbers(tmp_path, capsys):
     plain, study = (Study(profile(whiten=w, ratios=[0.1], alpha={0.1: 0.5}, search={}, seeds=1), QUIET, tmp_path / "home") for w in (False, True))
-    assert study.splits.train.mean == whitening_mark and study.splits.train.key != plain.splits.train.key
+    assert study.splits.train.mean == whitening_mark
+    assert study.splits.train.key != plain.splits.train.key
     for part in ("train", "validation", "test"):
         assert torch.allclose(study.shown(getattr(study.splits, part)).images, getattr(plain.splits, part).images, atol=1e-3)
     write_set("selmatch", study, 0.1, tmp_path / "small")
     small = load_set(tmp_path / "small")
-    assert given_set(tmp_path / "small", study) and small.data.mean == whitening_mark and json.loads((tmp_path / "small" / "card.json").read_text())["whitened"]
+    assert given_set(tmp_path / "small", study)
+    assert small.data.mean == whitening_mark
+    assert json.loads((tmp_path / "small" / "card.json").read_text())["whitened"]
     with refuses("made from other training images"): given_set(tmp_path / "small", plain)
     read = load_folder(str(tmp_path / "small" / "images"), mode="L", validation=0.0, test=0.0)
     want = np.sort(pictures(study.shown(small.data)).astype(int).reshape(len(small), -1).sum(1))
@@ -133,18 +151,24 @@ def test_the_estimate_counts_what_is_left(tmp_path):
     study = Study(profile(methods=["random", "window", "dm", "selmatch"], seeds=1, objectives={"dm": {"batch_real": 16, "iterations": 6}}), QUIET, tmp_path / "home")
     before = costs(study).set_index("stage")
     stops = {m: len(study.question(find_method(m))[1].stops) if m == "dm" else 3 for m in ("dm", "selmatch")}
-    assert (before.left == before.tasks).all() and (before.seconds > 0).all()
-    assert before.tasks["evaluate"] == 4 * 2 * 2 and before.tasks["choose checkpoints"] == 2 * sum(stops.values()) and before.tasks["distil DM, 10%"] == 1
+    assert (before.left == before.tasks).all()
+    assert (before.seconds > 0).all()
+    assert before.tasks["evaluate"] == 4 * 2 * 2
+    assert before.tasks["choose checkpoints"] == 2 * sum(stops.values())
+    assert before.tasks["distil DM, 10%"] == 1
     assert not (tmp_path / "home" / "experts").exists(), "an estimate must not train experts"
     study.windows()
     middle = costs(study).set_index("stage")
-    assert middle.left["slide the window"] == middle.left["watch networks learn"] == 0 and middle.left["train experts"] == 2
+    assert middle.left["slide the window"] == middle.left["watch networks learn"] == 0
+    assert middle.left["train experts"] == 2
     assert middle.left["evaluate"] == 4 * 2 * 2
     study.accuracies(["random"])
     assert costs(study).set_index("stage").left["evaluate"] == 3 * 2 * 2
     study.experts(); study.accuracies(); study.full_accuracy()
     after = costs(study)
-    assert (after.left == 0).all() and wall_seconds(after, study) == 0 and wall_seconds(before, study) > 0
+    assert (after.left == 0).all()
+    assert wall_seconds(after, study) == 0
+    assert wall_seconds(before, study) > 0
     more = Study(replace(study.profile, methods=("random", "mtt")), QUIET, tmp_path / "home")
     assert costs(more).set_index("stage").left.to_dict() | {"distil MTT, 10%": 1, "distil MTT, 30%": 1, "evaluate": 4, "choose checkpoints": 6} == costs(more).set_index("stage").left.to_dict()
 
@@ -152,18 +176,25 @@ def test_the_estimate_counts_what_is_left(tmp_path):
 def test_every_method_can_be_estimated(tmp_path):
     study = Study(profile(ratios=[0.1], alpha={0.1: 0.5}, seeds=1, objectives={name: {"iterations": 2} | ({"n_steps": 2} if name == "dd" else {}) for name in ("dm", "dc", "dsa", "kip", "frepo", "dd")}), QUIET, tmp_path / "home")
     table = costs(study, list(methods)).set_index("stage")
-    assert (table.left == table.tasks).all() and (table.seconds > 0).all() and {"distil FTD, 10%", "distil DATM, 10%", "train flat experts"} <= set(table.index)
+    assert (table.left == table.tasks).all()
+    assert (table.seconds > 0).all()
+    assert {"distil FTD, 10%", "distil DATM, 10%", "train flat experts"} <= set(table.index)
 
 
 def test_sizes_by_hand():
     study = Study(profile(experts={"n": 3, "epochs": 4, "keep": "needed", "precision": "float16"}), QUIET)
     n, found = sum(p.numel() for p in make_network(study.network, (1, 8, 8), 10, 0).parameters()), sizes(study)
-    assert found["disk: experts"] == 3 * len({0, 1, 2, 3, 4}) * n * 2 and found["disk: decoded images"] == 0 and found["memory: one step"] > 32 * 8 * 64
+    assert found["disk: experts"] == 3 * len({0, 1, 2, 3, 4}) * n * 2
+    assert found["disk: decoded images"] == 0
+    assert found["memory: one step"] > 32 * 8 * 64
     assert counted_flops(study, ["random"]) < counted_flops(study, ["random", "mtt"])
 
 
 def test_figures_estimate_prints_and_stops(selmatch_command, tmp_path):
     done = selmatch_command("figures", "--profile", "smoke", "--estimate")
-    assert done.returncode == 0 and "evaluate" in done.stdout and "disk: experts" in done.stdout, done.stderr
-    assert not (tmp_path / "home" / "sets").exists() and not list((tmp_path / "home").rglob("*.pkl"))      # nothing was computed
+    assert done.returncode == 0, done.stderr
+    assert "evaluate" in done.stdout, done.stderr
+    assert "disk: experts" in done.stdout, done.stderr
+    assert not (tmp_path / "home" / "sets").exists()
+    assert not list((tmp_path / "home").rglob("*.pkl"))      # nothing was computed
     assert expected(Study(profile(), QUIET, tmp_path / "home"), ["tab1_accuracy"], quick=True) == (0.0, "")

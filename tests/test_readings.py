@@ -21,13 +21,15 @@ def test_agreement_is_spearmans_within_each_class(study):
     table, rows = study.agreement(), class_rows(study.splits.train)[3]
     for score in ("forgetting", "el2n"):
         mine = table[(table.score == score) & (table["class"] == "3")]
-        assert mine.images.item() == len(rows) and mine.spearman.item() == pytest.approx(spearmanr(study.difficulty[rows], study.observations[score][rows]).statistic)
+        assert mine.images.item() == len(rows)
+        assert mine.spearman.item() == pytest.approx(spearmanr(study.difficulty[rows], study.observations[score][rows]).statistic)
     assert set(table.score) == {"forgetting", "el2n", "el2n, ties ordered"}
 
 
 def test_the_other_score_is_another_one_and_orders_all_images(study, tmp_path):
     name, difficulty = study.other_score()
-    assert name == "el2n" and len(difficulty.unique()) > 0.9 * len(difficulty)
+    assert name == "el2n"
+    assert len(difficulty.unique()) > 0.9 * len(difficulty)
     np.savez(tmp_path / "s.npz", c=1 - study.observations["forgetting"].numpy() / 100)
     file = dict(kind="file", path=str(tmp_path / "s.npz"), file_kind="c_score", key="c", ties=None)
     official = Study(replace(study.profile, score=replace(study.profile.score, **file)), study.computer, study.folder)
@@ -44,6 +46,38 @@ def test_readings_train_on_the_windows_they_name(study, monkeypatch, score, beta
     rows = table[(table.score == score) & (table.beta_of == beta_of) & (table.beta == 0.7)]
     difficulty = study.difficulty if score == "given" else study.other_score()[1]
     expected = train.images[select("window", train, study.ipc(0.1), difficulty=difficulty, beta=0.7, beta_of=beta_of)]
-    assert len(rows) == study.profile.window.n and all(torch.equal(seen[i].data.images, expected) for i in rows.index)
+    assert len(rows) == study.profile.window.n
+    assert all(torch.equal(seen[i].data.images, expected) for i in rows.index)
     smallest = min(len(r) for r in class_rows(train))
     assert rows.start.iloc[0] == (int(0.7 * study.ipc(0.1)) if beta_of == "ipc" else round(0.7 * smallest)) / smallest
+
+
+def test_losses_before_distilling_are_keyed_by_their_code(tmp_path, monkeypatch):
+    """They are computed by a function of the study itself, which is in no floor's key."""
+    import selmatch.study as floor
+    asked = []
+    def task(self, name, ratio, seed): return found
+    study = Study(load_profile("smoke"), Computer(quiet=True), tmp_path)
+    found = study.set_task("selmatch", 0.1, 0)
+    monkeypatch.setattr(Study, "set_task", task)
+
+    def measured(function):
+        monkeypatch.setattr(floor, "losses_before", function)
+        asked.clear()
+        return study.starts(0.1, factors=(1.0,), draws=1).loss.tolist()
+
+    def first(objective, start, t, rates, draws, seed):
+        asked.append(t)
+        return [{"start": t, "rate": rates[0], "draw": 0, "loss": 1.0}]
+
+    def edited(objective, start, t, rates, draws, seed):
+        asked.append(t)
+        return [{"start": t, "rate": rates[0], "draw": 0, "loss": 2.0}]
+
+    n = found.objective.max_start
+    assert measured(first) == [1.0] * n
+    assert len(asked) == n
+    assert measured(first) == [1.0] * n
+    assert not asked, "nothing was edited, and it was measured again"
+    assert measured(edited) == [2.0] * n, "an edit serves stale rows"
+    assert len(asked) == n

@@ -62,7 +62,8 @@ def test_rollout_equals_unrolled_autograd(case):
     ours, oracle = rollout(**p), plainly(**p)
     assert oracle["images"].norm() > 0
     for part, wanted in oracle.items():
-        assert getattr(ours, part).shape == wanted.shape and relative(getattr(ours, part), wanted) <= 1e-10, part
+        assert getattr(ours, part).shape == wanted.shape, part
+        assert relative(getattr(ours, part), wanted) <= 1e-10, part
 
 
 def test_finite_differences():
@@ -82,24 +83,30 @@ def test_finite_differences():
 def test_one_shared_size_answers_the_sum():
     p = problem()
     vector, scalar = (rollout(**p | {"lr": lr}) for lr in (torch.full((4,), 0.2).double(), torch.tensor(0.2).double()))
-    assert scalar.lr.ndim == 0 and float(vector.lr.sum()) == pytest.approx(float(scalar.lr), rel=1e-10) and torch.equal(vector.images, scalar.images)
+    assert scalar.lr.ndim == 0
+    assert float(vector.lr.sum()) == pytest.approx(float(scalar.lr), rel=1e-10)
+    assert torch.equal(vector.images, scalar.images)
 
 
 def test_steps_of_size_zero_leave_the_start_and_still_have_a_slope():
     p = problem()
     still = rollout(**p | {"lr": torch.zeros(4).double()})
-    assert torch.equal(still.theta_end, p["theta"]) and still.images.abs().max() == 0 and still.lr.abs().min() > 0
+    assert torch.equal(still.theta_end, p["theta"])
+    assert still.images.abs().max() == 0
+    assert still.lr.abs().min() > 0
     assert torch.isclose(still.loss, F.cross_entropy(p["flat"](p["theta"], p["real_x"]), p["real_y"]))
 
 
 def test_steps_are_dealt_and_kept():
     steps = fixed_steps(SMALL, MASK, 3, 2, PLAIN, numbers())
-    assert len(steps) == 6 and [len(s.rows) for s in steps[:3]] == [20, 10, 10]
+    assert len(steps) == 6
+    assert [len(s.rows) for s in steps[:3]] == [20, 10, 10]
     assert sorted(torch.cat([s.rows for s in steps[:3]]).tolist()) == list(range(40))
     for a, b in zip(steps, steps[3:]): assert torch.equal(a.rows, b.rows)
     for s in steps:
         assert set(SMALL.labels[s.rows].tolist()) == set(range(10))
-        assert MASK[s.rows[: s.n_distilled]].all() and not MASK[s.rows[s.n_distilled:]].any()
+        assert MASK[s.rows[: s.n_distilled]].all()
+        assert not MASK[s.rows[s.n_distilled:]].any()
     assert all(torch.equal(a.rows, b.rows) for a, b in zip(steps, fixed_steps(SMALL, MASK, 3, 2, PLAIN, numbers(9))))     # the draw has no say
 
 
@@ -114,10 +121,13 @@ def test_the_question_is_what_it_says():
     flat, theta = FlatNetwork(net), flatten(net)
     end = walk_forward(flat, theta, SMALL.images, SMALL.labels, torch.full((4,), 0.1), fixed_steps(SMALL, MASK, 2, 2, PLAIN, numbers()))[-1]
     assert float(asked.loss) == pytest.approx(float(F.cross_entropy(flat(end, TRAIN.images), TRAIN.labels)), rel=1e-5)
-    assert asked.images.shape == SMALL.images[MASK].shape and asked.lr.shape == (4,) == (question.n_rates,) and asked.labels is None
+    assert asked.images.shape == SMALL.images[MASK].shape
+    assert asked.lr.shape == (4,) == (question.n_rates,)
+    assert asked.labels is None
     assert float(ask(question, torch.full((4,), 0.1), seed=7).loss) == pytest.approx(float(asked.loss), rel=1e-5)           # fixed start, all real images: no chance left
     random = replace(question, init="random")
-    assert ask(random, torch.tensor(0.1), 0).loss != ask(random, torch.tensor(0.1), 7).loss and ask(random, torch.tensor(0.1)).lr.ndim == 0
+    assert ask(random, torch.tensor(0.1), 0).loss != ask(random, torch.tensor(0.1), 7).loss
+    assert ask(random, torch.tensor(0.1)).lr.ndim == 0
     assert torch.equal(ask(random, torch.tensor(0.1)).images, ask(random, torch.tensor(0.1)).images)
 
 
@@ -128,7 +138,8 @@ def test_following_the_answers_lowers_the_real_loss():
         asked = ask(question, lr, i, torch.ones_like(MASK), images)
         images, lr = images - 20 * asked.images, lr - 0.5 * asked.lr
         losses.append(float(asked.loss))
-    assert losses[-1] < 0.8 * losses[0] and (lr > 0.05).all()
+    assert losses[-1] < 0.8 * losses[0]
+    assert (lr > 0.05).all()
 
 
 @pytest.mark.parametrize("init, n_rates", [("fixed", 4), ("random", 4), ("random", None)])
@@ -139,7 +150,8 @@ def test_killed_runs_go_on_bit_for_bit(init, n_rates, tmp_path):
     whole = distill(start, question, descent, seed=0)
     with pytest.raises(KeyboardInterrupt): distill(start, question, descent, seed=0, checkpoint=tmp_path / "c.safetensors", every=2, stop_after=3)
     again = distill(start, question, descent, seed=0, checkpoint=tmp_path / "c.safetensors", every=2)
-    assert torch.equal(whole.last.data.images, again.last.data.images) and whole.last.lr == again.last.lr != descent.start_lr
+    assert torch.equal(whole.last.data.images, again.last.data.images)
+    assert whole.last.lr == again.last.lr != descent.start_lr
     assert torch.equal(whole.last.data.images[~MASK], SMALL.images[~MASK])
 
 

@@ -33,13 +33,16 @@ class Counting:
 def test_without_noise_it_finds_what_brute_force_finds_and_pays_what_it_says(rungs, keep, seed):
     judge = Counting(seed)
     race, brute = successive_halving(GRID, judge, rungs, keep), max(GRID, key=judge.truth.get)
-    assert race.winner == brute and regret(judge.truth, race.winner) == 0
+    assert race.winner == brute
+    assert regret(judge.truth, race.winner) == 0
     sizes = field_sizes(len(GRID), len(rungs), keep)
-    assert race.table.groupby("rung").size().tolist() == sizes and judge.networks == sum(sizes) == len(race.table)
+    assert race.table.groupby("rung").size().tolist() == sizes
+    assert judge.networks == sum(sizes) == len(race.table)
     assert race.cost == sum(judge.done.values()) == race_cost(sizes, rungs) <= race_cost(sizes, rungs, resumed=False)
     whole = Counting(seed)
     grid = successive_halving(GRID, whole, rungs[-1:])
-    assert grid.winner == brute and grid.cost == len(GRID) * rungs[-1] >= race.cost
+    assert grid.winner == brute
+    assert grid.cost == len(GRID) * rungs[-1] >= race.cost
 
 
 def test_every_rung_keeps_its_best_whatever_the_noise():
@@ -72,23 +75,36 @@ def test_a_race_over_runs_that_pause_gives_the_bits_of_runs_that_do_not(study):
     longest = reached.idxmax()
     whole = alone.search_tasks(0.3)[longest]
     alone.make_sets([whole])
-    assert whole.folder.name == tasks[longest].folder.name and len(whole.kept()) == len(rungs) + 1
-    for a, b in zip(whole.kept(), tasks[longest].kept()): assert torch.equal(a.data.images, b.data.images) and a.lr == b.lr and a.card == b.card
+    assert whole.folder.name == tasks[longest].folder.name
+    assert len(whole.kept()) == len(rungs) + 1
+    for a, b in zip(whole.kept(), tasks[longest].kept()):
+        assert torch.equal(a.data.images, b.data.images)
+        assert a.lr == b.lr
+        assert a.card == b.card
     table = race.table
-    assert race.cost == sum(reached) and (table[table.alpha == 0].paid == 0).all() and (alpha, beta) in study.candidates(0.3)
+    assert race.cost == sum(reached)
+    assert (table[table.alpha == 0].paid == 0).all()
+    assert (alpha, beta) in study.candidates(0.3)
     again = Study(study.profile, study.computer, study.folder).search(0.3)
-    assert again.winner == race.winner and again.table.equals(table)
+    assert again.winner == race.winner
+    assert again.table.equals(table)
 
 
 def test_the_grid_goes_on_from_the_race_and_agrees_with_it(study):
     race, grid = study.search(0.3), study.search(0.3, whole=True)
     tasks, scores = study.search_tasks(0.3), grid.table.set_index(["alpha", "beta"]).score
-    assert all(t.done for t in tasks.values()) and not any(list(t.folder.glob("checkpoint*")) for t in tasks.values() if t.objective)
+    assert all(t.done for t in tasks.values())
+    assert not any(list(t.folder.glob("checkpoint*")) for t in tasks.values() if t.objective)
     last = race.table[race.table.budget == race.table.budget.max()]
-    assert all(scores[row.alpha, row.beta] == row.score for row in last.itertuples()) and grid.table.score.max() == scores[grid.winner]
-    assert grid.cost == 6 * sum(t.objective is not None for t in tasks.values()) and grid.table.networks.sum() == len(tasks) * study.profile.search.judges
+    assert all(scores[row.alpha, row.beta] == row.score for row in last.itertuples())
+    assert grid.table.score.max() == scores[grid.winner]
+    assert grid.cost == 6 * sum(t.objective is not None for t in tasks.values())
+    assert grid.table.networks.sum() == len(tasks) * study.profile.search.judges
     row = Study(replace(study.profile, search=replace(study.profile.search, ratios=(0.3,))), study.computer, study.folder).regrets().iloc[0]
-    assert row.found == race.winner and row.best == grid.winner and row["iterations race"] == race.cost and row["regret of the judges"] == 100 * (scores.max() - scores[race.winner])
+    assert row.found == race.winner
+    assert row.best == grid.winner
+    assert row["iterations race"] == race.cost
+    assert row["regret of the judges"] == 100 * (scores.max() - scores[race.winner])
 
 
 def test_sizes_that_the_profile_does_not_have_are_refused_before_any_work(study):
@@ -100,13 +116,16 @@ def test_only_methods_with_a_window_and_an_open_alpha_are_raced(study):
     for name in ("mtt", "window", "random"):
         with pytest.raises(InputError, match=f"{name}.*selmatch-dsa"): study.search(0.3, name)
     tasks = study.search_tasks(0.1, "selmatch-dm")
-    assert {t.descent.iterations for t in tasks.values() if t.descent} == {6} and len(tasks) == len(study.candidates(0.1)) == 9
+    assert {t.descent.iterations for t in tasks.values() if t.descent} == {6}
+    assert len(tasks) == len(study.candidates(0.1)) == 9
 
 
 def test_the_ablation_has_every_different_cell_once_and_shares_its_runs(study):
     table, p = study.ablation(), study.profile
     cells = standard_errors(table, ["start", "update", "augmentation", "ratio"])
-    assert len(cells) == 14 * len(p.ratios) and (cells.n == p.seeds * p.evaluation.n).all() and not table.isna().any().any()
+    assert len(cells) == 14 * len(p.ratios)
+    assert (cells.n == p.seeds * p.evaluation.n).all()
+    assert not table.isna().any().any()
     runs = [f for f in (study.folder / "sets").iterdir() if (f / "at_000003").exists()]      # those of the race stop at 2, 4, 6
     assert len(runs) == 2 * 2 * p.seeds * len(p.ratios)                                       # start × (part, all), however they are judged
     ours = study.accuracies(["selmatch"])
@@ -117,9 +136,14 @@ def test_the_ablation_has_every_different_cell_once_and_shares_its_runs(study):
 def test_the_command_prints_the_race_and_how_to_use_its_winner(selmatch_command, tmp_path):
     done = selmatch_command("search", "--profile", "smoke", "--device", "cpu", "--ratio", "0.3", "--out", tmp_path / "race.csv")
     assert done.returncode == 0, done.stderr
-    assert "after    2 iterations:   6 judged" in done.stdout and "cost: 14 iterations of 24" in done.stdout and "found: alpha = " in done.stdout
+    assert "after    2 iterations:   6 judged" in done.stdout
+    assert "cost: 14 iterations of 24" in done.stdout
+    assert "found: alpha = " in done.stdout
     words = done.stdout.split("use it: selmatch ")[1].splitlines()[0].split()
     made = selmatch_command(*words, "--device", "cpu", "--out", tmp_path / "small")
-    assert made.returncode == 0 and (tmp_path / "small" / "card.json").exists(), made.stderr
+    assert made.returncode == 0, made.stderr
+    assert (tmp_path / "small" / "card.json").exists(), made.stderr
     refused = selmatch_command("search", "--profile", "smoke", "--method", "mtt")
-    assert refused.returncode == 2 and "mtt" in refused.stderr and refused.stderr.count("\n") == 1
+    assert refused.returncode == 2
+    assert "mtt" in refused.stderr
+    assert refused.stderr.count("\n") == 1

@@ -13,7 +13,8 @@ from selmatch.distill.loop import Descent, distill
 from selmatch.distill.experts import ExpertTask, Trajectory, expert_recipe, train_expert, train_experts
 from selmatch.distill.sweep import reverse_sweep, second_order
 from selmatch.train.networks import FlatNetwork, make_network
-from selmatch.distill.objectives import SetState, TrajectoryMatching
+from selmatch.distill.objectives import SetState
+from selmatch.distill.trajectories import TrajectoryMatching
 from selmatch.computer import Computer
 from selmatch.distill.trajectories import (
     DATM, FTD, TESLA, Flatness, correctly_classified, expert_logits, flat_gradient, right_labels, sharpness, tesla_sweep, uphill, well_classified,

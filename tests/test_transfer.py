@@ -20,11 +20,14 @@ def study(tmp_path_factory):
 
 def test_the_table_has_every_network_and_every_set(study):
     table, judges = study.transfer(["random", "mtt"]), study.judges
-    assert list(table.network.unique()) == ["its own", "tiny"] and list(table.method.unique()) == ["Random", "MTT", "Full data"]
+    assert list(table.network.unique()) == ["its own", "tiny"]
+    assert list(table.method.unique()) == ["Random", "MTT", "Full data"]
     for title, judge in judges.items():
         rows = table[table.network == title]
         assert rows.groupby("method").size().to_dict() == {"Random": 2 * judge.n, "MTT": 2 * judge.n, "Full data": judge.n}
-    assert judges["tiny"].lr == 0.1 and judges["tiny"].momentum == judges["its own"].momentum and not table.isna().any().any()
+    assert judges["tiny"].lr == 0.1
+    assert judges["tiny"].momentum == judges["its own"].momentum
+    assert not table.isna().any().any()
     assert table[table.network == "its own"].test_accuracy.tolist()[:-2] == study.accuracies(["random", "mtt"]).test_accuracy.tolist()      # the same networks
     assert table[(table.network == "its own") & (table.method == "Full data")].test_accuracy.tolist() == study.full_accuracy().test_accuracy.tolist()
 
@@ -50,22 +53,29 @@ def test_a_network_that_does_not_fit_is_named_before_work_starts(tmp_path, netwo
 @pytest.mark.parametrize("name", ["digits", "smoke"])
 def test_the_networks_of_the_profiles_fit_their_images(name):
     study = Study(load_profile(name))
-    assert len(study.judges) == len(study.profile.transfer) + 1 > 1 and len(study.splits.train)
+    assert len(study.judges) == len(study.profile.transfer) + 1 > 1
+    assert len(study.splits.train)
 
 
 def test_changes_say_what_moved(study):
     table = study.changes(["selmatch-dsa", "selmatch-soft"], 0.3)
     frozen, moved = table[~table.distilled], table[table.distilled]
-    assert len(table) == 2 * 10 * study.ipc(0.3) and (frozen.moved == 0).all() and (moved.moved > 0).all() and (frozen.label_start == frozen.label_end).all()
+    assert len(table) == 2 * 10 * study.ipc(0.3)
+    assert (frozen.moved == 0).all()
+    assert (moved.moved > 0).all()
+    assert (frozen.label_start == frozen.label_end).all()
     hard = table[table.method == "SelMatch, DSA"]
-    assert (hard.label_end == 1).all() and (moved[moved.method != "SelMatch, DSA"].label_end < 1).all()
+    assert (hard.label_end == 1).all()
+    assert (moved[moved.method != "SelMatch, DSA"].label_end < 1).all()
     start, last = study.before_after("selmatch-soft", 0.3)
     row = moved[moved.method != "SelMatch, DSA"].iloc[-1]
     at = row["class"] * study.ipc(0.3) + row.place
-    assert row.moved == pytest.approx(float((last.data.images[at] - start.data.images[at]).square().mean().sqrt())) and row.label_end == pytest.approx(float(last.data.labels[at, row["class"]]))
+    assert row.moved == pytest.approx(float((last.data.images[at] - start.data.images[at]).square().mean().sqrt()))
+    assert row.label_end == pytest.approx(float(last.data.labels[at, row["class"]]))
     for n in (1, 3, 4, 50):
         shown = spread(table, n)
-        assert (shown.groupby(["method", "class"]).size() == min(n, study.ipc(0.3))).all() and not shown.duplicated(["method", "class", "place"]).any()
+        assert (shown.groupby(["method", "class"]).size() == min(n, study.ipc(0.3))).all()
+        assert not shown.duplicated(["method", "class", "place"]).any()
 
 
 def test_the_larger_of_two_errors_counts():
@@ -83,12 +93,16 @@ def test_the_same_dataset_has_gaps_and_another_only_gains_and_order():
     made_up = table(*[(m, r, theirs[m, r] / 100 + 0.01) for r in (0.05, 0.3) for m in ("Random", "MTT", "SelMatch", "Best window")], ("Mine", 0.05, 0.99))
     same, other = beside_published(made_up, "cifar10"), beside_published(made_up, "digits")
     gaps = next(iter(same.values()))
-    assert gaps.xs("gap", axis=1, level=1).to_numpy() == pytest.approx(1.0) and "Mine" not in gaps.index
-    assert not any("gap" in b.columns.get_level_values(-1) for b in other.values()) and next(iter(other)).startswith("ANOTHER DATASET than digits")
+    assert gaps.xs("gap", axis=1, level=1).to_numpy() == pytest.approx(1.0)
+    assert "Mine" not in gaps.index
+    assert not any("gap" in b.columns.get_level_values(-1) for b in other.values())
+    assert next(iter(other)).startswith("ANOTHER DATASET than digits")
     for blocks in (same, other):
         order, taught = list(blocks.items())[-2:]
-        assert order[1]["methods"].tolist() == [4, 4] and order[1]["Spearman's ρ"].tolist() == pytest.approx([1, 1])
-        assert "another question" in taught[0] and not set(taught[1].index) & set(made_up.method)
+        assert order[1]["methods"].tolist() == [4, 4]
+        assert order[1]["Spearman's ρ"].tolist() == pytest.approx([1, 1])
+        assert "another question" in taught[0]
+        assert not set(taught[1].index) & set(made_up.method)
     gain = list(other.values())[1]
     assert gain[("5%", "ours")].to_numpy() == pytest.approx(gain[("5%", "published")].to_numpy())
 

@@ -24,9 +24,7 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from ..core import InputError, check_choice, check_range, fingerprint, home
-from selmatch.data.images import (
-    ImageSet, Splits, StoredImages, make_splits, map_tensors, write_pixels,
-)
+from .images import Splits, StoredImages, make_splits, map_tensors, write_pixels
 
 # %% ../../nbs/04_loaders.ipynb #217c5354
 def load_digits(validation: float = 0.2,  # share of the training data held out for choices

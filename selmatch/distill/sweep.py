@@ -4,9 +4,10 @@
 
 # %% auto #0
 __all__ = ['match_loss', 'Step', 'shuffled_chunks', 'draw_steps', 'Matched', 'unrolled', 'student_loss', 'first_order',
-           'second_order', 'walk_forward', 'place_steps', 'sweep_back', 'reverse_sweep']
+           'second_order', 'place_steps', 'block_steps', 'augment_steps', 'walk_forward', 'sweep_back', 'reverse_sweep']
 
 # %% ../../nbs/31_sweep.ipynb #4f6b1ad4
+import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 
@@ -16,7 +17,8 @@ from torch import Tensor
 
 from ..core import InputError, check_range
 from ..train.networks import FlatNetwork
-from ..train.augment import Augmentation, Draw, apply, draw
+from ..train.augment import Augmentation, Draw, apply, draw, place_on
+from ..train.training import block_numbers
 
 # %% ../../nbs/31_sweep.ipynb #cf581a72
 def match_loss(theta_end: Tensor,    # (P,) student after N steps
@@ -103,6 +105,29 @@ def second_order(flat: FlatNetwork, theta: Tensor, x: Tensor, y: Tensor,
     return s.detach(), grads[0], grads[1], grads[2] if len(leaves) == 3 else None
 
 # %% ../../nbs/31_sweep.ipynb #17b5dfc5
+def place_steps(steps: list[Step], device: torch.device) -> list[Step]:
+    "The same steps with their rows on a device."
+    return [replace(step, rows=place_on(step.rows, device)) for step in steps]
+
+def block_steps(steps: list[Step], shape: tuple, device: torch.device) -> list[list[Step]]:
+    "Steps that are augmented together, one after the other: as many as `block_numbers` allows for images `(c, h, w)`."
+    limit = max(1, block_numbers.get(device.type, 2**22) // math.prod(shape))
+    blocks, held = [], 0
+    for step in steps:
+        if not blocks or held + len(step.rows) > limit:
+            blocks.append([])
+            held = 0
+        blocks[-1].append(step)
+        held += len(step.rows)
+    return blocks
+
+def augment_steps(images: Tensor, steps: list[Step]) -> tuple[Tensor, Tensor]:   # (b, c, h, w) each
+    "The batches of several steps, one behind the other: as they are (a leaf), and as augmented, with the graph between them."
+    drawn = Draw(torch.cat([step.draw.family for step in steps]), torch.cat([step.draw.u for step in steps]))
+    pixels = images[torch.cat([step.rows for step in steps])].requires_grad_()
+    with torch.enable_grad():
+        return pixels, apply(pixels, drawn)
+
 @torch.no_grad()
 def walk_forward(flat: FlatNetwork, theta: Tensor, images: Tensor, labels: Tensor,
                  lr: Tensor,                    # scalar, or (N,): one per step
@@ -110,15 +135,13 @@ def walk_forward(flat: FlatNetwork, theta: Tensor, images: Tensor, labels: Tenso
                  first: Callable = first_order,
 ) -> list[Tensor]:                              # θ_0 … θ_N
     "The student's path. Nothing else of the steps is kept."
-    path = [theta]
-    for step, rate in zip(steps, lr.expand(len(steps))):
-        g = first(flat, path[-1], apply(images[step.rows], step.draw), labels[step.rows])
-        path.append(path[-1] - rate * g)
+    path, rates = [theta], iter(lr.expand(len(steps)))
+    for block in block_steps(steps, images.shape[1:], images.device):
+        changed = augment_steps(images, block)[1].detach().split([len(step.rows) for step in block])
+        for step, x in zip(block, changed):
+            g = first(flat, path[-1], x, labels[step.rows])
+            path.append(path[-1] - next(rates) * g)
     return path
-
-def place_steps(steps: list[Step], device: torch.device) -> list[Step]:
-    "The same steps with their rows on a device."
-    return [replace(step, rows=step.rows.to(device)) for step in steps]
 
 # %% ../../nbs/31_sweep.ipynb #babde81b
 @torch.no_grad()
@@ -128,20 +151,24 @@ def sweep_back(flat: FlatNetwork, path: list[Tensor],
                distilled: Tensor, learn_labels: bool = False, second: Callable = second_order,
 ) -> tuple[Tensor, Tensor | None, Tensor]:      # gradients by distilled images (m, c, h, w), labels (n, k), and lr
     "From the end of the path to its beginning, one step's graph at a time."
-    place, rates = torch.cumsum(distilled, 0) - 1, lr.expand(len(steps))
-    grad_images, grad_rates = images.new_zeros(int(distilled.sum()), *images.shape[1:]), torch.zeros(len(steps), dtype=lr.dtype, device=lr.device)
-    grad_labels = torch.zeros_like(labels) if learn_labels else None
-    for i in reversed(range(len(steps))):
-        step, rate = steps[i], rates[i]
-        mine = step.rows[: step.n_distilled]
-        pixels = images[mine].requires_grad_()
-        with torch.enable_grad(): x = apply(torch.cat([pixels, images[step.rows[step.n_distilled:]]]), step.draw)
-        s, by_theta, by_x, by_labels = second(flat, path[i], x.detach(), labels[step.rows], v)
-        grad_rates[i] = -s
-        if len(mine): grad_images.index_add_(0, place[mine], -rate * torch.autograd.grad(x, pixels, by_x)[0])
-        if learn_labels: grad_labels.index_add_(0, step.rows, -rate * by_labels)
-        v = v - rate * by_theta
-    return grad_images, grad_labels, grad_rates.sum() if lr.ndim == 0 else grad_rates
+    rates, grad_images, grad_rates = lr.expand(len(steps)), torch.zeros_like(images), torch.zeros(len(steps), dtype=lr.dtype, device=lr.device)
+    grad_labels, i = torch.zeros_like(labels) if learn_labels else None, len(steps)
+    for block in reversed(block_steps(steps, images.shape[1:], images.device)):
+        sizes, by_images = [len(step.rows) for step in block], []
+        pixels, changed = augment_steps(images, block)
+        for step, x in zip(reversed(block), reversed(changed.detach().split(sizes))):
+            i -= 1
+            s, by_theta, by_x, by_labels = second(flat, path[i], x, labels[step.rows], v)
+            grad_rates[i] = -s
+            by_images.append(by_x.clone())             # a recorded graph writes to the same place again
+            if learn_labels: grad_labels.index_add_(0, step.rows, -rates[i] * by_labels)
+            v = v - rates[i] * by_theta
+        back = torch.autograd.grad(changed, pixels, torch.cat(by_images[::-1]))[0].split(sizes)
+        for j in reversed(range(len(block))):
+            step, rate = block[j], rates[i + j]
+            mine = step.rows[: step.n_distilled]
+            if len(mine): grad_images.index_add_(0, mine, -rate * back[j][: step.n_distilled])
+    return grad_images[distilled], grad_labels, grad_rates.sum() if lr.ndim == 0 else grad_rates
 
 # %% ../../nbs/31_sweep.ipynb #e1e0a8a1
 @torch.no_grad()

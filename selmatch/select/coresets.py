@@ -119,7 +119,7 @@ def herd(features: Tensor,  # (n, f) of one class
         gap = gap - features[nearest]
     return torch.stack(chosen)
 
-def herding(data: ImageSet, ipc: int, *, evidence: Evidence, difficulty: Tensor | None = None, **_) -> Tensor:
+def herding(data: ImageSet, ipc: int, *, evidence: Evidence, difficulty: Tensor | None = None) -> Tensor:
     "Per class the images whose mean feature follows the mean of the class."
     return pick_by_class(data, ipc, evidence, difficulty, lambda own: herd(own.features, ipc))
 
@@ -137,7 +137,7 @@ def farthest_first(features: Tensor,  # (n, f) of one class
         chosen.append(distance.argmax())
     return torch.stack(chosen)
 
-def k_center(data: ImageSet, ipc: int, *, evidence: Evidence, difficulty: Tensor | None = None, **_) -> Tensor:
+def k_center(data: ImageSet, ipc: int, *, evidence: Evidence, difficulty: Tensor | None = None) -> Tensor:
     "Per class a spread of images that leaves no image of the class far away."
     return pick_by_class(data, ipc, evidence, difficulty, lambda own: farthest_first(own.features, ipc))
 
@@ -165,7 +165,7 @@ def gradient_similarity(gradients: LastLayerGradients) -> Tensor:  # (n, n) floa
     return distance.max() - distance
 
 # %% ../../nbs/23_coresets.ipynb #bf2c0b37
-def craig(data: ImageSet, ipc: int, *, evidence: Evidence, difficulty: Tensor | None = None, **_) -> Tensor:
+def craig(data: ImageSet, ipc: int, *, evidence: Evidence, difficulty: Tensor | None = None) -> Tensor:
     "Per class the images whose gradients represent all others' (Mirzasoleiman et al. 2020, algorithm 1)."
     return pick_by_class(data, ipc, evidence, difficulty, lambda own: facility_location(gradient_similarity(own.last_layer_gradients), ipc))
 
@@ -209,7 +209,7 @@ def gradient_weights(kernel: Tensor, target: Tensor,  # as for `matching_pursuit
     right = torch.linalg.solve_triangular(L, target.double()[chosen, None], upper=False)[:, 0]
     return torch.from_numpy(nnls(L.T.cpu().numpy(), right.cpu().numpy())[0]).to(kernel.device)
 
-def gradmatch(data: ImageSet, ipc: int, *, evidence: Evidence, difficulty: Tensor | None = None, lam: float = 1e-3, **_) -> Tensor:
+def gradmatch(data: ImageSet, ipc: int, *, evidence: Evidence, difficulty: Tensor | None = None, lam: float = 1e-3) -> Tensor:
     "Per class the images whose weighted gradients add up to the class's mean gradient (Killamsetty et al. 2021)."
     def pick(own):
         gradients = own.last_layer_gradients
@@ -219,7 +219,7 @@ def gradmatch(data: ImageSet, ipc: int, *, evidence: Evidence, difficulty: Tenso
 # %% ../../nbs/23_coresets.ipynb #15da3d60
 def glister(data: ImageSet, ipc: int, *, evidence: Evidence, difficulty: Tensor | None = None,
             eta: float = 0.1,   # learning rate of the step: each pick is one SGD step of this size
-            **_) -> Tensor:
+) -> Tensor:
     "In each round every class gives the image that helps the validation loss most, after a step on those before (Killamsetty et al. 2021b)."
     check_range("eta", eta, 0); check_ipc(data, ipc); check_evidence(evidence, data)
     gradients = evidence.last_layer_gradients
@@ -237,7 +237,7 @@ def glister(data: ImageSet, ipc: int, *, evidence: Evidence, difficulty: Tensor 
     return join_classes(data, list(torch.stack(chosen, 1).to(data.images.device)), difficulty)
 
 # %% ../../nbs/23_coresets.ipynb #54c702b9
-def grand(data: ImageSet, ipc: int, *, evidence: Evidence, difficulty: Tensor | None = None, **_) -> Tensor:
+def grand(data: ImageSet, ipc: int, *, evidence: Evidence, difficulty: Tensor | None = None) -> Tensor:
     "Per class the images with the longest last-layer gradient (GraNd, Paul et al. 2021)."
     return pick_by_class(data, ipc, evidence, difficulty, lambda own: own.last_layer_gradients.lengths().argsort(descending=True, stable=True)[:ipc])
 
@@ -262,7 +262,7 @@ def judged_draws(data: ImageSet, ipc: int, *, judge: Callable[[ImageSet], float]
     return sorted(((judge(data.subset(rows)), rows) for rows in drawn), key=lambda pair: -pair[0])
 
 def optimised_real(data: ImageSet, ipc: int, *, judge: Callable[[ImageSet], float], draws: int = 10,
-                   generator: torch.Generator, difficulty: Tensor | None = None, **_) -> Tensor:
+                   generator: torch.Generator, difficulty: Tensor | None = None) -> Tensor:
     "The best of `draws` random sets (Wang et al. 2018)."
     return judged_draws(data, ipc, judge=judge, draws=draws, generator=generator, difficulty=difficulty)[0][1]
 
@@ -275,7 +275,7 @@ def centroids(points: Tensor,  # (n, d) of one class
         fitted = KMeans(m, n_init=1, max_iter=1000, tol=0, random_state=chance).fit(points.double().cpu().numpy())
     return torch.from_numpy(fitted.cluster_centers_).to(points)
 
-def kmeans_real(data: ImageSet, ipc: int, *, generator: torch.Generator, evidence: Evidence | None = None, difficulty: Tensor | None = None, **_) -> Tensor:
+def kmeans_real(data: ImageSet, ipc: int, *, generator: torch.Generator, evidence: Evidence | None = None, difficulty: Tensor | None = None) -> Tensor:
     "Per class the real image nearest to each centroid, each a different one; features when evidence is given, otherwise pixels."
     check_ipc(data, ipc)
     if evidence is not None: check_evidence(evidence, data)
@@ -292,12 +292,12 @@ def made_set(data: ImageSet, made: list[Tensor], what: str) -> ImageSet:  # made
     labels = torch.arange(len(made), device=data.images.device).repeat_interleave(len(made[0]))
     return replace(data, images=torch.cat(made), labels=labels, name=f"{data.name}, {what}")
 
-def kmeans_images(data: ImageSet, ipc: int, *, generator: torch.Generator, **_) -> ImageSet:
+def kmeans_images(data: ImageSet, ipc: int, *, generator: torch.Generator) -> ImageSet:
     "Per class `ipc` k-means centroids in pixel space (Wang et al. 2018). At `ipc` = 1 the class average."
     check_ipc(data, ipc)
     return made_set(data, [centroids(data.images[rows].flatten(1), ipc, generator).view(ipc, *data.shape) for rows in class_rows(data)], "k-means")
 
-def average_images(data: ImageSet, ipc: int, *, generator: torch.Generator, copies: bool = False, **_) -> ImageSet:
+def average_images(data: ImageSet, ipc: int, *, generator: torch.Generator, copies: bool = False) -> ImageSet:
     "Per class the averages of `ipc` disjoint random groups; with `copies` its one average, repeated (Wang et al. 2018)."
     check_ipc(data, ipc)
     def averages(images):

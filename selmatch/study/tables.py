@@ -19,7 +19,7 @@ from ..core import InputError, check_range
 from ..data.images import ImageSet, class_rows
 from ..distill.compiled import compiled_steps
 from ..distill.experts import open_expert
-from ..distill.objectives import TrajectoryMatching
+from ..distill.trajectories import TrajectoryMatching
 from ..distill.sets import SyntheticSet
 from ..distill.sweep import draw_steps, first_order, match_loss, walk_forward
 from ..methods import Method, find_method
