@@ -2,9 +2,9 @@
 
     python scripts/draw_rooms.py        writes figures/structure/rooms.png and rooms.svg
 
-Each box is a module, each coloured field a package; what stands higher imports from what stands lower. An arrow
-goes from a package (or a module that stands alone) to one that it imports from. An import that points
-upward would be drawn in red, and the script then ends with status 1.
+Each box is a module, each coloured field a package; what stands higher imports from what stands
+lower. An arrow goes from a package (or a module that stands alone) to one that it imports from. An
+import that points upward would be drawn in red, and the script then ends with status 1.
 """
 import ast
 import re
@@ -41,7 +41,9 @@ def read_imports(name: str, known: set[str]) -> set[str]:
     parts, found = name.split("."), set()
     text = (PACKAGE / f"{name.replace('.', '/')}.py").read_text(encoding="utf-8")
     for node in ast.walk(ast.parse(text)):
-        if isinstance(node, ast.ImportFrom) and (node.level or (node.module or "").startswith("selmatch")):
+        if isinstance(node, ast.ImportFrom):
+            if not node.level and (node.module or "").split(".")[0] != "selmatch":
+                continue
             base = parts[: len(parts) - node.level] if node.level else []
             tail = (node.module or "").removeprefix("selmatch").strip(".")
             whole = [*base, *filter(None, tail.split("."))]
@@ -113,10 +115,10 @@ def draw_room(ax: plt.Axes, room: str, modules: list[str], box: tuple):
     top = bottom + height - (0.5 if is_package else 0.12)
     for i, module in enumerate(modules):
         x, y = left + 0.2 + PITCH * (i % 5), top - 0.62 * (i // 5) - 0.46
-        ax.add_patch(FancyBboxPatch((x, y), PITCH - 0.15, 0.44, "round,pad=0,rounding_size=0.08", fc="white",
-                                    ec="#bbbbbb", lw=0.6, zorder=3))
-        ax.text(x + PITCH / 2 - 0.075, y + 0.22, f"{numbers[module]:02d} {module.split('.')[-1]}", size=7,
-                ha="center", va="center", zorder=4)
+        ax.add_patch(FancyBboxPatch((x, y), PITCH - 0.15, 0.44, "round,pad=0,rounding_size=0.08",
+                                    fc="white", ec="#bbbbbb", lw=0.6, zorder=3))
+        name = f"{numbers[module]:02d} {module.split('.')[-1]}"
+        ax.text(x + PITCH / 2 - 0.075, y + 0.22, name, size=6.5, ha="center", va="center", zorder=4)
 
 
 def draw_arrow(ax: plt.Axes, start: tuple, end: tuple, upward: bool):

@@ -497,3 +497,15 @@ def test_readme_marks_rows_that_are_the_start_itself():
     assert "†" not in cells.loc["SelMatch", "10%"] and "★" in cells.loc["SelMatch", "10%"]
     assert "★" not in cells.loc["MTT", "10%"] + cells.loc["SelMatch", "20%"]
     assert "†" not in cells.loc["Random", "10%"], "a selection distils nothing, and says so"
+
+
+def test_the_picture_of_the_rooms_is_drawn_from_the_same_imports():
+    sys.path.insert(0, str(ROOT / "scripts"))
+    import draw_rooms
+    modules = modules_of(PACKAGE)
+    assert draw_rooms.find_modules() == NUMBER
+    for name, path in modules.items():
+        assert sorted(draw_rooms.read_imports(name, set(modules))) == imports_of(name, path, set(modules)), name
+    assert draw_rooms.without_detours({"a": {"b", "c"}, "b": {"c"}, "c": set()}) == {"a": {"b"}, "b": {"c"}, "c": set()}
+    for kind in ("png", "svg"):
+        assert (ROOT / "figures" / "structure" / f"rooms.{kind}").exists()
