@@ -118,8 +118,13 @@ def test_adam_takes_the_steps_of_adam():
 
 
 def test_what_a_method_says_of_labels_decides_whether_they_move():
+    from selmatch.study.profile import load_profile
+    from selmatch.study.sets import plan_descent
+    from selmatch.study.study import Study
+    study = Study(load_profile("smoke"))
     for labels, lr in (("hard", 0), ("soft", 2.0), ("teacher", 0)):
-        assert Method("x", "X", "random", 1.0, "trajectory", labels=labels).descent(Descent(lr_labels=2.0)).lr_labels == lr
+        method = Method("x", "X", "random", 1.0, "trajectory", labels=labels)
+        assert plan_descent(study, method, None, {"lr_labels": 2.0}).lr_labels == lr
 
 
 @pytest.mark.parametrize("bad", [dict(ema=1.0), dict(ema=-0.1), dict(n_rates=0), dict(optimiser="lion"), dict(betas=(0.9, 1.0)), dict(momentum_labels=2.0), dict(lr_labels=-1)], ids=str)

@@ -6,6 +6,7 @@ import torch
 import yaml
 
 from conftest import ROOT
+from selmatch.study import sets
 from selmatch.app import main
 from selmatch.core import InputError, save_tensors
 from selmatch.data.loaders import load_data, load_digits
@@ -16,7 +17,8 @@ from selmatch.distill.experts import expert_recipe, open_expert, train_experts
 from selmatch.train.networks import FlatNetwork, make_network
 from selmatch.select.scores import check_difficulty, load_difficulty
 from selmatch.select.window import select
-from selmatch.study.study import Study, load_profile, profile_folder, read_section, Profile
+from selmatch.study.profile import load_profile, profile_folder, read_section, Profile
+from selmatch.study.study import Study
 from selmatch.computer import Computer
 
 DIGITS = load_digits(per_class=40)
@@ -222,7 +224,7 @@ def test_the_study_tells_a_selection_only_what_it_takes(monkeypatch, tmp_path):
     needy = {"herding", "k_center", "craig", "gradmatch", "glister", "grand", "kmeans_real", "c_score", "well_classified"}
     for name in (set(selections) | set(made_starts)) - needy:              # the others train networks to find out
         named, _ = words_of(made_starts.get(name) or selections[name])
-        given = set(study.needs(name, 0.1, 0)) if name != "window" else {"difficulty", "beta", "beta_of"}
+        given = set(sets.selection_needs(study, name, 0.1, 0)) if name != "window" else {"difficulty", "beta", "beta_of"}
         assert given <= set(named), name
         assert {word for word, needed in named.items() if needed} <= given, name
     asked = {}
@@ -232,5 +234,5 @@ def test_the_study_tells_a_selection_only_what_it_takes(monkeypatch, tmp_path):
         return nothing(data, ipc)
     for selection in (nothing, anything):
         monkeypatch.setitem(selections, selection.__name__, selection)
-        assert len(study.chosen(selection.__name__, 0.1, 0)) == 10 * study.ipc(0.1)
+        assert len(sets.choose_start(study, selection.__name__, 0.1, 0)) == 10 * study.ipc(0.1)
     assert set(asked) == {"generator", "difficulty"}

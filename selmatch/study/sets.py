@@ -8,9 +8,8 @@ __all__ = ['selection_needs', 'difficulty_for', 'start_function', 'find_start', 
            'set_task', 'describe_task', 'sets_plan', 'make_sets', 'small_sets', 'kept_sets', 'checkpoint_trials',
            'best_sets']
 
-# %% ../../nbs/53_sets.ipynb #6ef97282
+# %% ../../nbs/53_sets.ipynb #a1008569
 import functools
-import inspect
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -29,7 +28,7 @@ from ..distill.trajectories import correctly_classified, expert_logits, right_la
 from ..methods import Method, find_method, load_registers
 from ..select.coresets import coreset_selections, made_starts, scores_needed
 from ..select.coresets import validation_judge
-from ..select.window import select, selections
+from ..select.window import words_of
 from .profile import read_words
 from .store import Plan, code_of, own_code
 from .study import Study
@@ -50,7 +49,8 @@ def selection_needs(study: Study, selection: str, ratio: float, seed: int) -> di
                                           seed=study.seed("draw judge", seed)),
         "right": lambda: correctly_classified(splits.train, study.network, study.experts(flat=True)),
     }
-    asked = inspect.signature(start_function(selection)).parameters
+    named, is_open = words_of(start_function(selection))
+    asked = {*named, *(("generator", "difficulty") if is_open else ())}
     return {name: make() for name, make in ways.items() if name in asked}
 
 def difficulty_for(study: Study, selection: str) -> Tensor:
