@@ -16,7 +16,7 @@ import torch
 from PIL import Image
 
 from conftest import ROOT
-from selmatch import data as floor
+from selmatch.data import loaders as floor
 from selmatch.app import data_section, make_study
 from selmatch.core import InputError
 from selmatch.data.images import ImageSet, map_tensors, pictures, write_pixels
@@ -258,7 +258,7 @@ def test_tensor_files(mine, monkeypatch):
 
 def test_two_processes_may_decode_at_once(mine):
     cache = mine[0].parent / "cache"
-    code = "import sys; from selmatch.data import load_data; print(load_data('folder', root=sys.argv[1], mode='L', cache=sys.argv[2]).train.key)"
+    code = "import sys; from selmatch.data.loaders import load_data; print(load_data('folder', root=sys.argv[1], mode='L', cache=sys.argv[2]).train.key)"
     both = [subprocess.Popen([sys.executable, "-c", code, str(mine[0]), str(cache)], cwd=ROOT, stdout=subprocess.PIPE, text=True) for _ in range(2)]
     assert len({process.communicate(timeout=300)[0] for process in both}) == 1
     assert len(list(cache.iterdir())) == 1
