@@ -110,6 +110,7 @@ class StudyData:
     @cached_property
     def loaded(self) -> Splits:
         "The data as it was read, checked against the profile."
+        self.score_file                          # a missing one is named before anything is read
         splits = load_data(**place_data(self.profile.data))
         check_data(self, splits)
         return splits
