@@ -17,7 +17,7 @@ from selmatch.core import InputError
 from selmatch.data.images import ImageSet
 from selmatch.train.networks import flatten, make_network
 from selmatch.distill.trajectories import student_network
-from selmatch.train.training import Recipe, arithmetic, forward_of, train, with_fallback
+from selmatch.train.training import Recipe, arithmetic, make_forward, train, with_fallback
 
 SPEC = {"name": "ConvNet", "width": 6, "depth": 2}
 
@@ -71,7 +71,7 @@ def test_bfloat16_is_close_and_not_the_same():
     half, whole = trained(precision="bfloat16"), trained()
     assert half.dtype == torch.float32 and 0 < (half - whole).norm() / whole.norm() < 0.1
     net = make_network(SPEC, (1, 8, 8), 3, 0)
-    assert forward_of(net, Recipe(precision="bfloat16"), torch.device("cpu"))(toy().images).dtype == torch.float32
+    assert make_forward(net, Recipe(precision="bfloat16"), torch.device("cpu"))(toy().images).dtype == torch.float32
     with pytest.raises(InputError, match="precision"): Recipe(precision="float16")
 
 
@@ -174,5 +174,5 @@ def test_every_caller_of_graphs_marks_its_steps(monkeypatch):
     assert len(marks) == 1
     import inspect
     from selmatch import matching, training
-    for function in (training.forward_of, matching.compiled_steps):
+    for function in (training.make_forward, matching.compiled_steps):
         assert "begin_graphs(device)" in inspect.getsource(function), function

@@ -198,13 +198,13 @@ def test_images_that_are_not_square_are_named(tmp_path):
 
 
 def test_a_selection_is_told_only_what_it_takes(monkeypatch):
-    from selmatch.select.window import selections, words_of
+    from selmatch.select.window import selections, read_options
     difficulty = torch.arange(len(DIGITS.train)).double()
     with refuses("'window'", "bata", "beta", "beta_of", "difficulty"): select("window", DIGITS.train, 2, difficulty=difficulty, bata=0.3)
     with refuses("'hardest'", "generator", "difficulty"): select("hardest", DIGITS.train, 2, difficulty=difficulty, generator=torch.Generator())
     with refuses("'window'", "lacks difficulty"): select("window", DIGITS.train, 2, beta=0.1)
     for name, selection in selections.items():
-        named, open_to_all = words_of(selection)
+        named, open_to_all = read_options(selection)
         assert named, f"{name} swallows words"
         assert not open_to_all, f"{name} swallows words"
         with refuses(repr(name), "bata", *named): select(name, DIGITS.train, 2, bata=0.3)
@@ -219,12 +219,17 @@ def test_a_selection_is_told_only_what_it_takes(monkeypatch):
 
 def test_the_study_tells_a_selection_only_what_it_takes(monkeypatch, tmp_path):
     from selmatch.select.coresets import made_starts
-    from selmatch.select.window import selections, words_of
+    from selmatch.select.window import selections, read_options
     study = Study(profile(data={"name": "digits", "per_class": 40}), Computer(quiet=True), tmp_path)
     needy = {"herding", "k_center", "craig", "gradmatch", "glister", "grand", "kmeans_real", "c_score", "well_classified"}
     for name in (set(selections) | set(made_starts)) - needy:              # the others train networks to find out
+<<<<<<< HEAD
         named, _ = words_of(made_starts.get(name) or selections[name])
         given = set(sets.selection_needs(study, name, 0.1, 0)) if name != "window" else {"difficulty", "beta", "beta_of"}
+=======
+        named, _ = read_options(made_starts.get(name) or selections[name])
+        given = set(study.needs(name, 0.1, 0)) if name != "window" else {"difficulty", "beta", "beta_of"}
+>>>>>>> h5
         assert given <= set(named), name
         assert {word for word, needed in named.items() if needed} <= given, name
     asked = {}

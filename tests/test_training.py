@@ -84,12 +84,12 @@ def test_long_runs_lay_their_images_out_and_give_the_same_batches(monkeypatch):
     import selmatch.train.training as training
     data, policy = toy(), Recipe(steps=15, batch=20, augmentation=Augmentation("combined"))
     def all_batches(): return list(training.augmented_batches(data, policy, torch.Generator().manual_seed(0), torch.arange(60) % 2 == 0))
-    assert isinstance(training.source(data, policy, 15), training.Strip)
-    assert training.source(data, policy, 14) is data.images
-    for kind in ("none", "dsa"): assert training.source(data, replace(policy, augmentation=Augmentation(kind, ("color", "cutout"))), 15) is data.images
+    assert isinstance(training.choose_source(data, policy, 15), training.Strip)
+    assert training.choose_source(data, policy, 14) is data.images
+    for kind in ("none", "dsa"): assert training.choose_source(data, replace(policy, augmentation=Augmentation(kind, ("color", "cutout"))), 15) is data.images
     laid = all_batches()
     monkeypatch.setattr(training, "strip_numbers", 1)                    # too large a set: as it is
-    assert training.source(data, policy, 15) is data.images
+    assert training.choose_source(data, policy, 15) is data.images
     assert all(torch.equal(a[3], b[3]) for a, b in zip(laid, all_batches(), strict=True))
 
 

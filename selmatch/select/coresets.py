@@ -4,9 +4,9 @@
 
 # %% auto #0
 __all__ = ['coreset_selections', 'scores_needed', 'made_starts', 'LastLayerGradients', 'Evidence', 'gather', 'check_evidence',
-           'pick_by_class', 'herd', 'herding', 'farthest_first', 'k_center', 'facility_location', 'gradient_similarity',
-           'craig', 'cluster_sizes', 'matching_pursuit', 'gradient_weights', 'gradmatch', 'glister', 'grand',
-           'validation_judge', 'judged_draws', 'optimised_real', 'centroids', 'kmeans_real', 'made_set',
+           'pick_by_class', 'herd', 'herding', 'farthest_first', 'k_center', 'facility_location', 'cluster_sizes',
+           'gradient_similarity', 'craig', 'matching_pursuit', 'gradient_weights', 'gradmatch', 'glister', 'grand',
+           'validation_judge', 'judged_draws', 'optimised_real', 'centroids', 'kmeans_real', 'join_images',
            'kmeans_images', 'average_images']
 
 # %% ../../nbs/23_coresets.ipynb #9edb0fc9
@@ -31,11 +31,12 @@ from .window import check_ipc, hardest, join_classes, random, selections
 # %% ../../nbs/23_coresets.ipynb #a3034c29
 @dataclass(frozen=True)
 class LastLayerGradients:
-    "One gradient per image, kept as its two factors: the outer product of `errors` and `inputs`, never written out."
+    "One gradient an image, kept as two factors: the outer product of `errors` and `inputs`."
     errors: Tensor   # (n, k) probabilities minus one-hot labels
     inputs: Tensor   # (n, f + 1) features, and a 1 for the bias
 
-    def at(self, rows) -> "LastLayerGradients": return LastLayerGradients(self.errors[rows], self.inputs[rows])
+    def at(self, rows) -> "LastLayerGradients":
+        return LastLayerGradients(self.errors[rows], self.inputs[rows])
 
     def kernel(self) -> Tensor:
         "All inner products `(n, n)`, float64."
@@ -46,7 +47,8 @@ class LastLayerGradients:
         "The sum of all gradients, as a matrix `(k, f + 1)`."
         return self.errors.T @ self.inputs
 
-    def mean(self) -> Tensor: return self.sum() / len(self.errors)
+    def mean(self) -> Tensor:
+        return self.sum() / len(self.errors)
 
     def along(self, direction: Tensor) -> Tensor:
         "Inner product `(n,)` of each gradient with one direction `(k, f + 1)`."
@@ -65,16 +67,18 @@ class Evidence:
     labels: Tensor                        # (n,) int64
     validation: "Evidence | None" = None  # the same for the validation images
 
-    def at(self, rows) -> "Evidence": return Evidence(self.features[rows], self.probabilities[rows], self.labels[rows])
+    def at(self, rows) -> "Evidence":
+        return Evidence(self.features[rows], self.probabilities[rows], self.labels[rows])
 
     @property
     def last_layer_gradients(self) -> LastLayerGradients:
-        errors = self.probabilities - nn.functional.one_hot(self.labels, self.probabilities.shape[1])
-        return LastLayerGradients(errors, nn.functional.pad(self.features, (0, 1), value=1.0))
+        one_hot = nn.functional.one_hot(self.labels, self.probabilities.shape[1])
+        inputs = nn.functional.pad(self.features, (0, 1), value=1.0)
+        return LastLayerGradients(self.probabilities - one_hot, inputs)
 
 # %% ../../nbs/23_coresets.ipynb #4c74b177
 @torch.no_grad()
-def gather(net: nn.Module,                 # a trained network with `embed` and a linear `classifier`
+def gather(net: nn.Module,                 # trained, with `embed` and a linear `classifier`
            data: ImageSet,                 # the images to choose from
            validation: ImageSet | None = None,
            batch: int = 1024,              # images per forward pass
@@ -85,41 +89,56 @@ def gather(net: nn.Module,                 # a trained network with `embed` and 
     features = torch.cat([net.embed(x.to(device)) for x in data.images.split(batch)])
     probabilities = torch.cat([net.classifier(h) for h in features.split(batch)]).softmax(1)
     net.train(mode)
-    return Evidence(features, probabilities, data.hard_labels.to(device), None if validation is None else gather(net, validation, batch=batch))
+    held = None if validation is None else gather(net, validation, batch=batch)
+    return Evidence(features, probabilities, data.hard_labels.to(device), held)
 
 # %% ../../nbs/23_coresets.ipynb #40fed6c7
 def check_evidence(evidence: Evidence, data: ImageSet):
     "The evidence must be about these images; raises `InputError` otherwise."
-    if not isinstance(evidence, Evidence): raise InputError(f"evidence={evidence!r} is not allowed: give what `gather(net, data)` returns")
-    if len(evidence.labels) != len(data) or not torch.equal(evidence.labels.cpu(), data.hard_labels.cpu()):
-        raise InputError(f"evidence is about {len(evidence.labels)} images but {data.name} has {len(data)}, or their labels differ: gather it from the same data")
+    if not isinstance(evidence, Evidence):
+        raise InputError(f"evidence={evidence!r} is not allowed: "
+                         "give what `gather(net, data)` returns")
+    same_size = len(evidence.labels) == len(data)
+    if not same_size or not torch.equal(evidence.labels.cpu(), data.hard_labels.cpu()):
+        raise InputError(f"evidence is about {len(evidence.labels)} images but {data.name} has "
+                         f"{len(data)}, or their labels differ: gather it from the same data")
     if not (evidence.features.isfinite().all() and evidence.probabilities.isfinite().all()):
-        raise InputError("evidence holds NaN or infinite values: its network has diverged, train it with a smaller learning rate")
+        raise InputError("evidence holds NaN or infinite values: its network has diverged, "
+                         "train it with a smaller learning rate")
 
-def pick_by_class(data: ImageSet, ipc: int, evidence: Evidence, difficulty: Tensor | None,
-                  pick: Callable[[Evidence], Tensor],   # the evidence of one class -> `ipc` positions in it
+# %% ../../nbs/23_coresets.ipynb #79fb9ebe
+def pick_by_class(data: ImageSet, ipc: int, evidence: Evidence,
+                  difficulty: Tensor | None,            # (n,) higher = harder
+                  pick: Callable[[Evidence], Tensor],   # of one class -> `ipc` positions in it
 ) -> Tensor:                                            # (k · ipc,) rows
     "Apply one rule to every class."
-    check_ipc(data, ipc); check_evidence(evidence, data)
-    device = evidence.features.device
-    return join_classes(data, [rows[pick(evidence.at(rows.to(device))).to(rows.device)] for rows in class_rows(data)], difficulty)
+    check_ipc(data, ipc)
+    check_evidence(evidence, data)
+    device, picks = evidence.features.device, []
+    for rows in class_rows(data):
+        picks.append(rows[pick(evidence.at(rows.to(device))).to(rows.device)])
+    return join_classes(data, picks, difficulty)
 
 # %% ../../nbs/23_coresets.ipynb #4ea92240
 def herd(features: Tensor,  # (n, f) of one class
          m: int,            # how many to pick
 ) -> Tensor:                # (m,) positions, in the order picked
-    "Herding: follow the mean, each time with the nearest image that is left (Welling 2009; Rebuffi et al. 2017, algorithm 4)."
+    """Herding: follow the mean, each time with the nearest image that is left
+    (Welling 2009; Rebuffi et al. 2017, algorithm 4)."""
     features = features.double()
     mean, gap = features.mean(0), torch.zeros_like(features[0])
     free, chosen = torch.ones(len(features), dtype=torch.bool, device=features.device), []
     for _ in range(m):
         gap = gap + mean
         nearest = torch.where(free, (features - gap).norm(dim=1), torch.inf).argmin()
-        chosen.append(nearest); free[nearest] = False
+        chosen.append(nearest)
+        free[nearest] = False
         gap = gap - features[nearest]
     return torch.stack(chosen)
 
-def herding(data: ImageSet, ipc: int, *, evidence: Evidence, difficulty: Tensor | None = None) -> Tensor:
+# %% ../../nbs/23_coresets.ipynb #eff5bdcc
+def herding(data: ImageSet, ipc: int, *, evidence: Evidence,
+            difficulty: Tensor | None = None) -> Tensor:
     "Per class the images whose mean feature follows the mean of the class."
     return pick_by_class(data, ipc, evidence, difficulty, lambda own: herd(own.features, ipc))
 
@@ -133,19 +152,23 @@ def farthest_first(features: Tensor,  # (n, f) of one class
     distance = torch.full_like(features[:, 0], torch.inf)
     while len(chosen) < m:
         distance = torch.minimum(distance, (features - features[chosen[-1]]).norm(dim=1))
-        distance[chosen[-1]] = -1                       # copies of it stay at 0 and can be picked, itself cannot
+        distance[chosen[-1]] = -1        # copies of it stay at 0 and can be picked, itself cannot
         chosen.append(distance.argmax())
     return torch.stack(chosen)
 
-def k_center(data: ImageSet, ipc: int, *, evidence: Evidence, difficulty: Tensor | None = None) -> Tensor:
+# %% ../../nbs/23_coresets.ipynb #a6aaa58d
+def k_center(data: ImageSet, ipc: int, *, evidence: Evidence,
+             difficulty: Tensor | None = None) -> Tensor:
     "Per class a spread of images that leaves no image of the class far away."
-    return pick_by_class(data, ipc, evidence, difficulty, lambda own: farthest_first(own.features, ipc))
+    pick = lambda own: farthest_first(own.features, ipc)
+    return pick_by_class(data, ipc, evidence, difficulty, pick)
 
 # %% ../../nbs/23_coresets.ipynb #431c04bc
 def facility_location(similarity: Tensor,  # (n, n), symmetric, ≥ 0
                       m: int,              # how many to pick
 ) -> Tensor:                               # (m,) positions, in the order picked
-    "Lazy greedy maximisation of `sum_i max_{j in S} similarity[i, j]`; among equals the first image wins."
+    """Lazy greedy maximisation of `sum_i max_{j in S} similarity[i, j]`;
+    among equals the first image wins."""
     table = similarity.cpu().double().numpy()
     served, chosen = np.zeros(len(table)), []
     bounds = [(-gain, i) for i, gain in enumerate(table.sum(1))]
@@ -153,11 +176,23 @@ def facility_location(similarity: Tensor,  # (n, n), symmetric, ≥ 0
     while len(chosen) < m:
         i = heapq.heappop(bounds)[1]
         fresh = (-np.maximum(table[i] - served, 0).sum(), i)
-        if bounds and fresh > bounds[0]: heapq.heappush(bounds, fresh)
-        else: chosen.append(i); served = np.maximum(served, table[i])
+        if bounds and fresh > bounds[0]:
+            heapq.heappush(bounds, fresh)
+        else:
+            chosen.append(i)
+            served = np.maximum(served, table[i])
     return torch.tensor(chosen, device=similarity.device)
 
-def gradient_similarity(gradients: LastLayerGradients) -> Tensor:  # (n, n) float64, ≥ 0, 0 for the farthest pair
+# %% ../../nbs/23_coresets.ipynb #1644a9af
+def cluster_sizes(similarity: Tensor,  # (n, n)
+                  chosen: Tensor,      # (m,) positions
+) -> Tensor:                           # (m,) int64, sums to n
+    "How many images each chosen one represents: CRAIG's weights."
+    return torch.bincount(similarity[:, chosen].argmax(1), minlength=len(chosen))
+
+# %% ../../nbs/23_coresets.ipynb #765a601a
+def gradient_similarity(gradients: LastLayerGradients
+) -> Tensor:                      # (n, n) float64, ≥ 0, 0 for the farthest pair
     "Largest distance minus distance between gradients."
     kernel = gradients.kernel()
     squares = kernel.diagonal()
@@ -165,71 +200,90 @@ def gradient_similarity(gradients: LastLayerGradients) -> Tensor:  # (n, n) floa
     return distance.max() - distance
 
 # %% ../../nbs/23_coresets.ipynb #bf2c0b37
-def craig(data: ImageSet, ipc: int, *, evidence: Evidence, difficulty: Tensor | None = None) -> Tensor:
-    "Per class the images whose gradients represent all others' (Mirzasoleiman et al. 2020, algorithm 1)."
-    return pick_by_class(data, ipc, evidence, difficulty, lambda own: facility_location(gradient_similarity(own.last_layer_gradients), ipc))
-
-def cluster_sizes(similarity: Tensor,  # (n, n)
-                  chosen: Tensor,      # (m,) positions
-) -> Tensor:                           # (m,) int64, sums to n
-    "How many images each chosen one represents: CRAIG's weights."
-    return torch.bincount(similarity[:, chosen].argmax(1), minlength=len(chosen))
+def craig(data: ImageSet, ipc: int, *, evidence: Evidence,
+          difficulty: Tensor | None = None) -> Tensor:
+    """Per class the images whose gradients represent all others'
+    (Mirzasoleiman et al. 2020, algorithm 1)."""
+    def pick(own):
+        return facility_location(gradient_similarity(own.last_layer_gradients), ipc)
+    return pick_by_class(data, ipc, evidence, difficulty, pick)
 
 # %% ../../nbs/23_coresets.ipynb #d58edf6b
 def matching_pursuit(kernel: Tensor,      # (n, n) inner products of the gradients
                      target: Tensor,      # (n,) inner products with what is to be matched
                      m: int,              # how many to pick
                      lam: float = 1e-3,   # ridge, as a share of the mean squared gradient length
-) -> tuple[Tensor, int]:                  # (m,) positions in the order picked, and how many of them the pursuit itself took
-    "Orthogonal matching pursuit by pivoted Cholesky; when nothing helps any more, the images most along the target fill up."
+) -> tuple[Tensor, int]:      # (m,) positions in the order picked; how many the pursuit took itself
+    """Orthogonal matching pursuit by pivoted Cholesky; when nothing helps any more, the images
+    most along the target fill up."""
     check_range("lam", lam, 0)
-    K, left = kernel.double(), target.double().clone()  # left: how far each gradient points along what is still missing
-    K = K + lam * K.diagonal().mean() * torch.eye(len(K), dtype=K.dtype, device=K.device)
-    factor, chosen, floor = torch.zeros(len(K), m, dtype=K.dtype, device=K.device), [], 1e-9 * left.abs().max()
+    K, left = kernel.double(), target.double().clone()    # left: along what is still missing
+    like = dict(dtype=K.dtype, device=K.device)
+    K = K + lam * K.diagonal().mean() * torch.eye(len(K), **like)
+    factor, chosen, floor = torch.zeros(len(K), m, **like), [], 1e-9 * left.abs().max()
     free = torch.ones(len(K), dtype=torch.bool, device=K.device)
     for t in range(m):
         j = int(torch.where(free, left, -torch.inf).argmax())
         column = K[:, j] - factor[:, :t] @ factor[j, :t]
-        if left[j] <= floor or column[j] <= 1e-9 * K[j, j]: break
+        if left[j] <= floor or column[j] <= 1e-9 * K[j, j]:
+            break
         factor[:, t] = column / column[j].sqrt()
         left = left - factor[:, t] * (left[j] / column[j].sqrt())
-        chosen.append(j); free[j] = False
-    rest = torch.where(free, target.double(), -torch.inf).argsort(descending=True, stable=True)[:m - len(chosen)]
-    return torch.cat([torch.tensor(chosen, dtype=torch.int64, device=K.device), rest]), len(chosen)
+        chosen.append(j)
+        free[j] = False
+    rest = torch.where(free, target.double(), -torch.inf).argsort(descending=True, stable=True)
+    taken = torch.tensor(chosen, dtype=torch.int64, device=K.device)
+    return torch.cat([taken, rest[:m - len(chosen)]]), len(chosen)
 
 # %% ../../nbs/23_coresets.ipynb #503a0bf5
-def gradient_weights(kernel: Tensor, target: Tensor,  # as for `matching_pursuit`
-                     chosen: Tensor,                  # (m,) positions
-                     lam: float = 1e-3,
-) -> Tensor:                                          # (m,) float64, ≥ 0
+def gradient_weights(kernel: Tensor,     # (n, n) inner products of the gradients
+                     target: Tensor,     # (n,) inner products with what is to be matched
+                     chosen: Tensor,     # (m,) positions
+                     lam: float = 1e-3,  # as for `matching_pursuit`
+) -> Tensor:                             # (m,) float64, ≥ 0
     "GradMatch's weights: the nonnegative ridge fit of the target by the chosen gradients."
-    K = kernel.double() + lam * kernel.diagonal().double().mean() * torch.eye(len(kernel), dtype=torch.float64, device=kernel.device)
+    eye = torch.eye(len(kernel), dtype=torch.float64, device=kernel.device)
+    K = kernel.double() + lam * kernel.diagonal().double().mean() * eye
     L, failed = torch.linalg.cholesky_ex(K[chosen][:, chosen])
-    if failed: raise InputError(f"lam={lam} is not allowed: the chosen gradients are linearly dependent, so it must be larger")
+    if failed:
+        raise InputError(f"lam={lam} is not allowed: the chosen gradients are linearly dependent, "
+                         "so it must be larger")
     right = torch.linalg.solve_triangular(L, target.double()[chosen, None], upper=False)[:, 0]
     return torch.from_numpy(nnls(L.T.cpu().numpy(), right.cpu().numpy())[0]).to(kernel.device)
 
-def gradmatch(data: ImageSet, ipc: int, *, evidence: Evidence, difficulty: Tensor | None = None, lam: float = 1e-3) -> Tensor:
-    "Per class the images whose weighted gradients add up to the class's mean gradient (Killamsetty et al. 2021)."
+# %% ../../nbs/23_coresets.ipynb #c88e9870
+def gradmatch(data: ImageSet, ipc: int, *, evidence: Evidence,
+              difficulty: Tensor | None = None,
+              lam: float = 1e-3,   # ridge, as for `matching_pursuit`
+) -> Tensor:
+    """Per class the images whose weighted gradients add up to the class's mean gradient
+    (Killamsetty et al. 2021)."""
     def pick(own):
         gradients = own.last_layer_gradients
-        return matching_pursuit(gradients.kernel(), gradients.along(gradients.mean()), ipc, lam)[0]
+        target = gradients.along(gradients.mean())
+        return matching_pursuit(gradients.kernel(), target, ipc, lam)[0]
     return pick_by_class(data, ipc, evidence, difficulty, pick)
 
 # %% ../../nbs/23_coresets.ipynb #15da3d60
 def glister(data: ImageSet, ipc: int, *, evidence: Evidence, difficulty: Tensor | None = None,
             eta: float = 0.1,   # learning rate of the step: each pick is one SGD step of this size
 ) -> Tensor:
-    "In each round every class gives the image that helps the validation loss most, after a step on those before (Killamsetty et al. 2021b)."
-    check_range("eta", eta, 0); check_ipc(data, ipc); check_evidence(evidence, data)
+    """In each round every class gives the image that helps the validation loss most, after a step
+    on those before (Killamsetty et al. 2021b)."""
+    check_range("eta", eta, 0)
+    check_ipc(data, ipc)
+    check_evidence(evidence, data)
     gradients = evidence.last_layer_gradients
     judge = evidence if evidence.validation is None else evidence.validation
-    held, scores = judge.last_layer_gradients, judge.probabilities.clamp_min(1e-30).log()    # scores, up to a constant per image
+    held = judge.last_layer_gradients
+    scores = judge.probabilities.clamp_min(1e-30).log()       # up to a constant per image
     classes = [rows.to(gradients.errors.device) for rows in class_rows(data)]
-    chosen, step, free = [], torch.zeros_like(held.sum()), torch.ones_like(gradients.errors[:, 0], dtype=torch.bool)
+    chosen, step = [], torch.zeros_like(held.sum())
+    free = torch.ones_like(gradients.errors[:, 0], dtype=torch.bool)
     for _ in range(ipc):
         moved = (scores - eta * held.inputs @ step.T).softmax(1)
-        direction = replace(held, errors=moved + held.errors - judge.probabilities).mean()     # probabilities minus one-hot, after the step
+        errors = moved + held.errors - judge.probabilities    # minus one-hot, after the step
+        direction = replace(held, errors=errors).mean()
         gain = torch.where(free, gradients.along(direction), -torch.inf)
         chosen.append(torch.stack([rows[gain[rows].argmax()] for rows in classes]))
         free[chosen[-1]] = False
@@ -237,82 +291,124 @@ def glister(data: ImageSet, ipc: int, *, evidence: Evidence, difficulty: Tensor 
     return join_classes(data, list(torch.stack(chosen, 1).to(data.images.device)), difficulty)
 
 # %% ../../nbs/23_coresets.ipynb #54c702b9
-def grand(data: ImageSet, ipc: int, *, evidence: Evidence, difficulty: Tensor | None = None) -> Tensor:
+def grand(data: ImageSet, ipc: int, *, evidence: Evidence,
+          difficulty: Tensor | None = None) -> Tensor:
     "Per class the images with the longest last-layer gradient (GraNd, Paul et al. 2021)."
-    return pick_by_class(data, ipc, evidence, difficulty, lambda own: own.last_layer_gradients.lengths().argsort(descending=True, stable=True)[:ipc])
+    def pick(own):
+        lengths = own.last_layer_gradients.lengths()
+        return lengths.argsort(descending=True, stable=True)[:ipc]
+    return pick_by_class(data, ipc, evidence, difficulty, pick)
 
 # %% ../../nbs/23_coresets.ipynb #392bcb46
 def validation_judge(validation: ImageSet, network: dict, recipe: Recipe,
                      n: int = 1,              # networks per set
-                     seed: int = 0, computer: Computer = Computer(quiet=True),
+                     seed: int = 0,           # of the first network
+                     computer: Computer = Computer(quiet=True),
 ) -> Callable[[ImageSet], float]:             # a set -> mean validation accuracy, in [0, 1]
-    "A judge of sets: train `n` fresh networks on the set, ask the validation images. All sets get the same seeds."
+    """A judge of sets: train `n` fresh networks on the set, ask the validation images.
+    All sets get the same seeds."""
+    settings = dict(network=network, recipe=recipe, tests={"validation": validation})
     def judge(data: ImageSet) -> float:
-        work = trials(data, n, seed, network=network, recipe=recipe, tests={"validation": validation})
-        return float(evaluate(work, "judge a set", computer).validation_accuracy.mean())
+        table = evaluate(trials(data, n, seed, **settings), "judge a set", computer)
+        return float(table.validation_accuracy.mean())
     return judge
 
-def judged_draws(data: ImageSet, ipc: int, *, judge: Callable[[ImageSet], float],
-                 draws: int = 10,             # random sets to try
-                 generator: torch.Generator, difficulty: Tensor | None = None,
-) -> list[tuple[float, Tensor]]:              # (score, rows), best first; equals in the order drawn
+# %% ../../nbs/23_coresets.ipynb #676d9f7c
+def judged_draws(data: ImageSet, ipc: int, *,
+                 judge: Callable[[ImageSet], float],   # a set -> its score, higher = better
+                 draws: int = 10,                      # random sets to try
+                 generator: torch.Generator,           # on the CPU
+                 difficulty: Tensor | None = None,     # (n,) to order each set by
+) -> list[tuple[float, Tensor]]:      # (score, rows), best first; equals in the order drawn
     "Random sets, judged."
     check_range("draws", draws, 1)
     drawn = [random(data, ipc, generator=generator, difficulty=difficulty) for _ in range(draws)]
-    return sorted(((judge(data.subset(rows)), rows) for rows in drawn), key=lambda pair: -pair[0])
+    judged = [(judge(data.subset(rows)), rows) for rows in drawn]
+    return sorted(judged, key=lambda pair: -pair[0])
 
-def optimised_real(data: ImageSet, ipc: int, *, judge: Callable[[ImageSet], float], draws: int = 10,
-                   generator: torch.Generator, difficulty: Tensor | None = None) -> Tensor:
+# %% ../../nbs/23_coresets.ipynb #64038a4d
+def optimised_real(data: ImageSet, ipc: int, *,
+                   judge: Callable[[ImageSet], float],   # a set -> its score, higher = better
+                   draws: int = 10,                      # random sets to try
+                   generator: torch.Generator,           # on the CPU
+                   difficulty: Tensor | None = None,
+) -> Tensor:
     "The best of `draws` random sets (Wang et al. 2018)."
-    return judged_draws(data, ipc, judge=judge, draws=draws, generator=generator, difficulty=difficulty)[0][1]
+    return judged_draws(data, ipc, judge=judge, draws=draws, generator=generator,
+                        difficulty=difficulty)[0][1]
 
 # %% ../../nbs/23_coresets.ipynb #6f46d3b9
 def centroids(points: Tensor,  # (n, d) of one class
-              m: int, generator: torch.Generator) -> Tensor:  # (m, d)
+              m: int,          # how many
+              generator: torch.Generator,
+) -> Tensor:                   # (m, d)
     "K-means: k-means++ seeding, then Lloyd's iterations until nothing changes."
     chance = int(torch.randint(2**31 - 1, (1,), generator=generator))
-    with threadpool_limits(1, "openmp"):                # side by side, sums come in any order and the last bits change
-        fitted = KMeans(m, n_init=1, max_iter=1000, tol=0, random_state=chance).fit(points.double().cpu().numpy())
+    means = KMeans(m, n_init=1, max_iter=1000, tol=0, random_state=chance)
+    with threadpool_limits(1, "openmp"):    # side by side, sums come in any order: other last bits
+        fitted = means.fit(points.double().cpu().numpy())
     return torch.from_numpy(fitted.cluster_centers_).to(points)
 
-def kmeans_real(data: ImageSet, ipc: int, *, generator: torch.Generator, evidence: Evidence | None = None, difficulty: Tensor | None = None) -> Tensor:
-    "Per class the real image nearest to each centroid, each a different one; features when evidence is given, otherwise pixels."
+# %% ../../nbs/23_coresets.ipynb #091d7353
+def kmeans_real(data: ImageSet, ipc: int, *,
+                generator: torch.Generator,
+                evidence: Evidence | None = None,   # given: in its features, otherwise in pixels
+                difficulty: Tensor | None = None,
+) -> Tensor:
+    "Per class the real image nearest to each centroid, each a different one."
     check_ipc(data, ipc)
-    if evidence is not None: check_evidence(evidence, data)
+    if evidence is not None:
+        check_evidence(evidence, data)
     points, picks = data.images.flatten(1) if evidence is None else evidence.features, []
     for rows in class_rows(data):
         own = points[rows.to(points.device)]
         distance = torch.cdist(centroids(own, ipc, generator).double(), own.double())
-        picks.append(rows[torch.from_numpy(linear_sum_assignment(distance.cpu().numpy())[1]).to(rows.device)])
+        nearest = torch.from_numpy(linear_sum_assignment(distance.cpu().numpy())[1])
+        picks.append(rows[nearest.to(rows.device)])
     return join_classes(data, picks, difficulty)
 
 # %% ../../nbs/23_coresets.ipynb #5efb0f72
-def made_set(data: ImageSet, made: list[Tensor], what: str) -> ImageSet:  # made: for each class its (ipc, c, h, w) images
+def join_images(data: ImageSet,
+                made: list[Tensor],   # for each class its (ipc, c, h, w) images
+                what: str,            # how they were made, for the name
+) -> ImageSet:
     "An image set of made images, class by class, with hard labels."
     labels = torch.arange(len(made), device=data.images.device).repeat_interleave(len(made[0]))
     return replace(data, images=torch.cat(made), labels=labels, name=f"{data.name}, {what}")
 
+# %% ../../nbs/23_coresets.ipynb #857033bc
 def kmeans_images(data: ImageSet, ipc: int, *, generator: torch.Generator) -> ImageSet:
-    "Per class `ipc` k-means centroids in pixel space (Wang et al. 2018). At `ipc` = 1 the class average."
+    "Per class `ipc` k-means centroids in pixels (Wang et al. 2018). At `ipc` = 1 the average."
     check_ipc(data, ipc)
-    return made_set(data, [centroids(data.images[rows].flatten(1), ipc, generator).view(ipc, *data.shape) for rows in class_rows(data)], "k-means")
+    classes = [data.images[rows].flatten(1) for rows in class_rows(data)]
+    made = [centroids(own, ipc, generator).view(ipc, *data.shape) for own in classes]
+    return join_images(data, made, "k-means")
 
-def average_images(data: ImageSet, ipc: int, *, generator: torch.Generator, copies: bool = False) -> ImageSet:
-    "Per class the averages of `ipc` disjoint random groups; with `copies` its one average, repeated (Wang et al. 2018)."
+# %% ../../nbs/23_coresets.ipynb #64151ed9
+def average_images(data: ImageSet, ipc: int, *,
+                   generator: torch.Generator,
+                   copies: bool = False,   # the one average, repeated (Wang et al. 2018)
+) -> ImageSet:
+    "Per class the averages of `ipc` disjoint random groups."
     check_ipc(data, ipc)
-    def averages(images):
-        if copies: return images.mean(0, keepdim=True).repeat(ipc, 1, 1, 1)
+    def average(images):
+        if copies:
+            return images.mean(0, keepdim=True).repeat(ipc, 1, 1, 1)
         mixed = images[torch.randperm(len(images), generator=generator).to(images.device)]
         return torch.stack([group.mean(0) for group in mixed.tensor_split(ipc)])
-    return made_set(data, [averages(data.images[rows]) for rows in class_rows(data)], "averages")
+    made = [average(data.images[rows]) for rows in class_rows(data)]
+    return join_images(data, made, "averages")
 
 # %% ../../nbs/23_coresets.ipynb #a3a485f9
 coreset_selections: dict[str, Callable[..., Tensor]] = {
-    "herding": herding, "k_center": k_center, "craig": craig, "gradmatch": gradmatch, "glister": glister, "grand": grand,
-    "forgetting": hardest, "el2n": hardest, "c_score": hardest, "optimised_real": optimised_real, "kmeans_real": kmeans_real,
+    "herding": herding, "k_center": k_center, "craig": craig, "gradmatch": gradmatch,
+    "glister": glister, "grand": grand, "forgetting": hardest, "el2n": hardest, "c_score": hardest,
+    "optimised_real": optimised_real, "kmeans_real": kmeans_real,
 }
 scores_needed: dict[str, str] = {name: name for name in ("forgetting", "el2n", "c_score")}
-made_starts: dict[str, Callable[..., ImageSet]] = {"kmeans": kmeans_images, "average": average_images}
+made_starts: dict[str, Callable[..., ImageSet]] = {
+    "kmeans": kmeans_images, "average": average_images,
+}
 
 # %% ../../nbs/23_coresets.ipynb #7843f12f
 selections.update(coreset_selections)
