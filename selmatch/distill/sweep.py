@@ -4,7 +4,8 @@
 
 # %% auto #0
 __all__ = ['match_loss', 'Step', 'shuffled_chunks', 'draw_steps', 'Matched', 'unrolled', 'student_loss', 'first_order',
-           'second_order', 'place_steps', 'block_steps', 'augment_steps', 'walk_forward', 'sweep_back', 'reverse_sweep']
+           'second_order', 'place_steps', 'block_steps', 'augment_steps', 'walk_forward', 'Sums', 'add_images',
+           'sweep_block', 'sweep_back', 'reverse_sweep']
 
 # %% ../../nbs/31_sweep.ipynb #4f6b1ad4
 import math
@@ -25,34 +26,48 @@ def match_loss(theta_end: Tensor,    # (P,) student after N steps
                theta_start: Tensor,  # (P,) expert at epoch t
                theta_goal: Tensor,   # (P,) expert at epoch t + M
 ) -> Tensor:                         # scalar: normalised squared distance, dimensionless
-    "Trajectory-matching loss (MTT, equation 2; SelMatch, equation 1). On the CPU `InputError` when the expert did not move; on a GPU NaN, for a look would make it wait."
+    """Trajectory-matching loss (MTT, equation 2; SelMatch, equation 1).
+    `InputError` when the expert did not move; on a GPU NaN, for a look would make it wait."""
     way = (theta_start - theta_goal).square().sum()
-    if way.is_cpu and way == 0: raise InputError("the expert did not move between its two epochs (distance 0): its snapshots must differ")
+    if way.is_cpu and way == 0:
+        raise InputError("the expert did not move between its two epochs (distance 0): "
+                         "its snapshots must differ")
     return (theta_end - theta_goal).square().sum() / way
 
 # %% ../../nbs/31_sweep.ipynb #c7acc914
 @dataclass(frozen=True)
 class Step:
-    "One inner step, drawn: which images, how augmented. The first `n_distilled` rows are distilled images."
-    rows: Tensor       # (b,) int64
-    draw: Draw         # of the b images
+    "One inner step, drawn. The first `n_distilled` rows are distilled images."
+    rows: Tensor       # (b,) int64: which images
+    draw: Draw         # how they are augmented
     n_distilled: int
 
 # %% ../../nbs/31_sweep.ipynb #a34aa851
-def shuffled_chunks(n: int, batch: int, generator: torch.Generator) -> Iterator[Tensor]:
-    "Chunks of random permutations of n rows, reshuffled when used up; the last chunk of each may be shorter (MTT's batches)."
-    while True: yield from torch.randperm(n, generator=generator).split(batch)
+def shuffled_chunks(n: int,                     # rows
+                    batch: int,                 # rows in a chunk
+                    generator: torch.Generator, # on the CPU
+) -> Iterator[Tensor]:                          # (b,) int64, for ever
+    """Chunks of random permutations of n rows, reshuffled when used up;
+    the last chunk of each may be shorter (MTT's batches)."""
+    while True:
+        yield from torch.randperm(n, generator=generator).split(batch)
 
+# %% ../../nbs/31_sweep.ipynb #baf37cee
 def draw_steps(n_steps: int,                # N
                distilled: Tensor,           # (n,) bool, which images of the set are distilled
                batch: int,                  # images per inner step; n or more means all of them
-               policy: Augmentation, generator: torch.Generator) -> list[Step]:
-    "Draw all inner steps of one outer iteration."
-    check_range("inner steps N", n_steps, 0); check_range("inner batch", batch, 1)
-    distilled, steps, chunks = distilled.cpu(), [], shuffled_chunks(len(distilled), batch, generator)
+               policy: Augmentation,
+               generator: torch.Generator,  # on the CPU
+) -> list[Step]:
+    "Draw all inner steps of one outer iteration. `InputError` for a negative N or an empty batch."
+    check_range("inner steps N", n_steps, 0)
+    check_range("inner batch", batch, 1)
+    distilled, steps = distilled.cpu(), []
+    chunks = shuffled_chunks(len(distilled), batch, generator)
     for rows, _ in zip(chunks, range(n_steps)):
         rows = rows[torch.argsort((~distilled[rows]).int(), stable=True)]
-        steps.append(Step(rows, draw(policy, len(rows), generator, distilled[rows]), int(distilled[rows].sum())))
+        drawn = draw(policy, len(rows), generator, distilled[rows])
+        steps.append(Step(rows, drawn, int(distilled[rows].sum())))
     return steps
 
 # %% ../../nbs/31_sweep.ipynb #482e64ae
@@ -60,15 +75,24 @@ def draw_steps(n_steps: int,                # N
 class Matched:
     "The loss of one outer iteration and its gradients."
     loss: Tensor             # scalar
-    images: Tensor           # (m, c, h, w): gradient of the m distilled images, in the order of the set
-    labels: Tensor | None    # (n, k): gradient of soft labels, when asked for
-    lr: Tensor               # scalar: gradient of the student's learning rate
+    images: Tensor           # (m, c, h, w): by the m distilled images, in the order of the set
+    labels: Tensor | None    # (n, k): by soft labels, when asked for
+    lr: Tensor               # scalar, or (N,): by the student's learning rate
     theta_end: Tensor        # (P,): where the student arrived
 
 # %% ../../nbs/31_sweep.ipynb #f4ae35f7
-def unrolled(flat: FlatNetwork, theta_start: Tensor, theta_goal: Tensor, images: Tensor, labels: Tensor,
-             lr: Tensor | float, steps: list[Step], distilled: Tensor, learn_labels: bool = False) -> Matched:
-    "Gradients by autograd through all steps: memory grows with N. The oracle for `reverse_sweep`; same arguments."
+def unrolled(flat: FlatNetwork,
+             theta_start: Tensor,
+             theta_goal: Tensor,
+             images: Tensor,
+             labels: Tensor,
+             lr: Tensor | float,
+             steps: list[Step],
+             distilled: Tensor,
+             learn_labels: bool = False,
+) -> Matched:
+    """Gradients by autograd through all steps: memory grows with N.
+    The oracle for `reverse_sweep`, with the same arguments."""
     pixels = images[distilled].clone().requires_grad_()
     every = images.clone().index_put((torch.nonzero(distilled).flatten(),), pixels)
     labels = labels.clone().requires_grad_() if learn_labels else labels
@@ -80,24 +104,35 @@ def unrolled(flat: FlatNetwork, theta_start: Tensor, theta_goal: Tensor, images:
     loss = match_loss(theta, theta_start, theta_goal)
     wanted = [pixels, rate] + [labels] * learn_labels
     grads = torch.autograd.grad(loss, wanted, allow_unused=True, materialize_grads=True)
-    return Matched(loss.detach(), grads[0], grads[2] if learn_labels else None, grads[1], theta.detach())
+    by_labels = grads[2] if learn_labels else None
+    return Matched(loss.detach(), grads[0], by_labels, grads[1], theta.detach())
 
 # %% ../../nbs/31_sweep.ipynb #9cf64d99
-def student_loss(flat: FlatNetwork, theta: Tensor, x: Tensor, y: Tensor) -> Tensor:
-    "Cross-entropy of the student `theta` `(P,)` on augmented images `x` `(b, c, h, w)` with hard or soft labels `y`."
+def student_loss(flat: FlatNetwork,
+                 theta: Tensor,  # (P,)
+                 x: Tensor,      # (b, c, h, w) augmented images
+                 y: Tensor,      # (b,) int64, or (b, k) probabilities
+) -> Tensor:                     # scalar
+    "Cross-entropy of the student `theta`."
     return F.cross_entropy(flat(theta, x), y)
 
-def first_order(flat: FlatNetwork, theta: Tensor, x: Tensor, y: Tensor) -> Tensor:
-    "The student's gradient `g` `(P,)`."
+# %% ../../nbs/31_sweep.ipynb #1c0a609d
+def first_order(flat: FlatNetwork, theta: Tensor, x: Tensor, y: Tensor) -> Tensor:   # (P,)
+    "The student's gradient `g`; arguments as for `student_loss`."
     theta = theta.detach().requires_grad_()
-    with torch.enable_grad(): return torch.autograd.grad(student_loss(flat, theta, x, y), theta)[0]
+    with torch.enable_grad():
+        return torch.autograd.grad(student_loss(flat, theta, x, y), theta)[0]
 
 # %% ../../nbs/31_sweep.ipynb #2ae5a50a
-def second_order(flat: FlatNetwork, theta: Tensor, x: Tensor, y: Tensor,
-                 v: Tensor,               # (P,) = ∂L/∂θ after the step
-) -> tuple[Tensor, Tensor, Tensor, Tensor | None]:   # s, and its gradients by θ, x and (for soft labels) y
+def second_order(flat: FlatNetwork,
+                 theta: Tensor,   # (P,)
+                 x: Tensor,       # (b, c, h, w) augmented images
+                 y: Tensor,       # (b,) int64, or (b, k) probabilities
+                 v: Tensor,       # (P,) = ∂L/∂θ after the step
+) -> tuple[Tensor, Tensor, Tensor, Tensor | None]:   # s, and its gradients by θ, x, soft labels
     "`s = <g, v>` and its gradients, by reverse mode over reverse mode."
-    leaves = [t.detach().requires_grad_() for t in ((theta, x, y) if y.is_floating_point() else (theta, x))]
+    given = (theta, x, y) if y.is_floating_point() else (theta, x)
+    leaves = [t.detach().requires_grad_() for t in given]
     with torch.enable_grad():
         loss = student_loss(flat, leaves[0], leaves[1], leaves[2] if len(leaves) == 3 else y)
         s = torch.dot(torch.autograd.grad(loss, leaves[0], create_graph=True)[0], v)
@@ -109,8 +144,13 @@ def place_steps(steps: list[Step], device: torch.device) -> list[Step]:
     "The same steps with their rows on a device."
     return [replace(step, rows=place_on(step.rows, device)) for step in steps]
 
-def block_steps(steps: list[Step], shape: tuple, device: torch.device) -> list[list[Step]]:
-    "Steps that are augmented together, one after the other: as many as `block_numbers` allows for images `(c, h, w)`."
+# %% ../../nbs/31_sweep.ipynb #44f8dda7
+def block_steps(steps: list[Step],
+                shape: tuple,          # (c, h, w) of an image
+                device: torch.device,
+) -> list[list[Step]]:
+    """Steps that are augmented together, one after the other: as many as `block_numbers` allows,
+    and at least one."""
     limit = max(1, block_numbers.get(device.type, 2**22) // math.prod(shape))
     blocks, held = [], 0
     for step in steps:
@@ -121,70 +161,130 @@ def block_steps(steps: list[Step], shape: tuple, device: torch.device) -> list[l
         held += len(step.rows)
     return blocks
 
-def augment_steps(images: Tensor, steps: list[Step]) -> tuple[Tensor, Tensor]:   # (b, c, h, w) each
-    "The batches of several steps, one behind the other: as they are (a leaf), and as augmented, with the graph between them."
-    drawn = Draw(torch.cat([step.draw.family for step in steps]), torch.cat([step.draw.u for step in steps]))
+# %% ../../nbs/31_sweep.ipynb #69057657
+def augment_steps(images: Tensor,     # (n, c, h, w)
+                  steps: list[Step],  # with rows on the device of the images
+) -> tuple[Tensor, Tensor]:           # (b, c, h, w) each, b the images of all steps
+    """The batches of several steps, one behind the other: as they are (a leaf),
+    and as augmented, with the graph between them."""
+    drawn = Draw(torch.cat([step.draw.family for step in steps]),
+                 torch.cat([step.draw.u for step in steps]))
     pixels = images[torch.cat([step.rows for step in steps])].requires_grad_()
     with torch.enable_grad():
         return pixels, apply(pixels, drawn)
 
+# %% ../../nbs/31_sweep.ipynb #b7517830
 @torch.no_grad()
-def walk_forward(flat: FlatNetwork, theta: Tensor, images: Tensor, labels: Tensor,
+def walk_forward(flat: FlatNetwork,
+                 theta: Tensor,                 # (P,) where the student starts
+                 images: Tensor,                # (n, c, h, w)
+                 labels: Tensor,                # (n,) int64, or (n, k) probabilities
                  lr: Tensor,                    # scalar, or (N,): one per step
-                 steps: list[Step],             # with rows on the device of the images, see `place_steps`
+                 steps: list[Step],             # with rows on the device of the images
                  first: Callable = first_order,
 ) -> list[Tensor]:                              # θ_0 … θ_N
-    "The student's path. Nothing else of the steps is kept."
+    "The student's path. Nothing else of the steps is kept. For `steps` see `place_steps`."
     path, rates = [theta], iter(lr.expand(len(steps)))
     for block in block_steps(steps, images.shape[1:], images.device):
-        changed = augment_steps(images, block)[1].detach().split([len(step.rows) for step in block])
+        sizes = [len(step.rows) for step in block]
+        changed = augment_steps(images, block)[1].detach().split(sizes)
         for step, x in zip(block, changed):
             g = first(flat, path[-1], x, labels[step.rows])
             path.append(path[-1] - next(rates) * g)
     return path
 
+# %% ../../nbs/31_sweep.ipynb #928b9cff
+@dataclass(frozen=True)
+class Sums:
+    "Gradients that a walk back adds up."
+    images: Tensor           # (n, c, h, w)
+    labels: Tensor | None    # (n, k), when asked for
+    rates: Tensor            # (N,): one per step
+
+# %% ../../nbs/31_sweep.ipynb #d7a2a77b
+def add_images(total: Tensor,       # (n, c, h, w): is added to
+               block: list[Step],
+               rates: Tensor,       # one per step of the block
+               parts: tuple,        # (b, c, h, w) each: gradients of s by the images of a step
+):
+    "Add what the distilled images of a block get, last step first."
+    for step, rate, part in reversed(list(zip(block, rates, parts))):
+        mine = step.rows[: step.n_distilled]
+        if len(mine):
+            total.index_add_(0, mine, -rate * part[: step.n_distilled])
+
+# %% ../../nbs/31_sweep.ipynb #e8289911
+@torch.no_grad()
+def sweep_block(flat: FlatNetwork,
+                path: list[Tensor],  # from the first step of the block on
+                v: Tensor,           # (P,) gradient of the loss by the weights after the block
+                images: Tensor,
+                labels: Tensor,
+                rates: Tensor,       # one per step, from the first of the block on
+                block: list[Step],
+                sums: Sums,          # is added to; its rates from the first of the block on
+                second: Callable = second_order,
+) -> Tensor:                         # v before the block
+    "Back through the steps of one block, one step's graph at a time."
+    sizes, by_images = [len(step.rows) for step in block], []
+    pixels, changed = augment_steps(images, block)
+    batches = changed.detach().split(sizes)
+    for j in reversed(range(len(block))):
+        rows = block[j].rows
+        s, by_theta, by_x, by_labels = second(flat, path[j], batches[j], labels[rows], v)
+        sums.rates[j] = -s
+        by_images.append(by_x.clone())             # a recorded graph writes to the same place again
+        if sums.labels is not None:
+            sums.labels.index_add_(0, rows, -rates[j] * by_labels)
+        v = v - rates[j] * by_theta
+    back = torch.autograd.grad(changed, pixels, torch.cat(by_images[::-1]))[0].split(sizes)
+    add_images(sums.images, block, rates[: len(block)], back)
+    return v
+
 # %% ../../nbs/31_sweep.ipynb #babde81b
 @torch.no_grad()
-def sweep_back(flat: FlatNetwork, path: list[Tensor],
+def sweep_back(flat: FlatNetwork,
+               path: list[Tensor],              # θ_0 … θ_N
                v: Tensor,                       # (P,) gradient of the loss by θ_N
-               images: Tensor, labels: Tensor, lr: Tensor, steps: list[Step],   # as in `walk_forward`
-               distilled: Tensor, learn_labels: bool = False, second: Callable = second_order,
-) -> tuple[Tensor, Tensor | None, Tensor]:      # gradients by distilled images (m, c, h, w), labels (n, k), and lr
-    "From the end of the path to its beginning, one step's graph at a time."
-    rates, grad_images, grad_rates = lr.expand(len(steps)), torch.zeros_like(images), torch.zeros(len(steps), dtype=lr.dtype, device=lr.device)
-    grad_labels, i = torch.zeros_like(labels) if learn_labels else None, len(steps)
+               images: Tensor,                  # this and the next three as in `walk_forward`
+               labels: Tensor,
+               lr: Tensor,
+               steps: list[Step],
+               distilled: Tensor,               # (n,) bool
+               learn_labels: bool = False,
+               second: Callable = second_order,
+) -> tuple[Tensor, Tensor | None, Tensor]:      # by distilled images (m, c, h, w), labels, and lr
+    "Gradients of a loss of θ_N, from the end of the path to its beginning."
+    rates, i = lr.expand(len(steps)), len(steps)
+    by_labels = torch.zeros_like(labels) if learn_labels else None
+    by_rates = torch.zeros(len(steps), dtype=lr.dtype, device=lr.device)
+    sums = Sums(torch.zeros_like(images), by_labels, by_rates)
     for block in reversed(block_steps(steps, images.shape[1:], images.device)):
-        sizes, by_images = [len(step.rows) for step in block], []
-        pixels, changed = augment_steps(images, block)
-        for step, x in zip(reversed(block), reversed(changed.detach().split(sizes))):
-            i -= 1
-            s, by_theta, by_x, by_labels = second(flat, path[i], x, labels[step.rows], v)
-            grad_rates[i] = -s
-            by_images.append(by_x.clone())             # a recorded graph writes to the same place again
-            if learn_labels: grad_labels.index_add_(0, step.rows, -rates[i] * by_labels)
-            v = v - rates[i] * by_theta
-        back = torch.autograd.grad(changed, pixels, torch.cat(by_images[::-1]))[0].split(sizes)
-        for j in reversed(range(len(block))):
-            step, rate = block[j], rates[i + j]
-            mine = step.rows[: step.n_distilled]
-            if len(mine): grad_images.index_add_(0, mine, -rate * back[j][: step.n_distilled])
-    return grad_images[distilled], grad_labels, grad_rates.sum() if lr.ndim == 0 else grad_rates
+        i -= len(block)
+        rest = replace(sums, rates=by_rates[i:])
+        v = sweep_block(flat, path[i:], v, images, labels, rates[i:], block, rest, second)
+    return sums.images[distilled], by_labels, by_rates.sum() if lr.ndim == 0 else by_rates
 
 # %% ../../nbs/31_sweep.ipynb #e1e0a8a1
 @torch.no_grad()
 def reverse_sweep(flat: FlatNetwork,
-                  theta_start: Tensor, theta_goal: Tensor,  # (P,) the expert at epochs t and t + M
-                  images: Tensor,                           # (n, c, h, w) the small set, distilled and frozen images
-                  labels: Tensor,                           # (n,) int64 or (n, k) probabilities
-                  lr: Tensor | float,                       # the student's learning rate, or (N,): one per step
-                  steps: list[Step],                        # from `draw_steps`
-                  distilled: Tensor,                        # (n,) bool
+                  theta_start: Tensor,               # (P,) the expert at epoch t
+                  theta_goal: Tensor,                # (P,) the expert at epoch t + M
+                  images: Tensor,                    # (n, c, h, w) the small set, frozen images too
+                  labels: Tensor,                    # (n,) int64 or (n, k) probabilities
+                  lr: Tensor | float,                # the student's learning rate, or (N,)
+                  steps: list[Step],                 # from `draw_steps`
+                  distilled: Tensor,                 # (n,) bool
                   learn_labels: bool = False,
-                  first: Callable = first_order, second: Callable = second_order,   # or compiled ones, from `compiled_steps`
+                  first: Callable = first_order,     # or a compiled one, from `compiled_steps`
+                  second: Callable = second_order,   # likewise
 ) -> Matched:
-    "The exact gradient of the trajectory-matching loss in memory that does not grow with the number of steps."
-    lr, steps = torch.as_tensor(lr, dtype=images.dtype, device=images.device), place_steps(steps, images.device)
+    """The exact gradient of the trajectory-matching loss, in memory that does not grow with the
+    number of steps. `InputError` when the expert did not move (on the CPU)."""
+    lr = torch.as_tensor(lr, dtype=images.dtype, device=images.device)
+    steps = place_steps(steps, images.device)
     path = walk_forward(flat, theta_start, images, labels, lr, steps, first)
     loss = match_loss(path[-1], theta_start, theta_goal)
     v = 2 * (path[-1] - theta_goal) / (theta_start - theta_goal).square().sum()
-    return Matched(loss, *sweep_back(flat, path, v, images, labels, lr, steps, distilled, learn_labels, second), path[-1])
+    grads = sweep_back(flat, path, v, images, labels, lr, steps, distilled, learn_labels, second)
+    return Matched(loss, *grads, path[-1])
