@@ -121,16 +121,11 @@ def test_adam_takes_the_steps_of_adam():
     assert torch.equal(pixels.images, goal.detach())
 
 
-<<<<<<< HEAD
 def test_what_a_method_says_of_labels_decides_whether_they_move():
     from selmatch.study.profile import load_profile
     from selmatch.study.sets import plan_descent
     from selmatch.study.study import Study
     study = Study(load_profile("smoke"))
-=======
-def test_what_a_method_says_of_labels_decides_whether_they_move(tmp_path):
-    study = Study(load_profile("smoke"), Computer(quiet=True), tmp_path)
->>>>>>> h7
     for labels, lr in (("hard", 0), ("soft", 2.0), ("teacher", 0)):
         method = Method("x", "X", "random", 1.0, "trajectory", labels=labels)
         assert plan_descent(study, method, None, {"lr_labels": 2.0}).lr_labels == lr

@@ -223,13 +223,8 @@ def test_the_study_tells_a_selection_only_what_it_takes(monkeypatch, tmp_path):
     study = Study(profile(data={"name": "digits", "per_class": 40}), Computer(quiet=True), tmp_path)
     needy = {"herding", "k_center", "craig", "gradmatch", "glister", "grand", "kmeans_real", "c_score", "well_classified"}
     for name in (set(selections) | set(made_starts)) - needy:              # the others train networks to find out
-<<<<<<< HEAD
-        named, _ = words_of(made_starts.get(name) or selections[name])
-        given = set(sets.selection_needs(study, name, 0.1, 0)) if name != "window" else {"difficulty", "beta", "beta_of"}
-=======
         named, _ = read_options(made_starts.get(name) or selections[name])
-        given = set(study.needs(name, 0.1, 0)) if name != "window" else {"difficulty", "beta", "beta_of"}
->>>>>>> h5
+        given = set(sets.selection_needs(study, name, 0.1, 0)) if name != "window" else {"difficulty", "beta", "beta_of"}
         assert given <= set(named), name
         assert {word for word, needed in named.items() if needed} <= given, name
     asked = {}

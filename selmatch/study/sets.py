@@ -28,7 +28,7 @@ from ..distill.trajectories import correctly_classified, expert_logits, right_la
 from ..methods import Method, find_method, load_registers
 from ..select.coresets import coreset_selections, made_starts, scores_needed
 from ..select.coresets import validation_judge
-from ..select.window import words_of
+from ..select.window import read_options
 from .profile import read_words
 from .store import Plan, code_of, own_code
 from .study import Study
@@ -49,7 +49,7 @@ def selection_needs(study: Study, selection: str, ratio: float, seed: int) -> di
                                           seed=study.seed("draw judge", seed)),
         "right": lambda: correctly_classified(splits.train, study.network, study.experts(flat=True)),
     }
-    named, is_open = words_of(start_function(selection))
+    named, is_open = read_options(start_function(selection))
     asked = {*named, *(("generator", "difficulty") if is_open else ())}
     return {name: make() for name, make in ways.items() if name in asked}
 
