@@ -22,8 +22,9 @@ from selmatch.distill.sweep import (
     Matched, Step, first_order, place_steps, second_order, student_loss, sweep_back, walk_forward,
 )
 from .compiled import compiled_steps
-from .objectives import Answer, Objective, RunningObjective, SetState, register
-from .condensation import real_images
+from selmatch.distill.objectives import (
+    Answer, Objective, RunningObjective, SetState, real_images, register,
+)
 
 # %% ../../nbs/37_rollout.ipynb #80b35896
 @torch.no_grad()
