@@ -124,7 +124,8 @@ def is_same(a: Path, b: Path) -> bool:
     return a == b or a.exists() and b.exists() and a.samefile(b)
 
 def check_apart(out: Path, data: dict):
-    "Raises `InputError` naming both when `out` is the folder that images come from, lies in it, or holds it."
+    """Raises `InputError` naming both when `out` is the folder that images come from, lies in it,
+    or holds it."""
     place = out.resolve()
     for source in list_sources(data):
         for what, inner, outer in (("lies in", place, source), ("holds", source, place)):
@@ -382,7 +383,8 @@ def distill_command(method, out, alpha, beta, **options):
 
 # %% ../nbs/64_app.ipynb #1b414501
 def read_given_set(path: Path, study):    # a folder written by `selmatch distill`
-    "Load a small set that was made from this study's training images, so that its test images are unseen."
+    """Load a small set that was made from this study's training images, so that its test images
+    are unseen."""
     from selmatch.distill.sets import load_set
     small, train = load_set(path), study.splits.train
     if small.data.shape != train.shape or small.data.classes != train.classes:
@@ -391,7 +393,8 @@ def read_given_set(path: Path, study):    # a folder written by `selmatch distil
     made, here = small.card.get("train_fingerprint"), train.key
     if made != here:
         raise InputError(f"set {path} was made from other training images ({made}) than these ({here}): "
-                         "give the --data, --profile and --size it was made with, or test images may be "
+                         """give the --data, --profile and --size it was made with, or test images
+                         may be """
                          "among its own")
     return small
 

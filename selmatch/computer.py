@@ -43,7 +43,8 @@ def c_function(name: str) -> Callable:
     return getattr(ctypes.CDLL(None) if os.name == "posix" else None, name, lambda *given: None)
 
 def give_back():
-    "Hand freed memory back to the operating system, where the C library can (glibc's `malloc_trim`)."
+    """Hand freed memory back to the operating system, where the C library can (glibc's
+    `malloc_trim`)."""
     c_function("malloc_trim")(0)
 
 keepers = []      # who keeps memory in this process now

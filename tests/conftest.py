@@ -16,6 +16,17 @@ LIBRARY = [path for path in NOTEBOOKS if "#| default_exp" in path.read_text(enco
 FIGURES = sorted((ROOT / "nbs" / "figures").glob("*.ipynb"))
 
 
+PENDING = {line.strip() for line in (ROOT / "tests" / "pending.txt").read_text(encoding="utf-8").splitlines()
+           if line.strip() and not line.startswith("#")}
+
+
+def pytest_collection_modifyitems(items):
+    """What is known not to hold yet, listed by name in pending.txt, is run and reported as expected to fail."""
+    for item in items:
+        if item.nodeid.removeprefix("tests/") in PENDING:
+            item.add_marker(pytest.mark.xfail(reason="listed in pending.txt", strict=True))
+
+
 @pytest.fixture(autouse=True, scope="session")
 def home_of_tests(tmp_path_factory):
     """Decoded images of the tests' folders must not stay in the project."""

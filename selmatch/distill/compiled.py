@@ -36,7 +36,8 @@ def reverse_over_forward(loss: Callable, theta: Tensor, x: Tensor, y: Tensor, v:
 
 # %% ../../nbs/32_compiled.ipynb #2aa3922c
 class WrittenNorm(nn.Module):
-    "A batch or group norm in elementary operations, by the statistics of the batch; the same weights."
+    """A batch or group norm in elementary operations, by the statistics of the batch; the same
+    weights."""
     def __init__(self, norm: nn.BatchNorm2d | nn.GroupNorm):
         super().__init__()
         self.weight, self.bias, self.eps, self.groups = norm.weight, norm.bias, norm.eps, getattr(norm, "num_groups", None)
@@ -60,7 +61,8 @@ def write_out_norms(flat: FlatNetwork) -> FlatNetwork:
 def compiled_steps(flat: FlatNetwork,
                    precision: str = "float32",   # "float32"; "tf32" (CUDA) or "bfloat16": faster, less exact
 ) -> tuple[Callable, Callable]:
-    "`first` and `second` for `reverse_sweep`, compiled for one network; eager, with one warning, where there is no compiler."
+    """`first` and `second` for `reverse_sweep`, compiled for one network; eager, with one
+    warning, where there is no compiler."""
     check_choice("precision", precision, precisions)
     device, written = next(flat.module.parameters()).device.type, write_out_norms(flat)
     def loss(theta, x, y):

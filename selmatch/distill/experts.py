@@ -38,7 +38,8 @@ def expert_recipe(n: int,            # images in the training set
 # %% ../../nbs/30_experts.ipynb #2e5441da
 @dataclass(frozen=True)
 class Trajectory:
-    "One expert on disk. `trajectory[t]` reads the weights `(P,)` after `t` epochs, and nothing else."
+    """One expert on disk. `trajectory[t]` reads the weights `(P,)` after `t` epochs, and nothing
+    else."""
     path: Path
 
     @property
@@ -79,7 +80,8 @@ class Trajectory:
 def open_expert(path: Path,          # an expert file
                 flat: FlatNetwork,   # the network that will follow it
 ) -> Trajectory:
-    "Open an expert and check that it is whole and belongs to this network; `InputError` names the file and both shapes."
+    """Open an expert and check that it is whole and belongs to this network; `InputError` names
+    the file and both shapes."""
     trajectory = Trajectory(Path(path))
     layout = [[name, list(shape)] for name, shape in flat.layout]
     theirs = trajectory.card.get("layout", [])
@@ -124,7 +126,8 @@ def expert_card(task: ExpertTask) -> dict:
             **({"flatness": asdict(task.flatness)} if task.flatness else {})}
 
 def train_expert(task: ExpertTask, stop_after: int | None = None) -> Path | None:
-    "Train one expert, continuing its draft; returns the file. `stop_after` epochs it gives up, to try resuming."
+    """Train one expert, continuing its draft; returns the file. `stop_after` epochs it gives up,
+    to try resuming."""
     card, data = json.loads(json.dumps(expert_card(task))), task.data.to(task.device)
     net = make_network(task.network, data.shape, data.n_classes, task.seed).to(task.device)
     guide, generator = task.flatness.around(net, data, task.recipe) if task.flatness else None, torch.Generator().manual_seed(task.seed)
@@ -152,7 +155,8 @@ def save_draft(file: Path, path: list[Tensor], optimiser, generator, card: dict)
     save_tensors(file, {"theta": torch.stack(path), "generator": generator.get_state(), **momentum}, card)
 
 def continue_draft(draft: dict, net, optimiser, generator) -> list[Tensor]:
-    "Put network, optimiser and generator back to where the draft was written; returns the path so far."
+    """Put network, optimiser and generator back to where the draft was written; returns the path
+    so far."""
     load_flat(net, draft["theta"][-1].to(next(net.parameters()).device))
     for i, p in enumerate(net.parameters()):
         if f"momentum.{i}" in draft: optimiser.state[p]["momentum_buffer"] = draft[f"momentum.{i}"].to(p.device)

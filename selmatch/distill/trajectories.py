@@ -110,7 +110,8 @@ def check_epochs(expert: Trajectory, spec: TrajectoryMatching):
 @functools.lru_cache(maxsize=16)
 def student_network(words: str,      # of the network, as JSON
                     shape: tuple, n_classes: int, device: torch.device) -> FlatNetwork:
-    "The flat network of a student. It holds no weights of its own, so runs share it and its compiled steps."
+    """The flat network of a student. It holds no weights of its own, so runs share it and its
+    compiled steps."""
     net = make_network(json.loads(words), shape, n_classes, seed=0)
     return FlatNetwork(net.to(device))
 

@@ -69,7 +69,8 @@ class Figure:
     windows: bool = False                    # needs the whole scan of windows
 
 def ask_tables(*calls: Callable) -> Callable:
-    "A function of a study that calls each of `calls` with the rooms of tables and search, and the study."
+    """A function of a study that calls each of `calls` with the rooms of tables and search, and
+    the study."""
     def compute(study):
         from selmatch.study import search, tables
         return [call(tables, search, study) for call in calls]
@@ -117,12 +118,14 @@ figures |= {                        # the long ones
 package = Path(selmatch.__file__).parent
 
 def find_packaged(inside: str) -> Path:   # where a clone keeps it, such as "nbs/figures/fig3_window.ipynb"
-    "A file that is kept beside the package in a clone, and that a wheel carries in `selmatch/notebooks`."
+    """A file that is kept beside the package in a clone, and that a wheel carries in
+    `selmatch/notebooks`."""
     carried = package / "notebooks" / Path(inside).name
     return carried if carried.exists() else package.parent / inside
 
 def figure_notebook(name: str) -> Path:
-    "The notebook behind a figure, in a clone or in an installation; `InputError` for an unknown name."
+    """The notebook behind a figure, in a clone or in an installation; `InputError` for an unknown
+    name."""
     path = find_packaged(f"nbs/figures/{check_choice('figure', name, list(figures))}.ipynb")
     if not path.exists():
         raise InputError(f"figure notebook {path} does not exist: install selmatch again")
@@ -151,7 +154,8 @@ def import_extra(name: str):
 
 # %% ../../nbs/63_figures.ipynb #bd771650
 def drop_warnings(book):
-    "Drop what libraries wrote to stderr: their warnings name folders. A notebook's own words go to stdout."
+    """Drop what libraries wrote to stderr: their warnings name folders. A notebook's own words go
+    to stdout."""
     for cell in book.cells:
         if "outputs" in cell:
             cell.outputs = [o for o in cell.outputs if o.get("name") != "stderr"]
@@ -166,7 +170,8 @@ def clean_book(book, name: str):
 
 # %% ../../nbs/63_figures.ipynb #80962aec
 def execute_notebook(name: str, folder: Path, parameters: dict):
-    "Execute a figure's notebook into `folder` as NAME.ipynb and NAME.html. Raises `InputError` where it stops."
+    """Execute a figure's notebook into `folder` as NAME.ipynb and NAME.html. Raises `InputError`
+    where it stops."""
     nbformat, papermill = import_extra("nbformat"), import_extra("papermill")
     exporters = import_extra("nbconvert")
     done = folder / f"{name}.ipynb"

@@ -117,7 +117,8 @@ def start_plans(study: Study, method: Method, ratio: float, seed: int) -> Iterat
 
 # %% ../../nbs/56_estimate.ipynb #38029525
 def find_task(study: Study, method: Method, ratio: float, seed: int) -> sets.SetTask | None:
-    "The task of a set, or None while something is missing that it starts from. Computes nothing long."
+    """The task of a set, or None while something is missing that it starts from. Computes nothing
+    long."""
     for plan in start_plans(study, method, ratio, seed):
         if study.left(plan):
             return None

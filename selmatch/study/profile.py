@@ -59,7 +59,8 @@ def convert(value: Any, kind: Any, where: str) -> Any:
 
 # %% ../../nbs/50_profile.ipynb #acb3d466
 def read_section(values: Any, kind: type, where: str = "") -> Any:
-    "Build a dataclass from a mapping; unknown and missing keys raise `InputError` with their place."
+    """Build a dataclass from a mapping; unknown and missing keys raise `InputError` with their
+    place."""
     def place(key):
         return f"{where}.{key}" if where else key
     hints = get_type_hints(kind)
@@ -205,7 +206,8 @@ class Matching:
 
     @property
     def passes(self) -> int:
-        "Forward passes of single images in one run: a step there and back counts eleven (chapter 31)."
+        """Forward passes of single images in one run: a step there and back counts eleven
+        (chapter 31)."""
         return 11 * self.batch * self.n_steps * self.iterations
 
     @property
@@ -346,7 +348,8 @@ class Profile:
 
 # %% ../../nbs/50_profile.ipynb #459766a7
 def check_sizes(p: Profile):
-    "Each ratio needs an alpha, and room for its window. Raises `InputError` naming what does not fit."
+    """Each ratio needs an alpha, and room for its window. Raises `InputError` naming what does
+    not fit."""
     starts = p.window.beta or {}
     for ratio in p.ratios:
         check_range("ratio", ratio, 1e-6, 1)

@@ -58,7 +58,8 @@ def successive_halving(candidates: Sequence[Hashable],      # no two alike; amon
                        rungs: Sequence[int],                # budgets, rising; candidates are resumed from one to the next
                        keep: float = 1 / 3,                 # share promoted at each rung, in (0, 1]
 ) -> Race:
-    "Judge all candidates at the first rung, the best share of them at the next, and so on (Jamieson & Talwalkar 2016)."
+    """Judge all candidates at the first rung, the best share of them at the next, and so on
+    (Jamieson & Talwalkar 2016)."""
     check_race(rungs, keep)
     alive, rows, before = list(candidates), [], 0
     if not alive or len(set(alive)) < len(alive): raise InputError(f"candidates={alive} are not allowed: there must be at least one, and no two alike")
@@ -87,7 +88,8 @@ def list_candidates(study: Study, ratio: float) -> list[tuple[float, float]]:
     return [(alpha, beta) for alpha in sorted(search.alphas) for beta in starts]
 
 def list_rungs(study: Study) -> tuple[int, ...]:
-    "Iterations at which candidates are judged: the profile's, or an eighth, a quarter, half and all."
+    """Iterations at which candidates are judged: the profile's, or an eighth, a quarter, half and
+    all."""
     every = study.profile.matching.iterations
     parts = {max(1, every // 8), max(1, every // 4), max(1, every // 2), every}
     return study.profile.search.rungs or tuple(sorted(parts))

@@ -86,7 +86,8 @@ def start_plan(study: Study, selection: str, ratio: float, seed: int) -> Plan:
 
 # %% ../../nbs/53_sets.ipynb #bcc48bd0
 def choose_start(study: Study, selection: str, ratio: float, seed: int) -> Tensor | ImageSet:
-    "Rows of a selection, or the images of a made start; remembered where networks had to be trained."
+    """Rows of a selection, or the images of a made start; remembered where networks had to be
+    trained."""
     pair = (study, (selection, ratio, seed))
     if selection in coreset_selections:
         found = study.run_one(start_plan(study, selection, ratio, seed))

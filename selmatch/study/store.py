@@ -60,7 +60,8 @@ def imported_modules(name: str, folder: Path = package) -> set[str]:
 
 # %% ../../nbs/51_store.ipynb #65a88a26
 def import_closure(*names: str, folder: Path = package) -> list[str]:    # sorted
-    "These modules, all that they import, all that those import, and so on; without `without_effect`."
+    """These modules, all that they import, all that those import, and so on; without
+    `without_effect`."""
     todo, seen = list(names), set()
     while todo:
         name = todo.pop()

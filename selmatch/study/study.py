@@ -41,7 +41,8 @@ from ..train.training import Recipe, steps_per_epoch, worth_compiling
 
 # %% ../../nbs/52_study.ipynb #434f54b4
 def data_folder() -> Path:
-    "Where relative paths of a profile count from: `SELMATCH_DATA`, or `data` in the project's folder."
+    """Where relative paths of a profile count from: `SELMATCH_DATA`, or `data` in the project's
+    folder."""
     return Path(os.environ.get("SELMATCH_DATA") or root() / "data").resolve()
 
 def find_data(key: str, path: str, advice: str = "") -> Path:
@@ -135,7 +136,8 @@ class StudyData:
         return replace(self.loaded, **parts)
 
     def as_pictures(self, data: ImageSet) -> ImageSet:
-        "What is to be drawn or written as pictures: the set with its whitening undone, or as it is."
+        """What is to be drawn or written as pictures: the set with its whitening undone, or as it
+        is."""
         return data if self.whitening is None else self.whitening.undo(data)
 
     def ipc(self, ratio: float) -> int:
@@ -197,7 +199,8 @@ def count_images(splits: Splits, ratio: float) -> int:
     return max(1, round(ratio * len(splits.train) / splits.train.n_classes))
 
 def check_data(study: StudyData, splits: Splits):
-    "What a profile asks of its data, before any work. Raises `InputError` naming what does not fit."
+    """What a profile asks of its data, before any work. Raises `InputError` naming what does not
+    fit."""
     p, file = study.profile, study.score_file
     if file:
         load_difficulty(file, p.score.file_kind, splits, p.score.key, p.score.order)
@@ -285,7 +288,8 @@ class Study(StudyScores):
         return Plan(label, run_trial, bare, [self.key(("train.judge",), "trial", t) for t in bare])
 
     def run_trials(self, work: list[Trial], label: str) -> pd.DataFrame:
-        "One row per trial, with the tags of this call; networks that are known are not trained again."
+        """One row per trial, with the tags of this call; networks that are known are not trained
+        again."""
         rows = self.run(self.trials_plan(work, label))
         table = pd.DataFrame([{**t.tags, **row} for t, row in zip(work, rows)])
         return table.drop(columns="seconds")

@@ -35,7 +35,8 @@ from ..train.networks import FlatNetwork, make_network
 
 # %% ../../nbs/54_tables.ipynb #0aa2e42a
 def score_table(study: Study) -> pd.DataFrame:
-    "One row per training image: row, class, difficulty, forgetting, el2n, rank in the class (1 = hardest)."
+    """One row per training image: row, class, difficulty, forgetting, el2n, rank in the class (1
+    = hardest)."""
     train, seen = study.splits.train, study.observations
     names = [train.classes[c] for c in train.hard_labels.tolist()]
     table = pd.DataFrame({"row": range(len(train)), "class": names, "difficulty": study.difficulty,
@@ -146,7 +147,8 @@ def cover(study: Study, small: ImageSet) -> dict[str, float]:
 
 def coverages(study: Study, names: Iterable[str | Method] = ("random", "window", "mtt", "selmatch"),
               ) -> pd.DataFrame:
-    "Coverage at every kept iteration of every set: method, ratio, set_seed, iteration, last, coverages."
+    """Coverage at every kept iteration of every set: method, ratio, set_seed, iteration, last,
+    coverages."""
     rows = []
     for (name, ratio, seed), task in small_sets(study, names).items():
         kept = task.kept()
@@ -235,7 +237,8 @@ def starts(study: Study, ratio: float, name: str = "selmatch",
            factors: tuple[float, ...] = (1/4, 1/2, 1, 2, 4, 8),    # rates, in parts of `start_lr`
            draws: int = 4,                                          # experts and batches
            ) -> pd.DataFrame:
-    "The loss before distilling at every epoch at which experts can be joined: start, rate, draw, loss."
+    """The loss before distilling at every epoch at which experts can be joined: start, rate,
+    draw, loss."""
     task = set_task(study, name, ratio, 0)
     rates = tuple(f * study.profile.matching.start_lr for f in factors)
     if not isinstance(task.objective, TrajectoryMatching):
