@@ -203,9 +203,9 @@ def test_memory_does_not_grow_over_many_tasks(how):
 @pytest.fixture
 def told(monkeypatch):
     """What the C library is told, as (function, what it was given), instead of telling it."""
-    import selmatch.training as training
+    import selmatch.computer as computer
     calls = []
-    monkeypatch.setattr(training, "c_function", lambda name: lambda *given: calls.append((name, *given)))
+    monkeypatch.setattr(computer, "c_function", lambda name: lambda *given: calls.append((name, *given)))
     return calls
 
 
