@@ -173,6 +173,7 @@ def test_every_caller_of_graphs_marks_its_steps(monkeypatch):
     begin_graphs("cuda")
     assert len(marks) == 1
     import inspect
-    from selmatch import matching, training
-    for function in (training.make_forward, matching.compiled_steps):
+    from selmatch.distill import compiled
+    from selmatch.train import training
+    for function in (training.make_forward, compiled.compiled_steps):
         assert "begin_graphs(device)" in inspect.getsource(function), function
