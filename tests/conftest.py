@@ -21,10 +21,10 @@ PENDING = {line.strip() for line in (ROOT / "tests" / "pending.txt").read_text(e
 
 
 def pytest_collection_modifyitems(items):
-    """What is known not to hold yet, listed by name in pending.txt, is run and reported as expected to fail."""
+    """Rules of the house that do not hold everywhere yet are run, and may fail while pending.txt names them."""
     for item in items:
-        if item.nodeid.removeprefix("tests/") in PENDING:
-            item.add_marker(pytest.mark.xfail(reason="listed in pending.txt", strict=True))
+        if getattr(item, "originalname", item.name) in PENDING:
+            item.add_marker(pytest.mark.xfail(reason="named in pending.txt", strict=False))
 
 
 @pytest.fixture(autouse=True, scope="session")
