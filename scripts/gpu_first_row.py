@@ -52,7 +52,7 @@ from selmatch.train.networks import make_network
 from selmatch.distill.objectives import Objective
 from selmatch.distill.trajectories import FollowExperts, TrajectoryMatching
 from selmatch.select.scores import load_difficulty
-from selmatch.select.window import select
+from selmatch.select.window import read_options, select, selections
 from selmatch.computer import Computer
 from selmatch.train.training import Recipe, predict, steps_per_epoch, train
 
@@ -223,7 +223,9 @@ class Row:
     def start(self, name: str, seed: int) -> SyntheticSet:
         """The images a method starts from, class by class, hardest first, and which of them it distils."""
         method = find_method(name)
-        rows = select(method.start, self.listed, self.ipc, difficulty=self.difficulty, beta=BETA, generator=torch.Generator().manual_seed(seed))
+        words = {"difficulty": self.difficulty, "beta": BETA, "generator": torch.Generator().manual_seed(seed)}
+        named, _ = read_options(selections[method.start])
+        rows = select(method.start, self.listed, self.ipc, **{k: v for k, v in words.items() if k in named})
         mask = distilled_mask(self.train.n_classes, self.ipc, ALPHA if method.alpha is None else method.alpha)
         return SyntheticSet(self.resident.subset(rows), mask.to(self.device), self.words.start_lr)
 
