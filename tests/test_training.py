@@ -222,7 +222,10 @@ def test_a_command_keeps_memory_in_its_own_process_only(told, monkeypatch):
     from selmatch.app import main
     with pytest.raises(SystemExit): main(["profiles"])                     # called from somebody's Python
     assert not told
-    monkeypatch.setattr(sys, "argv", ["selmatch", "profiles"])
+    monkeypatch.setattr(sys, "argv", ["selmatch", "profiles"])            # a list needs no memory, and no PyTorch
+    with pytest.raises(SystemExit): main()
+    assert not told
+    monkeypatch.setattr(sys, "argv", ["selmatch", "score", "--data", "nothing"])
     with pytest.raises(SystemExit): main()
     assert [call[0] for call in told] == ["mallopt"] * 5 + ["malloc_trim"]
 
