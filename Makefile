@@ -7,7 +7,7 @@ WORKERS ?= 2
 BIN      = $(VENV)/bin
 READY    = $(VENV)/.ready
 
-.PHONY: figures figures-all test lab sync notebooks readme clean
+.PHONY: figures figures-all test test-all lab sync notebooks readme clean
 
 figures: $(READY)
 	$(BIN)/selmatch figures --profile $(PROFILE) --workers $(WORKERS)
@@ -18,6 +18,10 @@ figures-all: $(READY)
 
 test: $(READY)
 	$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal
+
+# what takes long, too: every lesson run, every figure drawn twice, the wheel
+test-all: $(READY)
+	$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal -m ""
 
 lab: $(READY)
 	$(BIN)/jupyter lab nbs

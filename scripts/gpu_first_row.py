@@ -38,17 +38,23 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 import numpy as np
 import torch
 
-from selmatch import bench
-from selmatch.augment import Augmentation
-from selmatch.data import ImageSet, InputError, Pixels, check_choice, fingerprint, load_parts, load_tensors, read_image, save_tensors, write_atomic, write_pixels
-from selmatch.distill import Descent, Method, SyntheticSet, distill, distilled_mask, find_method
-from selmatch.experts import expert_recipe, train_experts
-from selmatch.matching import precisions
-from selmatch.networks import make_network
-from selmatch.objectives import FollowExperts, Objective, TrajectoryMatching
-from selmatch.scores import load_difficulty
-from selmatch.selection import select
-from selmatch.training import Computer, Recipe, predict, steps_per_epoch, train
+from selmatch.show import bench
+from selmatch.train.augment import Augmentation
+from selmatch.core import InputError, check_choice, fingerprint, load_tensors, save_tensors, write_atomic
+from selmatch.data.images import ImageSet, StoredImages as Pixels, write_pixels
+from selmatch.data.loaders import load_parts, read_image
+from selmatch.distill.loop import Descent, distill
+from selmatch.distill.sets import SyntheticSet, distilled_mask
+from selmatch.methods import Method, find_method
+from selmatch.distill.experts import expert_recipe, train_experts
+from selmatch.train.training import precisions
+from selmatch.train.networks import make_network
+from selmatch.distill.objectives import Objective
+from selmatch.distill.trajectories import FollowExperts, TrajectoryMatching
+from selmatch.select.scores import load_difficulty
+from selmatch.select.window import read_options, select, selections
+from selmatch.computer import Computer
+from selmatch.train.training import Recipe, predict, steps_per_epoch, train
 
 PUBLISHED = {"random": 73.4, "window": 79.3, "mtt": 80.7, "selmatch": 82.8}       # SelMatch, table 1 and figure 3: CIFAR-10, 5 %, ResNet-18
 ALPHA, BETA, RATIO, PAPER_STEPS = 0.6, 0.5, 0.05, 19_500
@@ -217,7 +223,9 @@ class Row:
     def start(self, name: str, seed: int) -> SyntheticSet:
         """The images a method starts from, class by class, hardest first, and which of them it distils."""
         method = find_method(name)
-        rows = select(method.start, self.listed, self.ipc, difficulty=self.difficulty, beta=BETA, generator=torch.Generator().manual_seed(seed))
+        words = {"difficulty": self.difficulty, "beta": BETA, "generator": torch.Generator().manual_seed(seed)}
+        named, _ = read_options(selections[method.start])
+        rows = select(method.start, self.listed, self.ipc, **{k: v for k, v in words.items() if k in named})
         mask = distilled_mask(self.train.n_classes, self.ipc, ALPHA if method.alpha is None else method.alpha)
         return SyntheticSet(self.resident.subset(rows), mask.to(self.device), self.words.start_lr)
 
@@ -267,7 +275,7 @@ class Row:
     def measure_sweep(self, experts: list):
         """Seconds of one outer iteration, compiled and not; the faster is used."""
         start, generator = self.start("selmatch", 0), torch.Generator().manual_seed(0)
-        from selmatch.distill import Pixels as Moving
+        from selmatch.distill.loop import OptimisedImages as Moving
         descent = self.descent(1)
         current, times = Moving(start, descent).current(0), {}
         for compiled in ([True, False] if self.compiled else [False]):
@@ -405,8 +413,8 @@ class Row:
         paths = train_experts(self.room / "experts", self.train, self.student, self.expert_recipe(epochs), n, computer=Computer(self.device, quiet=True), draft_every=10**9)
         seconds = time.perf_counter() - begin
         net = make_network(self.student, self.train.shape, self.train.n_classes, 0).to(self.device)
-        from selmatch.experts import Trajectory
-        from selmatch.networks import load_flat
+        from selmatch.distill.experts import Trajectory
+        from selmatch.train.networks import load_flat
         load_flat(net, Trajectory(paths[0])[epochs].to(self.device)).train()       # batch statistics, as the student has
         with torch.no_grad(): share = float((net(self.test.images[:2000]).argmax(1) == self.test.labels[:2000]).float().mean())
         self.log("experts", n=n, epochs=epochs, seconds=seconds, per_epoch=seconds / n / epochs, accuracy_of_first=share)

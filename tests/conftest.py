@@ -16,6 +16,17 @@ LIBRARY = [path for path in NOTEBOOKS if "#| default_exp" in path.read_text(enco
 FIGURES = sorted((ROOT / "nbs" / "figures").glob("*.ipynb"))
 
 
+PENDING = {line.strip() for line in (ROOT / "tests" / "pending.txt").read_text(encoding="utf-8").splitlines()
+           if line.strip() and not line.startswith("#")}
+
+
+def pytest_collection_modifyitems(items):
+    """Rules of the house that do not hold everywhere yet are run, and may fail while pending.txt names them."""
+    for item in items:
+        if getattr(item, "originalname", item.name) in PENDING:
+            item.add_marker(pytest.mark.xfail(reason="named in pending.txt", strict=False))
+
+
 @pytest.fixture(autouse=True, scope="session")
 def home_of_tests(tmp_path_factory):
     """Decoded images of the tests' folders must not stay in the project."""

@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pandas as pd
 
-from selmatch.distill import methods
-from selmatch.plots import accuracy_table
+from selmatch.methods import methods
+from selmatch.show.plots import accuracy_table
 
 ROOT = Path(__file__).resolve().parent.parent
 DISTILS = {m.title for m in methods.values() if m.alpha != 0}

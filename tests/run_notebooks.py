@@ -7,7 +7,7 @@ from pathlib import Path
 import nbformat
 from nbclient import NotebookClient
 
-from selmatch.app import drop_warnings
+from selmatch.show.figures import drop_warnings
 
 ROOT = Path(__file__).resolve().parent.parent
 

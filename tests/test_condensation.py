@@ -5,14 +5,17 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from selmatch.augment import Augmentation, apply
-from selmatch.condensation import (DistributionMatching, GradientMatching, class_means, condensation_objectives, distances, draw_real, fresh_weights, match_gradients, match_means,
-                                   row_distance, siamese)
-from selmatch.data import ImageSet, InputError, class_rows, fingerprint, load_digits
-from selmatch.distill import Descent, SyntheticSet, distill
-from selmatch.matching import student_loss
-from selmatch.networks import FlatNetwork, flatten, make_network
-from selmatch.objectives import Current
+from selmatch.train.augment import Augmentation, apply
+from selmatch.train.networks import fresh_weights
+from selmatch.distill.condensation import DC, DSA, DistributionMatching, GradientMatching, class_means, distances, draw_real, match_gradients, match_means, row_distance, siamese
+from selmatch.core import InputError, fingerprint
+from selmatch.data.images import ImageSet, class_rows
+from selmatch.data.loaders import load_digits
+from selmatch.distill.sets import SyntheticSet
+from selmatch.distill.loop import Descent, distill
+from selmatch.distill.sweep import student_loss
+from selmatch.train.networks import FlatNetwork, flatten, make_network
+from selmatch.distill.objectives import SetState
 
 SPEC = {"name": "ConvNet", "width": 6, "depth": 2, "norm": "instance"}
 TRAIN = load_digits(per_class=30).train
@@ -26,7 +29,7 @@ def relative(a, b):
 
 
 def now(data=SMALL, mask=MASK, labels=None):
-    return Current(data.images, data.labels if labels is None else labels, mask, torch.tensor(0.02), 0)
+    return SetState(data.images, data.labels if labels is None else labels, mask, torch.tensor(0.02), 0)
 
 
 def double(data):
@@ -126,10 +129,10 @@ def test_classes_without_small_images_do_not_count():
 
 
 QUESTIONS = {
-    "dc": condensation_objectives["dc"](SPEC, TRAIN, outer=3, inner=2, batch_real=12, batch_inner=16),
-    "dsa": condensation_objectives["dsa"](SPEC, TRAIN, outer=3, inner=2, batch_real=12, batch_inner=16),
-    "dm": condensation_objectives["dm"](SPEC, TRAIN, batch_real=12),
-    "dm, batch norm": condensation_objectives["dm"](SPEC | {"norm": "batch"}, TRAIN, batch_real=12),
+    "dc": DC(SPEC, TRAIN, outer=3, inner=2, batch_real=12, batch_inner=16),
+    "dsa": DSA(SPEC, TRAIN, outer=3, inner=2, batch_real=12, batch_inner=16),
+    "dm": DistributionMatching(SPEC, TRAIN, batch_real=12),
+    "dm, batch norm": DistributionMatching(SPEC | {"norm": "batch"}, TRAIN, batch_real=12),
 }
 
 

@@ -7,14 +7,14 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from selmatch.coresets import (Evidence, LastLayerGradients, average_images, cluster_sizes, coreset_selections, craig, facility_location, farthest_first, gather, glister, grand,
-                               gradient_similarity, gradient_weights, herd, herding, judged_draws, k_center, kmeans_images, kmeans_real, made_starts, matching_pursuit,
-                               optimised_real, scores_needed, validation_judge)
-from selmatch.data import ImageSet, InputError, class_rows, load_digits
-from selmatch.networks import make_network
-from selmatch.scores import ForgettingCounter
-from selmatch.selection import hardest, join_classes, random
-from selmatch.training import Recipe, train
+from selmatch.select.coresets import Evidence, LastLayerGradients, average_images, cluster_sizes, coreset_selections, craig, facility_location, farthest_first, gather, glister, grand, gradient_similarity, gradient_weights, herd, herding, judged_draws, k_center, kmeans_images, kmeans_real, made_starts, matching_pursuit, optimised_real, scores_needed, validation_judge
+from selmatch.core import InputError
+from selmatch.data.images import ImageSet, class_rows
+from selmatch.data.loaders import load_digits
+from selmatch.train.networks import make_network
+from selmatch.select.scores import ForgettingCounter
+from selmatch.select.window import hardest, join_classes, random, read_options
+from selmatch.train.training import Recipe, train
 
 DIGITS = load_digits(per_class=60)
 SPEC = {"name": "ConvNet", "width": 8, "depth": 2}
@@ -246,8 +246,8 @@ def test_an_image_never_learned_is_the_hardest():
     counter, rows = ForgettingCounter(4), torch.arange(4)
     for answers in ([1, 1, 0, 0], [1, 0, 0, 1], [1, 1, 0, 0], [1, 0, 0, 1], [1, 1, 0, 0]): counter.see(rows, torch.tensor(answers).bool())
     four = replace(DIGITS.train, images=DIGITS.train.images[:4], labels=torch.zeros(4, dtype=torch.int64), classes=("a",))
-    assert coreset_selections["forgetting"](four, 1, difficulty=counter.counts(), evidence=None).item() == 2
-    assert coreset_selections["forgetting"](four, 3, difficulty=counter.forgotten, evidence=None).tolist().count(2) == 0
+    assert coreset_selections["forgetting"](four, 1, difficulty=counter.counts()).item() == 2
+    assert coreset_selections["forgetting"](four, 3, difficulty=counter.forgotten).tolist().count(2) == 0
 
 
 def test_scores_share_one_code():
@@ -311,7 +311,11 @@ def test_kmeans_real_takes_the_nearest_and_each_only_once():
 
 @pytest.mark.parametrize("name", sorted(coreset_selections))
 def test_contract(name):
-    pick = lambda ipc, **more: coreset_selections[name](DIGITS.train, ipc, generator=seed(3), difficulty=DIFFICULTY, **(OPTIONS | more))
+    words, _ = read_options(coreset_selections[name])
+    given = {word: value for word, value in OPTIONS.items() if word in words}
+    def pick(ipc, difficulty=DIFFICULTY):
+        chance = {"generator": seed(3)} if "generator" in words else {}
+        return coreset_selections[name](DIGITS.train, ipc, difficulty=difficulty, **given, **chance)
     rows = pick(6)
     assert rows.shape == (60,)
     assert rows.dtype == torch.int64
@@ -323,7 +327,7 @@ def test_contract(name):
     assert len(pick(smallest)) == 10 * smallest
     for ipc in (0, smallest + 1, True, 1.5):
         with pytest.raises(InputError, match="ipc="): pick(ipc)
-    with pytest.raises(InputError, match="difficulty"): coreset_selections[name](DIGITS.train, 2, generator=seed(0), difficulty=DIFFICULTY[:3], **OPTIONS)
+    with pytest.raises(InputError, match="difficulty"): pick(2, DIFFICULTY[:3])
 
 
 @pytest.mark.parametrize("name", BY_EVIDENCE)

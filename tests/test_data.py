@@ -16,11 +16,14 @@ import torch
 from PIL import Image
 
 from conftest import ROOT
-from selmatch import data as floor
+from selmatch.data import loaders as floor
 from selmatch.app import data_section, make_study
-from selmatch.data import ImageSet, InputError, load_data, load_digits, map_tensors, pictures, save_folder, write_pixels
-from selmatch.scores import load_difficulty
-from selmatch.study import Study
+from selmatch.core import InputError
+from selmatch.data.images import ImageSet, map_tensors, pictures, write_pixels
+from selmatch.data.loaders import load_data, load_digits
+from selmatch.data.export import save_folder
+from selmatch.select.scores import load_difficulty
+from selmatch.study.study import Study
 from test_input import profile, refuses
 
 DATA = Path(os.environ.get("SELMATCH_DATA", ROOT.parent / "shared" / "data"))
@@ -155,7 +158,7 @@ def test_cifar_10_jpeg_is_mapped_not_read(tmp_path):
     unpack("cifar10_jpeg.tar.xz", tmp_path, lambda m: m.isfile() and int(Path(m.name).stem) % 10 == 0)      # every tenth image
     code = """if True:
         import psutil, sys
-        from selmatch.data import load_data
+        from selmatch.data.loaders import load_data
         grown, before = lambda: (psutil.Process().memory_info().rss - before) / 1e6, psutil.Process().memory_info().rss
         splits = load_data("folder", root=sys.argv[1])
         splits.train.key, splits.train.shape, splits.train.subset([5, 7]).images
@@ -255,7 +258,7 @@ def test_tensor_files(mine, monkeypatch):
 
 def test_two_processes_may_decode_at_once(mine):
     cache = mine[0].parent / "cache"
-    code = "import sys; from selmatch.data import load_data; print(load_data('folder', root=sys.argv[1], mode='L', cache=sys.argv[2]).train.key)"
+    code = "import sys; from selmatch.data.loaders import load_data; print(load_data('folder', root=sys.argv[1], mode='L', cache=sys.argv[2]).train.key)"
     both = [subprocess.Popen([sys.executable, "-c", code, str(mine[0]), str(cache)], cwd=ROOT, stdout=subprocess.PIPE, text=True) for _ in range(2)]
     assert len({process.communicate(timeout=300)[0] for process in both}) == 1
     assert len(list(cache.iterdir())) == 1

@@ -4,12 +4,19 @@ from dataclasses import replace
 import pytest
 import torch
 
-from selmatch.data import ImageSet, InputError
-from selmatch.distill import Descent, Method, Pixels, SyntheticSet, distill, load_set, relabel, save_set, through_softmax
-from selmatch.objectives import Asked, Running
+from selmatch.computer import Computer
+from selmatch.core import InputError
+from selmatch.data.images import ImageSet
+from selmatch.distill.sets import SyntheticSet, load_set, relabel, save_set
+from selmatch.distill.loop import Descent, OptimisedImages, distill, through_softmax
+from selmatch.methods import Method
+from selmatch.distill.objectives import Answer, RunningObjective
+from selmatch.study.profile import load_profile
+from selmatch.study.sets import plan_descent
+from selmatch.study.study import Study
 
 
-class Pull(Running):
+class Pull(RunningObjective):
     """Images, labels and rates are pulled to fixed goals; a random push each time, so that the generator matters."""
     def identity(self): return {"goal": 1}
     def start(self, like): return self
@@ -18,7 +25,7 @@ class Pull(Running):
         images = current.images[current.distilled]
         noise = torch.randn(images.shape, generator=generator) * 0.1
         labels = current.labels - torch.eye(3)[torch.arange(len(current.labels)) % 3] if current.labels.ndim == 2 else None
-        return Asked(images.square().mean(), 2 * images + noise, labels, current.lr - 0.05 + noise.mean())
+        return Answer(images.square().mean(), 2 * images + noise, labels, current.lr - 0.05 + noise.mean())
 
 
 def start_set(soft=True):
@@ -103,20 +110,25 @@ def test_one_rate_per_step_is_saved_and_loaded(tmp_path):
 
 
 def test_adam_takes_the_steps_of_adam():
-    pixels, goal = Pixels(start_set(False), Descent(lr_images=0.5, start_lr=0.1, optimiser="adam", betas=(0.5, 0.9))), torch.ones(6, 1, 4, 4, requires_grad=True)
+    pixels, goal = OptimisedImages(start_set(False), Descent(lr_images=0.5, start_lr=0.1, optimiser="adam", betas=(0.5, 0.9))), torch.ones(6, 1, 4, 4, requires_grad=True)
     goal.data.copy_(pixels.images)
     adam = torch.optim.Adam([goal], lr=0.5, betas=(0.5, 0.9))
     for i in range(4):
         gradient = torch.randn(goal.shape, generator=torch.Generator().manual_seed(i))
         goal.grad = gradient
         adam.step()
-        pixels.move(Asked(torch.tensor(1.0), gradient))
+        pixels.move(Answer(torch.tensor(1.0), gradient))
     assert torch.equal(pixels.images, goal.detach())
 
 
 def test_what_a_method_says_of_labels_decides_whether_they_move():
+    from selmatch.study.profile import load_profile
+    from selmatch.study.sets import plan_descent
+    from selmatch.study.study import Study
+    study = Study(load_profile("smoke"))
     for labels, lr in (("hard", 0), ("soft", 2.0), ("teacher", 0)):
-        assert Method("x", "X", "random", 1.0, "trajectory", labels=labels).descent(Descent(lr_labels=2.0)).lr_labels == lr
+        method = Method("x", "X", "random", 1.0, "trajectory", labels=labels)
+        assert plan_descent(study, method, None, {"lr_labels": 2.0}).lr_labels == lr
 
 
 @pytest.mark.parametrize("bad", [dict(ema=1.0), dict(ema=-0.1), dict(n_rates=0), dict(optimiser="lion"), dict(betas=(0.9, 1.0)), dict(momentum_labels=2.0), dict(lr_labels=-1)], ids=str)

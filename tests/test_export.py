@@ -11,11 +11,14 @@ import torch
 from click.testing import CliRunner
 from PIL import Image
 
-from selmatch import data as floor
+from conftest import ROOT
+from selmatch.data import export as floor
 from selmatch.app import cli
-from selmatch.data import (ImageSet, InputError, class_folders, class_name, file_name, load_digits,
-                           load_folder, pictures, save_folder, seen_alike)
-from selmatch.distill import SyntheticSet, load_set, save_set
+from selmatch.core import InputError
+from selmatch.data.images import ImageSet, pictures
+from selmatch.data.loaders import load_digits, load_folder
+from selmatch.data.export import class_folders, class_name, file_name, save_folder, fold_name
+from selmatch.distill.sets import SyntheticSet, load_set, save_set
 from test_input import refuses
 
 HOSTILE = ["cat", "../victim", "a/b", "..", ".", "", ".hidden", "nul\0l", "/etc/x", "x" * 300, "y" * 299 + "/",
@@ -154,7 +157,7 @@ def test_tables_that_cannot_be_written(line, words, mine):
 
 def test_figures_are_not_drawn_into_the_source(mine, tmp_path):
     profile = tmp_path / "own.yaml"
-    profile.write_text((Path(floor.__file__).parent / "profiles" / "smoke.yaml").read_text().replace("{name: digits", f"{{name: folder, root: {mine}"))
+    profile.write_text((ROOT / "selmatch" / "profiles" / "smoke.yaml").read_text().replace("{name: digits", f"{{name: folder, root: {mine}"))
     assert str(mine) in profile.read_text()
     for out in ("mine/new", "mine", "."):
         refused(mine, "figures", "--profile", profile, "--only", "fig3_window", "--device", "cpu", "--out", out, words=["--out", mine])
@@ -241,7 +244,7 @@ def test_file_names_are_short_safe_and_reversible():
 def test_names_stay_distinct_where_capitals_and_accents_do_not_count():
     alike = ["Cat", "cat", "CAT", "é", unicodedata.normalize("NFD", "é"), "É", "straße", "STRASSE", "x" * 300, "X" * 300, "%43at", "dog"]
     made = class_folders(alike)
-    assert len(set(map(seen_alike, made))) == len(alike)
+    assert len(set(map(fold_name, made))) == len(alike)
     assert [class_name(f) for f in made if "%~" not in f] == [name for name in alike if len(name) < 300]
     assert class_folders(["Cat", "Dog"]) == ["Cat", "Dog"]
     with refuses("'cat'", "2 classes"): class_folders(["cat", "dog", "cat"])

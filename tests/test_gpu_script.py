@@ -12,11 +12,12 @@ import torch
 from torch._dynamo.exc import TorchDynamoException
 
 from conftest import ROOT
-from selmatch.augment import Augmentation, placed
-from selmatch.data import ImageSet, InputError
-from selmatch.networks import flatten, make_network
-from selmatch.objectives import student_network
-from selmatch.training import Recipe, arithmetic, forward_of, train, with_fallback
+from selmatch.train.augment import Augmentation, place_on
+from selmatch.core import InputError
+from selmatch.data.images import ImageSet
+from selmatch.train.networks import flatten, make_network
+from selmatch.distill.trajectories import student_network
+from selmatch.train.training import Recipe, arithmetic, make_forward, train, with_fallback
 
 SPEC = {"name": "ConvNet", "width": 6, "depth": 2}
 
@@ -50,7 +51,7 @@ def trained(**words):
 
 def by_hand():
     """Twelve steps as the loop took them before it knew of precisions."""
-    from selmatch.training import augmented_batches, learning_rate, make_optimiser
+    from selmatch.train.training import augmented_batches, learning_rate, make_optimiser
     net, data, recipe = make_network(SPEC, (1, 8, 8), 3, 0), toy(), Recipe(steps=12, batch=20, augmentation=Augmentation("dsa"))
     optimiser = make_optimiser(net, recipe)
     for step, _, rows, images in augmented_batches(data, recipe, torch.Generator().manual_seed(1)):
@@ -70,7 +71,7 @@ def test_bfloat16_is_close_and_not_the_same():
     half, whole = trained(precision="bfloat16"), trained()
     assert half.dtype == torch.float32 and 0 < (half - whole).norm() / whole.norm() < 0.1
     net = make_network(SPEC, (1, 8, 8), 3, 0)
-    assert forward_of(net, Recipe(precision="bfloat16"), torch.device("cpu"))(toy().images).dtype == torch.float32
+    assert make_forward(net, Recipe(precision="bfloat16"), torch.device("cpu"))(toy().images).dtype == torch.float32
     with pytest.raises(InputError, match="precision"): Recipe(precision="float16")
 
 
@@ -102,7 +103,7 @@ def test_runs_share_the_flat_network_of_a_student():
 
 def test_placed_on_the_same_device_is_the_same_tensor():
     t = torch.arange(3)
-    assert placed(t, "cpu") is t
+    assert place_on(t, "cpu") is t
 
 
 @pytest.fixture(scope="module")
@@ -153,7 +154,7 @@ def test_the_scripts_splits_are_those_of_the_folder(archive, tmp_path):
     sys.path.insert(0, str(ROOT / "scripts"))
     try: import gpu_first_row as script
     finally: sys.path.pop(0)
-    from selmatch.data import load_folder
+    from selmatch.data.loaders import load_folder
     with tarfile.open(archive / "pictures.tar.xz") as packed: packed.extractall(tmp_path, filter="data")
     ours, theirs = script.load(script.read_archive(archive / "pictures.tar.xz", 2), tmp_path), load_folder(str(tmp_path / "cifar10"), validation=0.1, seed=0)
     for part in ("train", "validation", "test"):
@@ -164,7 +165,7 @@ def test_the_scripts_splits_are_those_of_the_folder(archive, tmp_path):
 
 def test_every_caller_of_graphs_marks_its_steps(monkeypatch):
     """Once one caller has marked a step, PyTorch counts marked steps alone: an unmarked call would be recorded anew at every turn."""
-    from selmatch.training import begin_graphs
+    from selmatch.train.training import begin_graphs
     marks = []
     monkeypatch.setattr(torch.compiler, "cudagraph_mark_step_begin", lambda: marks.append(1))
     begin_graphs("cpu")
@@ -172,6 +173,7 @@ def test_every_caller_of_graphs_marks_its_steps(monkeypatch):
     begin_graphs("cuda")
     assert len(marks) == 1
     import inspect
-    from selmatch import matching, training
-    for function in (training.forward_of, matching.compiled_steps):
+    from selmatch.distill import compiled
+    from selmatch.train import training
+    for function in (training.make_forward, compiled.compiled_steps):
         assert "begin_graphs(device)" in inspect.getsource(function), function

@@ -6,15 +6,20 @@ import torch
 import yaml
 
 from conftest import ROOT
+from selmatch.study import sets
 from selmatch.app import main
-from selmatch.data import InputError, load_data, load_digits, save_folder, save_tensors
-from selmatch.distill import distilled_mask, find_method
-from selmatch.experts import expert_recipe, open_expert, train_experts
-from selmatch.networks import FlatNetwork, make_network
-from selmatch.scores import check_difficulty, load_difficulty
-from selmatch.selection import select
-from selmatch.study import Study, load_profile, profile_folder, read_section, Profile
-from selmatch.training import Computer
+from selmatch.core import InputError, save_tensors
+from selmatch.data.loaders import load_data, load_digits
+from selmatch.data.export import save_folder
+from selmatch.distill.sets import distilled_mask
+from selmatch.methods import find_method
+from selmatch.distill.experts import expert_recipe, open_expert, train_experts
+from selmatch.train.networks import FlatNetwork, make_network
+from selmatch.select.scores import check_difficulty, load_difficulty
+from selmatch.select.window import select
+from selmatch.study.profile import load_profile, profile_folder, read_section, Profile
+from selmatch.study.study import Study
+from selmatch.computer import Computer
 
 DIGITS = load_digits(per_class=40)
 SPEC = {"name": "ConvNet", "width": 4, "depth": 2}
@@ -176,7 +181,7 @@ def test_a_figure_parameter_of_the_wrong_value_is_refused_before_work(selmatch_c
 
 
 def test_methods_that_do_not_exist_cannot_be_declared():
-    from selmatch.distill import Method
+    from selmatch.methods import Method
     with refuses("objective", "distribution", "trajectory"): Method("x", "X", "random", 1.0, "distribution")
     with refuses("labels", "fuzzy", "hard", "soft", "teacher"): Method("x", "X", "random", 1.0, "trajectory", labels="fuzzy")
     with refuses("alpha", "objective"): Method("x", "X", "random", 0.5, None)
@@ -193,13 +198,13 @@ def test_images_that_are_not_square_are_named(tmp_path):
 
 
 def test_a_selection_is_told_only_what_it_takes(monkeypatch):
-    from selmatch.selection import selections, words_of
+    from selmatch.select.window import selections, read_options
     difficulty = torch.arange(len(DIGITS.train)).double()
     with refuses("'window'", "bata", "beta", "beta_of", "difficulty"): select("window", DIGITS.train, 2, difficulty=difficulty, bata=0.3)
     with refuses("'hardest'", "generator", "difficulty"): select("hardest", DIGITS.train, 2, difficulty=difficulty, generator=torch.Generator())
     with refuses("'window'", "lacks difficulty"): select("window", DIGITS.train, 2, beta=0.1)
     for name, selection in selections.items():
-        named, open_to_all = words_of(selection)
+        named, open_to_all = read_options(selection)
         assert named, f"{name} swallows words"
         assert not open_to_all, f"{name} swallows words"
         with refuses(repr(name), "bata", *named): select(name, DIGITS.train, 2, bata=0.3)
@@ -213,13 +218,13 @@ def test_a_selection_is_told_only_what_it_takes(monkeypatch):
 
 
 def test_the_study_tells_a_selection_only_what_it_takes(monkeypatch, tmp_path):
-    from selmatch.coresets import made_starts
-    from selmatch.selection import selections, words_of
+    from selmatch.select.coresets import made_starts
+    from selmatch.select.window import selections, read_options
     study = Study(profile(data={"name": "digits", "per_class": 40}), Computer(quiet=True), tmp_path)
     needy = {"herding", "k_center", "craig", "gradmatch", "glister", "grand", "kmeans_real", "c_score", "well_classified"}
     for name in (set(selections) | set(made_starts)) - needy:              # the others train networks to find out
-        named, _ = words_of(made_starts.get(name) or selections[name])
-        given = set(study.needs(name, 0.1, 0)) if name != "window" else {"difficulty", "beta", "beta_of"}
+        named, _ = read_options(made_starts.get(name) or selections[name])
+        given = set(sets.selection_needs(study, name, 0.1, 0)) if name != "window" else {"difficulty", "beta", "beta_of"}
         assert given <= set(named), name
         assert {word for word, needed in named.items() if needed} <= given, name
     asked = {}
@@ -229,5 +234,5 @@ def test_the_study_tells_a_selection_only_what_it_takes(monkeypatch, tmp_path):
         return nothing(data, ipc)
     for selection in (nothing, anything):
         monkeypatch.setitem(selections, selection.__name__, selection)
-        assert len(study.chosen(selection.__name__, 0.1, 0)) == 10 * study.ipc(0.1)
+        assert len(sets.choose_start(study, selection.__name__, 0.1, 0)) == 10 * study.ipc(0.1)
     assert set(asked) == {"generator", "difficulty"}

@@ -7,12 +7,13 @@ import torch
 import torch.nn.functional as F
 from sklearn.kernel_ridge import KernelRidge
 
-from selmatch.data import InputError, fingerprint, load_digits
-from selmatch.distill import Descent, SyntheticSet, distill
-from selmatch.kernels import (KernelInducingPoints, NetworkPool, NeuralFeatureRegression, adam_step, balanced_rows, centred, kernel_accuracy,
-                              kernel_objectives, label_margin, relu_ntk, ridge_predict, tangent_kernel)
-from selmatch.networks import FlatNetwork, make_network
-from selmatch.objectives import Current
+from selmatch.core import InputError, fingerprint
+from selmatch.data.loaders import load_digits
+from selmatch.distill.sets import SyntheticSet
+from selmatch.distill.loop import Descent, distill
+from selmatch.distill.kernels import KernelInducingPoints, NetworkPool, NeuralFeatureRegression, adam_step, balanced_rows, centred, kernel_accuracy, label_margin, relu_ntk, ridge_predict, tangent_kernel
+from selmatch.train.networks import FlatNetwork, make_network
+from selmatch.distill.objectives import SetState, objectives
 
 TRAIN, TEST = (lambda s: (s.train, s.test))(load_digits(per_class=40))
 PLAIN = {"name": "ConvNet", "width": 6, "depth": 2, "norm": "none"}
@@ -37,7 +38,7 @@ def small_set(per_class=2, soft=False, double=False, frozen=True):
     small = TRAIN.subset(balanced_rows(TRAIN.labels, per_class, seeded()))
     n, kind = len(small), torch.float64 if double else torch.float32
     labels = 0.9 * F.one_hot(small.labels, 10).to(kind) + 0.01 if soft else small.labels
-    return small, Current(small.images.to(kind), labels, torch.arange(n) % 2 == 0 if frozen else torch.ones(n, dtype=torch.bool), torch.tensor(0.1), 0)
+    return small, SetState(small.images.to(kind), labels, torch.arange(n) % 2 == 0 if frozen else torch.ones(n, dtype=torch.bool), torch.tensor(0.1), 0)
 
 
 @pytest.mark.parametrize("reg", [1e-6, 1e-2, 3.0])
@@ -210,7 +211,7 @@ def test_an_identity_follows_what_the_answers_depend_on(kind):
     assert one == fingerprint(QUESTIONS[kind]().identity()) != fingerprint(QUESTIONS[kind](reg=0.1).identity())
     other = replace(QUESTIONS[kind](), train=TRAIN.subset(torch.arange(100)))
     assert fingerprint(other.identity()) != one
-    assert type(other) is kernel_objectives[kind.split("-")[0]]
+    assert type(other) is objectives[kind.split("-")[0]]
 
 
 @pytest.mark.parametrize("make, what", [

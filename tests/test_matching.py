@@ -4,13 +4,14 @@ from functools import partial
 import pytest
 import torch
 
-from selmatch.augment import Augmentation, apply
-from selmatch.data import ImageSet
-from selmatch.distill import Descent, SyntheticSet, distill
-from selmatch.matching import (channels_last_loss, compiled_steps, draw_steps, reverse_over_forward, reverse_sweep, second_order, unrolled,
-                               written_out)
-from selmatch.networks import FlatNetwork, flatten, make_network
-from selmatch.objectives import Asked, Running
+from selmatch.train.augment import Augmentation, apply
+from selmatch.data.images import ImageSet
+from selmatch.distill.sets import SyntheticSet
+from selmatch.distill.loop import Descent, distill
+from selmatch.distill.sweep import draw_steps, reverse_sweep, second_order, unrolled
+from selmatch.distill.compiled import channels_last_loss, compiled_steps, reverse_over_forward, write_out_norms
+from selmatch.train.networks import FlatNetwork, flatten, make_network
+from selmatch.distill.objectives import Answer, RunningObjective
 
 
 def problem(dtype=torch.float64, norm="batch", n_steps=6, augmentation="dsa", soft=True, frozen=True, channels=3, n=15, batch=6, network="ConvNet", seed=0):
@@ -85,14 +86,14 @@ def test_frozen_images_stay_bit_for_bit():
     data = ImageSet(p["images"], p["labels"], tuple("abcd"), (0.5,) * 3, (0.25,) * 3)
     start = SyntheticSet(data, p["distilled"])
 
-    class Follow(Running):
+    class Follow(RunningObjective):
         def identity(self): return {}
 
         def start(self, like): return self
 
         def __call__(self, current, generator):
             matched = reverse_sweep(p["flat"], p["theta_start"], p["theta_goal"], current.images, current.labels, current.lr, p["steps"], current.distilled)
-            return Asked(matched.loss, matched.images, None, matched.lr)
+            return Answer(matched.loss, matched.images, None, matched.lr)
 
     run = distill(start, Follow(), Descent(iterations=25, lr_images=1.0, start_lr=0.1, evaluate_at=(7,)), seed=0)
     for small in run.kept.values():
@@ -114,9 +115,9 @@ def test_reverse_over_forward_is_exact_for_every_norm(case, soft):
     p = problem(soft=soft, **case)
     step, v = p["steps"][0], torch.randn(p["flat"].n_params, generator=torch.Generator().manual_seed(5), dtype=torch.float64)
     x, y = apply(p["images"][step.rows], step.draw), p["labels"][step.rows]
-    ours = reverse_over_forward(partial(channels_last_loss, written_out(p["flat"])), p["theta_start"], x, y, v)
+    ours = reverse_over_forward(partial(channels_last_loss, write_out_norms(p["flat"])), p["theta_start"], x, y, v)
     plain = second_order(p["flat"], p["theta_start"], x, y, v)
-    assert torch.equal(p["flat"](p["theta_start"], x).argmax(1), written_out(p["flat"])(p["theta_start"], x).argmax(1))
+    assert torch.equal(p["flat"](p["theta_start"], x).argmax(1), write_out_norms(p["flat"])(p["theta_start"], x).argmax(1))
     assert all(relative(a, b) <= 1e-10 for a, b in zip(ours, plain) if b is not None) and (ours[3] is None) == (not soft)
 
 
@@ -144,7 +145,7 @@ def test_compiled_steps_are_exact_too(dtype, bound, soft):
         assert relative(getattr(ours, part), getattr(oracle, part)) <= bound, part
 
 
-class Unusable(Running):
+class Unusable(RunningObjective):
     """An objective whose answers are not finite from some iteration on."""
     def __init__(self, bad, since): self.bad, self.since = bad, since
     def identity(self): return {"since": self.since}
@@ -154,12 +155,12 @@ class Unusable(Running):
         wild = current.iteration >= self.since
         gradient = torch.full_like(current.images[current.distilled], float("nan") if wild and self.bad == "gradient" else 1e-3)
         loss = {"loss": float("nan"), "infinite": float("inf")}.get(self.bad, 1.0) if wild else 1.0
-        return Asked(torch.tensor(loss), gradient, None, torch.tensor(1e3))
+        return Answer(torch.tensor(loss), gradient, None, torch.tensor(1e3))
 
 
 @pytest.mark.parametrize("bad", ["loss", "infinite", "gradient"])
 def test_an_unusable_answer_changes_nothing_and_twenty_end_the_run(bad, tmp_path):
-    from selmatch.data import InputError
+    from selmatch.core import InputError
     data = ImageSet(torch.zeros(4, 1, 4, 4), torch.tensor([0, 0, 1, 1]), ("a", "b"), (0.5,), (0.25,))
     start = SyntheticSet(data, torch.tensor([True, False, True, False]))
     run = distill(start, Unusable(bad, 5), Descent(iterations=15, lr_images=1.0, start_lr=0.1, evaluate_at=(5,)), seed=0)
@@ -174,14 +175,14 @@ def test_soft_labels_and_kept_sets_survive_a_restart(tmp_path):
     data = ImageSet(p["images"], p["labels"], tuple("abcd"), (0.5,) * 3, (0.25,) * 3)
     start, descent = SyntheticSet(data, p["distilled"]), Descent(iterations=12, lr_images=1.0, lr_labels=0.1, start_lr=0.1, evaluate_at=(3,))
 
-    class Follow(Running):
+    class Follow(RunningObjective):
         def identity(self): return {}
 
         def start(self, like): return self
 
         def __call__(self, current, generator):
             m = reverse_sweep(p["flat"], p["theta_start"], p["theta_goal"], current.images, current.labels, current.lr, p["steps"], current.distilled, True)
-            return Asked(m.loss, m.images, m.labels, m.lr)
+            return Answer(m.loss, m.images, m.labels, m.lr)
 
     whole = distill(start, Follow(), descent, seed=0)
     with pytest.raises(KeyboardInterrupt):

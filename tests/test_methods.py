@@ -4,12 +4,14 @@ from dataclasses import replace
 import pytest
 import torch
 
-from selmatch.data import InputError
-from selmatch.distill import Method, methods
-from selmatch.objectives import objectives
-from selmatch.selection import selections
-from selmatch.study import Study, load_profile, read_words
-from selmatch.training import Computer
+from selmatch.study import sets, tables
+from selmatch.core import InputError
+from selmatch.methods import Method, methods
+from selmatch.distill.objectives import objectives
+from selmatch.select.window import selections
+from selmatch.study.profile import load_profile, read_words
+from selmatch.study.study import Study
+from selmatch.computer import Computer
 
 
 @pytest.fixture(scope="module")
@@ -21,8 +23,8 @@ def study(tmp_path_factory):
 @pytest.mark.parametrize("name", list(methods))
 def test_every_method_makes_its_set(study, name):
     method, ipc, k = methods[name], study.ipc(0.3), study.splits.train.n_classes
-    task = study.small_sets([name])[name, 0.3, 0]
-    best, kept = study.best_sets({(name, 0.3, 0): task})[name, 0.3, 0], study.kept(task)
+    task = sets.small_sets(study, [name])[name, 0.3, 0]
+    best, kept = sets.best_sets(study, {(name, 0.3, 0): task})[name, 0.3, 0], sets.kept_sets(study, task)
     for small in kept:
         assert len(small) == k * ipc
         asked = task.start if method.labels == "teacher" else small            # a teacher may see another class in an image
@@ -43,28 +45,28 @@ def test_every_method_makes_its_set(study, name):
 
 
 def test_a_table_has_a_row_for_each(study):
-    table = study.accuracies(["random", "herding", "dm", "selmatch-dm"])
+    table = tables.accuracies(study, ["random", "herding", "dm", "selmatch-dm"])
     assert list(table.method.unique()) == ["Random", "Herding", "DM", "SelMatch on DM"]
     assert table.test_accuracy.between(0, 1).all()
 
 
 def test_selmatch_without_its_parts_is_mtt_and_window(study):
     plain = Method("plain", "Plain", "random", 1.0, "trajectory")
-    assert study.set_task(plain, 0.3, 0).folder == study.set_task("mtt", 0.3, 0).folder       # the same key: the same bits
+    assert sets.set_task(study, plain, 0.3, 0).folder == sets.set_task(study, "mtt", 0.3, 0).folder       # the same key: the same bits
     nothing = Study(replace(study.profile, alpha={0.3: 0.0}), study.computer, study.folder)
-    task = nothing.set_task("selmatch", 0.3, 0)
+    task = sets.set_task(nothing, "selmatch", 0.3, 0)
     assert task.objective is None
-    assert torch.equal(task.start.data.images, study.start_set("window", 0.3, 0).data.images)
+    assert torch.equal(task.start.data.images, sets.start_set(study, "window", 0.3, 0).data.images)
     assert not task.start.distilled.any()
 
 
 def test_selections_do_not_depend_on_being_asked_twice(study):
     fresh = Study(study.profile, study.computer, study.folder / "elsewhere")
-    for name in ("herding", "kmeans_real", "optimised_real", "glister"): assert torch.equal(study.chosen(name, 0.3, 0), fresh.chosen(name, 0.3, 0))
+    for name in ("herding", "kmeans_real", "optimised_real", "glister"): assert torch.equal(sets.choose_start(study, name, 0.3, 0), sets.choose_start(fresh, name, 0.3, 0))
 
 
 def test_seeds_give_other_witnesses_and_other_sets(study):
-    assert not torch.equal(study.chosen("herding", 0.3, 0), study.chosen("herding", 0.3, 1))
+    assert not torch.equal(sets.choose_start(study, "herding", 0.3, 0), sets.choose_start(study, "herding", 0.3, 1))
 
 
 def test_the_registers_hold_every_name_of_the_field():

@@ -4,7 +4,7 @@ import pytest
 from conftest import NOTEBOOKS
 from run_notebooks import run
 
-pytestmark = pytest.mark.notebook
+pytestmark = [pytest.mark.notebook, pytest.mark.slow]
 
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda p: p.stem)

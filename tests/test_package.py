@@ -94,6 +94,6 @@ def test_a_figure_is_drawn_without_a_clone(installed):
 
 @pytest.mark.slow
 def test_the_published_numbers_are_there_without_a_clone(installed):
-    done = installed("-c", "from selmatch.study import published; print(len(published()))")
+    done = installed("-c", "from selmatch.show.published import read_published; print(len(read_published()))")
     assert done.returncode == 0, done.stderr[-2000:]
     assert int(done.stdout) > 50

@@ -8,14 +8,22 @@ import pytest
 import torch
 import yaml
 
-from selmatch.app import expected, given_set, main, write_set
-from selmatch.data import ImageSet, InputError, load_digits, load_folder, pictures, save_folder
-from selmatch.distill import find_method, methods, load_set
-from selmatch.estimate import costs, counted_flops, sizes, wall_seconds
-from selmatch.networks import make_network
-from selmatch.study import Profile, Study, beside_published, list_profiles, load_profile, profile_folder, published_accuracies, published_data, read_section
-from selmatch.training import Computer
-from selmatch.whitening import fit_whitening, whitened
+from selmatch.study import sets, tables
+from selmatch.app import read_given_set, main, write_set
+from selmatch.show.figures import expect
+from selmatch.core import InputError
+from selmatch.data.images import ImageSet, pictures
+from selmatch.data.loaders import load_digits, load_folder
+from selmatch.data.export import save_folder
+from selmatch.distill.sets import load_set
+from selmatch.methods import find_method, methods
+from selmatch.study.estimate import costs, estimate_flops, sizes, wall_seconds
+from selmatch.train.networks import make_network
+from selmatch.show.published import beside_published, published_accuracies, published_data
+from selmatch.study.profile import Profile, list_profiles, load_profile, profile_folder, read_section
+from selmatch.study.study import Study
+from selmatch.computer import Computer
+from selmatch.data.whitening import fit_whitening, whitening_mark
 from test_input import profile, refuses
 
 QUIET = Computer(quiet=True)
@@ -25,7 +33,6 @@ QUIET = Computer(quiet=True)
 def test_every_profile_is_whole(name):
     p = load_profile(name)
     assert set(p.alpha) == set(p.ratios)
-    assert p.matching.iterations in p.matching.descent().stops
     assert p.window.choose_on == "validation"
     assert p.data.get("validation", 0.2) > 0
     shape, classes = {"digits": ((1, 8, 8), 10), "tinyimagenet": ((3, 64, 64), 200), "cifar100": ((3, 32, 32), 100)}.get(p.data["name"], ((3, 32, 32), 10))
@@ -45,7 +52,7 @@ def test_the_papers_settings(name, classes):
     assert [round(r * per_class) for r in p.ratios] == list(epochs)
     assert set(p.window.beta) == set(p.ratios)
     assert (p.experts.n, p.experts.epochs, p.matching.iterations, p.matching.n_steps) == (100, 100, 10_000, 20 if name == "tinyimagenet" else 55)
-    assert len(p.matching.descent().stops) == 7
+    assert len({0, *p.matching.evaluate_at, p.matching.iterations}) == 7
     assert p.evaluation.network["name"] == "ResNet18"
     assert p.network["depth"] == (4 if name == "tinyimagenet" else 3)
 
@@ -117,26 +124,26 @@ def test_jpeg_profiles_run_at_a_tiny_scale(name, tmp_path, monkeypatch):
     study = Study(read_section(small, Profile), QUIET, tmp_path / "home")
     assert study.judge_network["name"] == ("ResNet18" if name == "cifar10-jpeg" else "ConvNet")
     assert study.splits.train.shape == (3, 32, 32)
-    table = study.accuracies()
+    table = tables.accuracies(study)
     assert set(table.method) == {find_method(m).title for m in values["methods"]}
     assert table.test_accuracy.between(0, 1).all()
-    assert len(study.coverages(["random", "mtt"])) == 4
+    assert len(tables.coverages(study, ["random", "mtt"])) == 4
 
 
 def test_a_whitened_study_writes_pictures_and_keeps_numbers(tmp_path, capsys):
     plain, study = (Study(profile(whiten=w, ratios=[0.1], alpha={0.1: 0.5}, search={}, seeds=1), QUIET, tmp_path / "home") for w in (False, True))
-    assert study.splits.train.mean == whitened
+    assert study.splits.train.mean == whitening_mark
     assert study.splits.train.key != plain.splits.train.key
     for part in ("train", "validation", "test"):
-        assert torch.allclose(study.shown(getattr(study.splits, part)).images, getattr(plain.splits, part).images, atol=1e-3)
+        assert torch.allclose(study.as_pictures(getattr(study.splits, part)).images, getattr(plain.splits, part).images, atol=1e-3)
     write_set("selmatch", study, 0.1, tmp_path / "small")
     small = load_set(tmp_path / "small")
-    assert given_set(tmp_path / "small", study)
-    assert small.data.mean == whitened
+    assert read_given_set(tmp_path / "small", study)
+    assert small.data.mean == whitening_mark
     assert json.loads((tmp_path / "small" / "card.json").read_text())["whitened"]
-    with refuses("made from other training images"): given_set(tmp_path / "small", plain)
+    with refuses("made from other training images"): read_given_set(tmp_path / "small", plain)
     read = load_folder(str(tmp_path / "small" / "images"), mode="L", validation=0.0, test=0.0)
-    want = np.sort(pictures(study.shown(small.data)).astype(int).reshape(len(small), -1).sum(1))
+    want = np.sort(pictures(study.as_pictures(small.data)).astype(int).reshape(len(small), -1).sum(1))
     assert (np.sort(pictures(read.train).astype(int).reshape(len(small), -1).sum(1)) == want).all()
     with pytest.raises(ValueError): pictures(small.data)
     assert torch.allclose(fit_whitening(plain.splits.train).apply(plain.splits.train).images, study.splits.train.images, atol=1e-4)
@@ -145,27 +152,29 @@ def test_a_whitened_study_writes_pictures_and_keeps_numbers(tmp_path, capsys):
 def test_the_estimate_counts_what_is_left(tmp_path):
     study = Study(profile(methods=["random", "window", "dm", "selmatch"], seeds=1, objectives={"dm": {"batch_real": 16, "iterations": 6}}), QUIET, tmp_path / "home")
     before = costs(study).set_index("stage")
-    stops = {m: len(study.question(find_method(m))[1].stops) if m == "dm" else 3 for m in ("dm", "selmatch")}
+    dm = find_method("dm")
+    descent = sets.plan_descent(study, dm, *sets.describe_objective(study, dm))
+    stops = {"dm": len(descent.stops), "selmatch": 3}
     assert (before.left == before.tasks).all()
     assert (before.seconds > 0).all()
     assert before.tasks["evaluate"] == 4 * 2 * 2
     assert before.tasks["choose checkpoints"] == 2 * sum(stops.values())
-    assert before.tasks["distil DM, 10%"] == 1
+    assert before.tasks["distill DM, 10%"] == 1
     assert not (tmp_path / "home" / "experts").exists(), "an estimate must not train experts"
-    study.windows()
+    tables.windows(study)
     middle = costs(study).set_index("stage")
     assert middle.left["slide the window"] == middle.left["watch networks learn"] == 0
     assert middle.left["train experts"] == 2
     assert middle.left["evaluate"] == 4 * 2 * 2
-    study.accuracies(["random"])
+    tables.accuracies(study, ["random"])
     assert costs(study).set_index("stage").left["evaluate"] == 3 * 2 * 2
-    study.experts(); study.accuracies(); study.full_accuracy()
+    study.experts(); tables.accuracies(study); tables.full_accuracy(study)
     after = costs(study)
     assert (after.left == 0).all()
     assert wall_seconds(after, study) == 0
     assert wall_seconds(before, study) > 0
     more = Study(replace(study.profile, methods=("random", "mtt")), QUIET, tmp_path / "home")
-    assert costs(more).set_index("stage").left.to_dict() | {"distil MTT, 10%": 1, "distil MTT, 30%": 1, "evaluate": 4, "choose checkpoints": 6} == costs(more).set_index("stage").left.to_dict()
+    assert costs(more).set_index("stage").left.to_dict() | {"distill MTT, 10%": 1, "distill MTT, 30%": 1, "evaluate": 4, "choose checkpoints": 6} == costs(more).set_index("stage").left.to_dict()
 
 
 def test_every_method_can_be_estimated(tmp_path):
@@ -173,7 +182,7 @@ def test_every_method_can_be_estimated(tmp_path):
     table = costs(study, list(methods)).set_index("stage")
     assert (table.left == table.tasks).all()
     assert (table.seconds > 0).all()
-    assert {"distil FTD, 10%", "distil DATM, 10%", "train flat experts"} <= set(table.index)
+    assert {"distill FTD, 10%", "distill DATM, 10%", "train flat experts"} <= set(table.index)
 
 
 def test_sizes_by_hand():
@@ -182,7 +191,7 @@ def test_sizes_by_hand():
     assert found["disk: experts"] == 3 * len({0, 1, 2, 3, 4}) * n * 2
     assert found["disk: decoded images"] == 0
     assert found["memory: one step"] > 32 * 8 * 64
-    assert counted_flops(study, ["random"]) < counted_flops(study, ["random", "mtt"])
+    assert estimate_flops(study, ["random"]) < estimate_flops(study, ["random", "mtt"])
 
 
 def test_figures_estimate_prints_and_stops(selmatch_command, tmp_path):
@@ -192,4 +201,4 @@ def test_figures_estimate_prints_and_stops(selmatch_command, tmp_path):
     assert "disk: experts" in done.stdout, done.stderr
     assert not (tmp_path / "home" / "sets").exists()
     assert not list((tmp_path / "home").rglob("*.pkl"))      # nothing was computed
-    assert expected(Study(profile(), QUIET, tmp_path / "home"), ["tab1_accuracy"], quick=True) == (0.0, "")
+    assert expect(Study(profile(), QUIET, tmp_path / "home"), ["tab1_accuracy"], quick=True) == (0.0, "")

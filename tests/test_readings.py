@@ -7,10 +7,12 @@ import pytest
 import torch
 from scipy.stats import spearmanr
 
-from selmatch.data import class_rows
-from selmatch.selection import select
-from selmatch.study import Study, load_profile
-from selmatch.training import Computer
+from selmatch.study import sets, tables
+from selmatch.data.images import class_rows
+from selmatch.select.window import select
+from selmatch.study.profile import load_profile
+from selmatch.study.study import Study
+from selmatch.computer import Computer
 
 
 @pytest.fixture(scope="module")
@@ -18,7 +20,7 @@ def study(tmp_path_factory): return Study(load_profile("smoke"), Computer(quiet=
 
 
 def test_agreement_is_spearmans_within_each_class(study):
-    table, rows = study.agreement(), class_rows(study.splits.train)[3]
+    table, rows = tables.agreement(study), class_rows(study.splits.train)[3]
     for score in ("forgetting", "el2n"):
         mine = table[(table.score == score) & (table["class"] == "3")]
         assert mine.images.item() == len(rows)
@@ -27,14 +29,14 @@ def test_agreement_is_spearmans_within_each_class(study):
 
 
 def test_the_other_score_is_another_one_and_orders_all_images(study, tmp_path):
-    name, difficulty = study.other_score()
+    name, difficulty = tables.other_score(study)
     assert name == "el2n"
     assert len(difficulty.unique()) > 0.9 * len(difficulty)
     np.savez(tmp_path / "s.npz", c=1 - study.observations["forgetting"].numpy() / 100)
     file = dict(kind="file", path=str(tmp_path / "s.npz"), file_kind="c_score", key="c", ties=None)
     official = Study(replace(study.profile, score=replace(study.profile.score, **file)), study.computer, study.folder)
-    assert official.other_score()[0] == "forgetting"
-    same = official.agreement().query("score == 'forgetting'").spearman
+    assert tables.other_score(official)[0] == "forgetting"
+    same = tables.agreement(official).query("score == 'forgetting'").spearman
     assert np.allclose(same, 1)                 # the official score is our own: the direction is right, too
 
 
@@ -42,9 +44,9 @@ def test_the_other_score_is_another_one_and_orders_all_images(study, tmp_path):
 def test_readings_train_on_the_windows_they_name(study, monkeypatch, score, beta_of):
     seen = []
     monkeypatch.setattr(Study, "run_trials", lambda self, work, label: pd.DataFrame([t.tags for t in work if seen.append(t) is None]))
-    table, train = study.readings(0.1), study.splits.train
+    table, train = tables.readings(study, 0.1), study.splits.train
     rows = table[(table.score == score) & (table.beta_of == beta_of) & (table.beta == 0.7)]
-    difficulty = study.difficulty if score == "given" else study.other_score()[1]
+    difficulty = study.difficulty if score == "given" else tables.other_score(study)[1]
     expected = train.images[select("window", train, study.ipc(0.1), difficulty=difficulty, beta=0.7, beta_of=beta_of)]
     assert len(rows) == study.profile.window.n
     assert all(torch.equal(seen[i].data.images, expected) for i in rows.index)
@@ -53,24 +55,25 @@ def test_readings_train_on_the_windows_they_name(study, monkeypatch, score, beta
 
 
 def test_losses_before_distilling_are_keyed_by_their_code(tmp_path, monkeypatch):
-    """They are computed by a function of the study itself, which is in no floor's key."""
-    import selmatch.study as floor
+    """They are computed by a function of the tables, a room that is in no key."""
     asked = []
-    def task(self, name, ratio, seed): return found
+    def task(study, name, ratio, seed): return found
     study = Study(load_profile("smoke"), Computer(quiet=True), tmp_path)
-    found = study.set_task("selmatch", 0.1, 0)
-    monkeypatch.setattr(Study, "set_task", task)
+    found = sets.set_task(study, "selmatch", 0.1, 0)
+    monkeypatch.setattr(tables, "set_task", task)
 
     def measured(function):
-        monkeypatch.setattr(floor, "losses_before", function)
+        monkeypatch.setattr(tables, "losses_before", function)
         asked.clear()
-        return study.starts(0.1, factors=(1.0,), draws=1).loss.tolist()
+        return tables.starts(study, 0.1, factors=(1.0,), draws=1).loss.tolist()
 
-    def first(objective, start, t, rates, draws, seed):
+    def first(item):
+        _, _, _, t, rates, _ = item
         asked.append(t)
         return [{"start": t, "rate": rates[0], "draw": 0, "loss": 1.0}]
 
-    def edited(objective, start, t, rates, draws, seed):
+    def edited(item):
+        _, _, _, t, rates, _ = item
         asked.append(t)
         return [{"start": t, "rate": rates[0], "draw": 0, "loss": 2.0}]
 

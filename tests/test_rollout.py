@@ -5,13 +5,16 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from selmatch.augment import Augmentation, apply
-from selmatch.data import InputError, class_rows, fingerprint, load_digits
-from selmatch.distill import Descent, SyntheticSet, distill
-from selmatch.matching import walk_forward
-from selmatch.networks import FlatNetwork, flatten, make_network
-from selmatch.objectives import Current
-from selmatch.rollout import Rollout, fixed_steps, rollout, rollout_objectives
+from selmatch.train.augment import Augmentation, apply
+from selmatch.core import InputError, fingerprint
+from selmatch.data.images import class_rows
+from selmatch.data.loaders import load_digits
+from selmatch.distill.sets import SyntheticSet
+from selmatch.distill.loop import Descent, distill
+from selmatch.distill.sweep import walk_forward
+from selmatch.train.networks import FlatNetwork, flatten, make_network
+from selmatch.distill.objectives import SetState, objectives
+from selmatch.distill.rollout import Rollout, fixed_steps, rollout
 
 SPEC = {"name": "ConvNet", "width": 6, "depth": 2, "norm": "instance"}
 TRAIN = load_digits(per_class=30).train
@@ -108,7 +111,7 @@ def test_steps_are_dealt_and_kept():
 
 
 def ask(question, lr, seed=0, mask=MASK, images=SMALL.images):
-    return question.start(SMALL)(Current(images, SMALL.labels, mask, lr, 0), numbers(seed))
+    return question.start(SMALL)(SetState(images, SMALL.labels, mask, lr, 0), numbers(seed))
 
 
 def test_the_question_is_what_it_says():
@@ -141,7 +144,7 @@ def test_following_the_answers_lowers_the_real_loss():
 
 @pytest.mark.parametrize("init, n_rates", [("fixed", 4), ("random", 4), ("random", None)])
 def test_killed_runs_go_on_bit_for_bit(init, n_rates, tmp_path):
-    question = rollout_objectives["dd"](SPEC, TRAIN, n_steps=2, epochs=2, batch_real=50, init=init)
+    question = Rollout(SPEC, TRAIN, n_steps=2, epochs=2, batch_real=50, init=init)
     assert n_rates in (None, question.n_rates)
     start, descent = SyntheticSet(SMALL, MASK), Descent(iterations=6, lr_images=1.0, lr_lr=1e-2, n_rates=n_rates)
     whole = distill(start, question, descent, seed=0)
@@ -156,6 +159,7 @@ def test_identities_tell_questions_apart():
     a = Rollout(SPEC, TRAIN)
     everything = [a, replace(a, init="fixed"), replace(a, n_steps=3), replace(a, train=SMALL), replace(a, seed=1)]
     assert len({fingerprint(q.identity()) for q in everything}) == len(everything)
+    assert objectives["dd"] is Rollout
 
 
 @pytest.mark.parametrize("wrong, words", [

@@ -7,16 +7,19 @@ import subprocess
 import sys
 import time
 
-import joblib
 import pandas as pd
 import pytest
 
 from conftest import FIGURES, ROOT
+from selmatch.study import tables
 from selmatch.app import main
-from selmatch.study import Store, Study, load_profile
-from selmatch.training import Computer
+from selmatch.study.profile import load_profile
+from selmatch.study.store import Plan, Store
+from selmatch.study.study import Study
+from selmatch.computer import Computer
 
 
+@pytest.mark.slow
 @pytest.mark.notebook
 def test_all_figures_twice_cold_give_the_same_files(selmatch_command, tmp_path):
     for home, workers in (("one", 1), ("two", 2)):
@@ -33,22 +36,26 @@ def test_all_figures_twice_cold_give_the_same_files(selmatch_command, tmp_path):
 
 
 def test_results_depend_on_the_seed_and_not_on_the_workers(tmp_path):
-    tables = [Study(load_profile("smoke", seed=seed), Computer(workers=workers, quiet=True), tmp_path / str(i)).accuracies(["random"])
-              for i, (seed, workers) in enumerate([(0, 1), (0, 2), (1, 1)])]
-    assert tables[0].equals(tables[1])
-    assert not tables[0].test_accuracy.equals(tables[2].test_accuracy)
+    found = []
+    for i, (seed, workers) in enumerate([(0, 1), (0, 2), (1, 1)]):
+        study = Study(load_profile("smoke", seed=seed), Computer(workers=workers, quiet=True), tmp_path / str(i))
+        found.append(tables.accuracies(study, ["random"]))
+    assert found[0].equals(found[1])
+    assert not found[0].test_accuracy.equals(found[2].test_accuracy)
 
 
 WORK = """
 import sys
 from pathlib import Path
 from dataclasses import replace
-from selmatch.study import Study, load_profile, make_set
-from selmatch.training import Computer
+from selmatch.study.profile import load_profile
+from selmatch.study.sets import make_set, set_task
+from selmatch.study.study import Study
+from selmatch.computer import Computer
 p = load_profile("smoke")
 p = replace(p, matching=replace(p.matching, iterations=60, evaluate_at=(20,)), experts=replace(p.experts, epochs=40))
 study = Study(p, Computer(quiet=True), Path(sys.argv[1]))
-task = study.set_task("selmatch", 0.1, 0)
+task = set_task(study, "selmatch", 0.1, 0)
 print(make_set(task))
 """
 
@@ -118,20 +125,33 @@ def test_only_numbers_are_loaded():
         for node in ast.walk(ast.parse(text)):
             names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else [node.module] if isinstance(node, ast.ImportFrom) else []
             importing |= {path.stem for name in names if name in ("pickle", "cPickle", "dill", "cloudpickle", "shelve")}
-    assert importing == {"bench", "data"}                                               # the bench measures the plain way
-    assert "pickle.load" not in (ROOT / "selmatch" / "data.py").read_text()
-    assert (ROOT / "selmatch" / "data.py").read_text().count("Unpickler") == 1
+    assert importing == {"bench", "loaders"}                                            # the bench measures the plain way
+    loaders = (ROOT / "selmatch" / "data" / "loaders.py").read_text()
+    assert "pickle.load" not in loaders
+    assert loaders.count("Unpickler") == 1
 
 
 
-def test_editing_the_package_during_a_run_forgets_nothing(tmp_path, monkeypatch):
-    """A worker that first reads the remembered function's source after the file has changed finds another text there; joblib would forget all results."""
-    runs = []
-    def double(x): runs.append(x); return 2 * x
-    def ask(): return Store(tmp_path).run_all(double, [1, 2], ["one", "two"], "doubles", Computer(quiet=True))
-    assert ask() == [2, 4]
-    for text in ("another text", "a third"):
-        monkeypatch.setattr(joblib.memory, "_FUNCTION_HASHES", {})                       # as in a worker that has just begun
-        for module in (joblib.memory, joblib.func_inspect): monkeypatch.setattr(module, "get_func_code", lambda func: (text, "study.py", 999))
-        assert ask() == [2, 4]
-        assert runs == [1, 2]
+def test_results_on_disk_hold_no_pickle_and_a_planted_one_never_runs(tmp_path):
+    """A results folder may come from a stranger: what is not ours is set aside and computed again."""
+    import pickle
+    import warnings
+
+    class Trap:
+        def __reduce__(self):
+            return os.mkdir, (str(tmp_path / "it ran"),)
+
+    store, quiet = Store(tmp_path / "home"), Computer(quiet=True)
+    plan = Plan("double", lambda x: {"twice": 2 * x}, [1, 2], ["one" * 6, "two" * 6])
+    assert store.run(plan, quiet) == [{"twice": 2}, {"twice": 4}]
+    files = sorted((tmp_path / "home").rglob("*.safetensors"))
+    assert len(files) == 2
+    for file in files:
+        assert not file.read_bytes().startswith(b"\x80")
+    files[0].write_bytes(pickle.dumps(Trap()))
+    with warnings.catch_warnings(record=True) as said:
+        warnings.simplefilter("always")
+        assert store.run(plan, quiet) == [{"twice": 2}, {"twice": 4}]
+    assert any(files[0].name in str(w.message) for w in said)
+    assert not (tmp_path / "it ran").exists()
+    assert len(list((tmp_path / "home").rglob("*.bad"))) == 1

@@ -6,10 +6,13 @@ from dataclasses import replace
 import pytest
 import torch
 
-from selmatch.data import InputError
-from selmatch.search import field_sizes, race_cost, regret, successive_halving
-from selmatch.study import Study, load_profile, standard_errors
-from selmatch.training import Computer
+from selmatch.study import search, sets, tables
+from selmatch.core import InputError
+from selmatch.study.search import field_sizes, race_cost, regret, successive_halving
+from selmatch.show.published import standard_errors
+from selmatch.study.profile import load_profile
+from selmatch.study.study import Study
+from selmatch.computer import Computer
 
 GRID = list(itertools.product((0.0, 0.3, 0.6, 1.0), (0.8, 0.4, 0.0)))
 
@@ -65,15 +68,15 @@ def study(tmp_path_factory):
 
 
 def test_a_race_over_runs_that_pause_gives_the_bits_of_runs_that_do_not(study):
-    race, tasks = study.search(0.3), study.search_tasks(0.3)
+    race, tasks = search.search(study, 0.3), search.candidate_tasks(study, 0.3)
     rungs = study.profile.search.rungs
     alone = Study(study.profile, study.computer, study.folder / "alone")
     (alpha, beta), reached = race.winner, race.table[race.table.alpha > 0].groupby(["alpha", "beta"]).budget.max()
     for candidate, budget in reached.items():
         assert [s.card["iteration"] for s in tasks[candidate].kept()] == [0, *(r for r in rungs if r <= budget)]
     longest = reached.idxmax()
-    whole = alone.search_tasks(0.3)[longest]
-    alone.make_sets([whole])
+    whole = search.candidate_tasks(alone, 0.3)[longest]
+    sets.make_sets(alone, [whole])
     assert whole.folder.name == tasks[longest].folder.name
     assert len(whole.kept()) == len(rungs) + 1
     for a, b in zip(whole.kept(), tasks[longest].kept()):
@@ -83,15 +86,15 @@ def test_a_race_over_runs_that_pause_gives_the_bits_of_runs_that_do_not(study):
     table = race.table
     assert race.cost == sum(reached)
     assert (table[table.alpha == 0].paid == 0).all()
-    assert (alpha, beta) in study.candidates(0.3)
-    again = Study(study.profile, study.computer, study.folder).search(0.3)
+    assert (alpha, beta) in search.list_candidates(study, 0.3)
+    again = search.search(Study(study.profile, study.computer, study.folder), 0.3)
     assert again.winner == race.winner
     assert again.table.equals(table)
 
 
 def test_the_grid_goes_on_from_the_race_and_agrees_with_it(study):
-    race, grid = study.search(0.3), study.search(0.3, whole=True)
-    tasks, scores = study.search_tasks(0.3), grid.table.set_index(["alpha", "beta"]).score
+    race, grid = search.search(study, 0.3), search.search(study, 0.3, whole=True)
+    tasks, scores = search.candidate_tasks(study, 0.3), grid.table.set_index(["alpha", "beta"]).score
     assert all(t.done for t in tasks.values())
     assert not any(list(t.folder.glob("checkpoint*")) for t in tasks.values() if t.objective)
     last = race.table[race.table.budget == race.table.budget.max()]
@@ -99,7 +102,8 @@ def test_the_grid_goes_on_from_the_race_and_agrees_with_it(study):
     assert grid.table.score.max() == scores[grid.winner]
     assert grid.cost == 6 * sum(t.objective is not None for t in tasks.values())
     assert grid.table.networks.sum() == len(tasks) * study.profile.search.judges
-    row = Study(replace(study.profile, search=replace(study.profile.search, ratios=(0.3,))), study.computer, study.folder).regrets().iloc[0]
+    one_size = replace(study.profile, search=replace(study.profile.search, ratios=(0.3,)))
+    row = search.regrets(Study(one_size, study.computer, study.folder)).iloc[0]
     assert row.found == race.winner
     assert row.best == grid.winner
     assert row["iterations race"] == race.cost
@@ -107,27 +111,29 @@ def test_the_grid_goes_on_from_the_race_and_agrees_with_it(study):
 
 
 def test_sizes_that_the_profile_does_not_have_are_refused_before_any_work(study):
-    with pytest.raises(InputError, match="search.ratios 0.77"): Study(replace(study.profile, search=replace(study.profile.search, ratios=(0.77,))), study.computer, study.folder / "none").races()
+    other = replace(study.profile, search=replace(study.profile.search, ratios=(0.77,)))
+    with pytest.raises(InputError, match="search.ratios 0.77"):
+        search.races(Study(other, study.computer, study.folder / "none"))
     assert not (study.folder / "none").exists()
 
 
 def test_only_methods_with_a_window_and_an_open_alpha_are_raced(study):
     for name in ("mtt", "window", "random"):
-        with pytest.raises(InputError, match=f"{name}.*selmatch-dsa"): study.search(0.3, name)
-    tasks = study.search_tasks(0.1, "selmatch-dm")
+        with pytest.raises(InputError, match=f"{name}.*selmatch-dsa"): search.search(study, 0.3, name)
+    tasks = search.candidate_tasks(study, 0.1, "selmatch-dm")
     assert {t.descent.iterations for t in tasks.values() if t.descent} == {6}
-    assert len(tasks) == len(study.candidates(0.1)) == 9
+    assert len(tasks) == len(search.list_candidates(study, 0.1)) == 9
 
 
 def test_the_ablation_has_every_different_cell_once_and_shares_its_runs(study):
-    table, p = study.ablation(), study.profile
+    table, p = tables.ablation(study), study.profile
     cells = standard_errors(table, ["start", "update", "augmentation", "ratio"])
     assert len(cells) == 14 * len(p.ratios)
     assert (cells.n == p.seeds * p.evaluation.n).all()
     assert not table.isna().any().any()
     runs = [f for f in (study.folder / "sets").iterdir() if (f / "at_000003").exists()]      # those of the race stop at 2, 4, 6
     assert len(runs) == 2 * 2 * p.seeds * len(p.ratios)                                       # start × (part, all), however they are judged
-    ours = study.accuracies(["selmatch"])
+    ours = tables.accuracies(study, ["selmatch"])
     same = table[(table.start == "window") & (table["update"] == "part") & (table.augmentation == "combined")]
     assert ours.test_accuracy.tolist() == same.test_accuracy.tolist()
 

@@ -1,4 +1,4 @@
-"""The house: floors, sync, anatomy, packaging."""
+"""The house: rooms in order, sync, anatomy, packaging."""
 import ast
 import configparser
 import json
@@ -6,6 +6,7 @@ import re
 import shutil
 import subprocess
 import sys
+from collections import Counter
 from statistics import median
 
 import pytest
@@ -13,10 +14,9 @@ import yaml
 
 from conftest import FIGURES, LIBRARY, NOTEBOOKS, ROOT
 
-FLOOR = {name: floor for floor, names in enumerate([
-    ["data", "whitening", "networks", "augment"], ["training"], ["scores", "experts", "coverage"], ["selection", "coresets", "matching"], ["objectives"], ["trajectories"], ["condensation"], ["kernels"], ["rollout"], ["distill"], ["search"], ["study"], ["estimate"], ["plots"], ["bench"], ["app"],
-]) for name in names}
-ORDER = [path.stem.split("_", 1)[1] for path in LIBRARY]
+PACKAGE = ROOT / "selmatch"
+GENERATED = ("__init__", "__main__", "_modidx")
+WIDTH = 100
 
 
 def cells(path):
@@ -27,25 +27,43 @@ def source(cell):
     return "".join(cell["source"])
 
 
-def test_every_module_comes_from_a_live_notebook():
-    modules = {p.stem for p in (ROOT / "selmatch").glob("*.py")} - {"__init__", "__main__", "_modidx"}
-    assert modules == set(ORDER)
-    assert modules == set(FLOOR)
-    for name in modules:
-        header = (ROOT / "selmatch" / f"{name}.py").read_text(encoding="utf-8")
-        notebook = re.search(r"File to edit: \.\./nbs/(\S+?)\.?$", header, re.M)
-        assert notebook, name
-        assert (ROOT / "nbs" / notebook[1]).exists(), name
+def code_of(path):
+    """The code cells of a notebook, as text."""
+    return [source(cell) for cell in cells(path) if cell["cell_type"] == "code"]
+
+
+def parsed(text):
+    """The tree of a cell, without its magics."""
+    return ast.parse(re.sub(r"^\s*[%!].*$", "", text, flags=re.M))
+
+
+def is_exported(text):
+    return text.startswith("#| export")
+
+
+def module_of(notebook):
+    """The module that a notebook exports: `data.images`."""
+    named = re.search(r"^#\| default_exp (\S+)$", "\n".join(code_of(notebook)), re.M)
+    assert named, f"{notebook.name} names no module"
+    return named[1]
+
+
+# ---------------------------------------------------------------- rooms
+
+ORDER = {module_of(path): path for path in LIBRARY}      # in reading order: a room imports from rooms before it
+NUMBER = {name: int(path.name.split("_")[0]) for name, path in ORDER.items()}
+LESSONS = [path for path in NOTEBOOKS if path.name[0] in "012347"]
+REFERENCE = [path for path in NOTEBOOKS if path.name[0] in "56"]
 
 
 def modules_of(package):
-    """Dotted name below the package -> file, for every module in it: `data`, or `data.images` in a package to come."""
-    files = [p for p in sorted(package.rglob("*.py")) if p.stem not in ("_modidx", "__main__")]
-    return {".".join(p.relative_to(package).with_suffix("").parts): p for p in files}
+    """Dotted name below the package -> file, for every module that comes from a notebook."""
+    files = [path for path in sorted(package.rglob("*.py")) if path.stem not in GENERATED]
+    return {".".join(path.relative_to(package).with_suffix("").parts): path for path in files}
 
 
 def imports_of(name, path, known):
-    """The modules of the package that a module imports, whichever way it writes them (nbdev writes relative ones)."""
+    """The modules of the package that a module imports, whichever way and at whatever depth."""
     here, found = ["selmatch", *name.split(".")], set()
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
         if isinstance(node, ast.Import):
@@ -58,100 +76,332 @@ def imports_of(name, path, known):
 
 
 def upward_imports(package):
-    """Every import from a room that is not below, as (who, whom); and how many imports were looked at."""
+    """Every import from a room that is not before it, as (who, whom); and how many were looked at."""
     offences, seen, modules = [], 0, modules_of(package)
     for name, path in modules.items():
-        if name == "__init__": continue
         for other in imports_of(name, path, set(modules)):
             seen += 1
-            within = FLOOR[other] == FLOOR[name] and FLOOR[name] in (0, FLOOR["selection"])
-            if not (FLOOR[other] < FLOOR[name] or within) or ORDER.index(other) >= ORDER.index(name):
+            if NUMBER[other] >= NUMBER[name]:
                 offences.append((name, other))
     return offences, seen
 
 
-def test_imports_only_from_floors_below():
-    offences, seen = upward_imports(ROOT / "selmatch")
+def test_every_module_comes_from_a_live_notebook():
+    modules = modules_of(PACKAGE)
+    assert set(modules) == set(ORDER)
+    for name, path in modules.items():
+        text = path.read_text(encoding="utf-8")
+        notebook = re.search(r"File to edit: (\S+?\.ipynb)\.?$", text, re.M)
+        assert notebook, name
+        assert (path.parent / notebook[1]).resolve() == ORDER[name], f"{name} says {notebook[1]}"
+        for marked in re.findall(r"^# %% (\S+\.ipynb) #", text, re.M):
+            assert (path.parent / marked).resolve() == ORDER[name], f"{name} has a cell of {marked}"
+
+
+def test_numbers_are_unique():
+    twice = [number for number, count in Counter(path.name.split("_")[0] for path in NOTEBOOKS).items() if count > 1]
+    assert not twice
+
+
+def test_a_module_imports_only_from_rooms_before_it():
+    offences, seen = upward_imports(PACKAGE)
     assert not offences
-    assert seen > 80, f"only {seen} imports were found: the check is blind"
+    assert seen > 150, f"only {seen} imports were found: the check is blind"
 
 
-@pytest.mark.parametrize("line", ["from .study import Study", "from selmatch.study import Study", "import selmatch.study", "from . import study",
-                                  "from selmatch import study", "def late():\n    from .study import Study"])
+@pytest.mark.parametrize("line", [
+    "from ..study.tables import accuracies", "from ..study import tables", "from .. import study\nfrom ..study import tables",
+    "from selmatch.study.tables import accuracies", "import selmatch.study.tables", "from selmatch.study import tables",
+    "def late():\n    from ..study.tables import accuracies", "class Late:\n    def late(self):\n        from ..study import tables",
+    "if False:\n    import selmatch.study.tables as t",
+])
 def test_an_upward_import_is_seen(line, tmp_path):
-    shutil.copytree(ROOT / "selmatch", tmp_path / "selmatch", ignore=shutil.ignore_patterns("__pycache__"))
-    assert not upward_imports(tmp_path / "selmatch")[0]
-    with open(tmp_path / "selmatch" / "networks.py", "a", encoding="utf-8") as file: file.write(f"\n{line}\n")
-    assert upward_imports(tmp_path / "selmatch")[0] == [("networks", "study")]
+    shutil.copytree(PACKAGE, tmp_path / "selmatch", ignore=shutil.ignore_patterns("__pycache__"))
+    before = upward_imports(tmp_path / "selmatch")[0]
+    with open(tmp_path / "selmatch" / "train" / "networks.py", "a", encoding="utf-8") as file:
+        file.write(f"\n{line}\n")
+    assert upward_imports(tmp_path / "selmatch")[0] == sorted([*before, ("train.networks", "study.tables")], key=lambda pair: list(modules_of(PACKAGE)).index(pair[0]))
+
+
+@pytest.mark.parametrize("line", ["from . import loop", "from .loop import distill", "def late():\n    from . import loop"])
+def test_an_upward_import_within_a_package_is_seen(line, tmp_path):
+    shutil.copytree(PACKAGE, tmp_path / "selmatch", ignore=shutil.ignore_patterns("__pycache__"))
+    before = upward_imports(tmp_path / "selmatch")[0]
+    with open(tmp_path / "selmatch" / "distill" / "sweep.py", "a", encoding="utf-8") as file:
+        file.write(f"\n{line}\n")
+    assert set(upward_imports(tmp_path / "selmatch")[0]) - set(before) == {("distill.sweep", "distill.loop")}
 
 
 def test_imports_are_read_across_packages(tmp_path):
-    known = {"core", "data.images", "data.loaders", "train.training"}
+    known = {"core", "data.images", "data.loaders", "train.training", "distill.kernels"}
     def read(name, text):
         (tmp_path / "x.py").write_text(text)
         return imports_of(name, tmp_path / "x.py", known)
     assert read("data.loaders", "from ..core import home\nfrom .images import ImageSet") == ["core", "data.images"]
     assert read("data.images", "from ..train.training import train\nfrom ..train import training") == ["train.training"]
+    assert read("data.images", "from . import loaders") == ["data.loaders"]
+    assert read("train.training", "from ..distill import kernels, sweep") == ["distill.kernels"]
     assert read("core", "from .data import loaders\nimport os, math") == ["data.loaders"]
     assert read("core", "from data import images") == []
 
 
-def test_importing_needs_no_notebook_tools():
-    code = "import sys; import selmatch.app; bad = {'nbdev', 'papermill', 'dask', 'IPython', 'nbconvert'} & set(sys.modules); sys.exit(str(bad) if bad else 0)"
-    subprocess.run([sys.executable, "-c", code], check=True, cwd=ROOT)
+# ---------------------------------------------------------------- what an import costs
 
+HEAVY = ["torch", "pandas", "sklearn"]
+
+
+def loaded_by(code, *names):
+    """Which of `names` stand among the modules of a fresh process after this code, however it ends."""
+    ask = f"""import atexit, sys
+def tell():
+    print("\\nLOADED", *[name for name in {list(names)!r} if name in sys.modules])
+atexit.register(tell)
+{code}"""
+    done = subprocess.run([sys.executable, "-c", ask], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-2000:]
+    return done.stdout.rsplit("LOADED", 1)[1].split()
+
+
+def test_what_is_loaded_is_seen():
+    assert loaded_by("import selmatch.core", "selmatch", "json", "torch") == ["selmatch", "json"]
+    assert loaded_by("import torch", *HEAVY)[:1] == ["torch"]
+
+
+@pytest.mark.parametrize("module", ["selmatch", "selmatch.core", "selmatch.methods", "selmatch.study.profile", "selmatch.show.figures", "selmatch.app"])
+def test_an_import_is_light(module):
+    assert loaded_by(f"import {module}", *HEAVY) == []
+
+
+@pytest.mark.parametrize("words", [["--help"], ["methods"], ["profiles"], ["distill", "--help"]])
+def test_the_command_helps_without_loading_torch(words):
+    code = f"import runpy\nsys.argv = ['selmatch', *{words}]\nrunpy.run_module('selmatch', run_name='__main__', alter_sys=True)"
+    assert loaded_by(code, *HEAVY) == []
+
+
+def test_importing_needs_no_notebook_tools():
+    assert loaded_by("import selmatch.app", "nbdev", "papermill", "dask", "IPython", "nbconvert") == []
+
+
+# ---------------------------------------------------------------- sync
 
 def test_notebooks_are_clean_and_exported(tmp_path):
     copy = tmp_path / "project"
-    shutil.copytree(ROOT, copy, ignore=shutil.ignore_patterns(".git", ".venv", ".selmatch", "figures.*", ".pytest_cache", "__pycache__", ".ipynb_checkpoints"))
-    run = lambda command: subprocess.run([sys.executable, "-c", f"from nbdev.{command[0]} import {command[1]}; {command[1]}()"], cwd=copy, check=True, capture_output=True, text=True)
-    run(("clean", "nbdev_clean"))
-    for path in [*NOTEBOOKS, *FIGURES]:
-        assert (copy / path.relative_to(ROOT)).read_text() == path.read_text(), f"{path.name} is not clean: make sync"
-    shutil.rmtree(copy / "selmatch")
-    shutil.copytree(ROOT / "selmatch", copy / "selmatch", ignore=shutil.ignore_patterns("__pycache__"))
-    run(("doclinks", "nbdev_export"))
-    for path in sorted((ROOT / "selmatch").glob("*.py")):
-        assert (copy / "selmatch" / path.name).read_text() == path.read_text(), f"{path.name} is not what its notebook exports: make sync"
+    left_out = shutil.ignore_patterns(".git", ".venv", ".selmatch", "figures.*", ".pytest_cache", "__pycache__", ".ipynb_checkpoints", "data")
+    shutil.copytree(ROOT, copy, ignore=lambda folder, names: left_out(folder, names) - ({"data"} if "selmatch" in folder else set()))
+    def run(module, command):
+        code = f"from nbdev.{module} import {command}; {command}()"
+        subprocess.run([sys.executable, "-c", code], cwd=copy, check=True, capture_output=True, text=True)
+    run("clean", "nbdev_clean")
+    unclean = [path.name for path in [*NOTEBOOKS, *FIGURES] if (copy / path.relative_to(ROOT)).read_text() != path.read_text()]
+    run("doclinks", "nbdev_export")
+    files = {p.relative_to(PACKAGE) for p in PACKAGE.rglob("*.py")}
+    assert files == {p.relative_to(copy / "selmatch") for p in (copy / "selmatch").rglob("*.py")}
+    stale = [str(file) for file in sorted(files) if (copy / "selmatch" / file).read_text() != (PACKAGE / file).read_text()]
+    assert not stale, "not what its notebook exports: make sync"
+    assert not unclean, "not clean: make sync"
+
+
+# ---------------------------------------------------------------- lines and statements
+
+def crowded(text):
+    """Lines of a program on which a statement begins behind something else: `a; b`, `if x: y`."""
+    lines, found = text.splitlines(), []
+    for node in ast.walk(parsed(text)):
+        for part in ("body", "orelse", "finalbody"):
+            body = getattr(node, part, None)
+            if not isinstance(body, list):      # of a lambda, of `a if b else c`
+                continue
+            if isinstance(node, ast.ClassDef) and len(body) == 1:      # a class that is only its docstring
+                continue
+            for statement in body:
+                line = lines[statement.lineno - 1]
+                if line.encode()[: statement.col_offset].strip():
+                    found.append(line.strip())
+    return found
+
+
+@pytest.mark.parametrize("text", ["a = 1; b = 2", "if x: y = 1", "if x:\n    y = 1\nelse: y = 2", "for x in y: z(x)", "while x: y()", "with x: y()",
+                                  "try: x()\nexcept E:\n    y()", "try:\n    x()\nexcept E: y()", "try:\n    x()\nfinally: y()", "def f(x): return x",
+                                  "def f(x,\n      y): return x", "x = \"\"\"a\nb\"\"\"; y = 1", "class A:\n    def f(self): return 1",
+                                  "match x:\n    case 1: y()", "%matplotlib inline\nif x: y = 1"])
+def test_a_crowded_line_is_seen(text):
+    assert len(crowded(text)) == 1
+
+
+@pytest.mark.parametrize("text", ["a = 1", "plot();", "f = lambda x: x", "x = [y for y in z if y]", "if x:\n    y()\nelif z:\n    w()\nelse:\n    v()",
+                                  "class E(Exception): \"docstring\"", "@wrap\ndef f(x,\n      y):   # why\n    \"docstring\"\n    return x", "x = a if b else c"])
+def test_an_airy_line_is_left_alone(text):
+    assert not crowded(text)
+
+
+def texts_of(path):
+    """What stands in lines: the program of a module without nbdev's list of names, or the code cells."""
+    if path.suffix == ".ipynb":
+        return code_of(path)
+    text = path.read_text(encoding="utf-8")
+    return [re.sub(r"^__all__ = \[.*?\]$", "", text, count=1, flags=re.M | re.S)]
+
+
+PROGRAMS = [*modules_of(PACKAGE).values(), *NOTEBOOKS, *FIGURES]
+
+
+@pytest.mark.parametrize("path", PROGRAMS, ids=lambda path: str(path.relative_to(ROOT)))
+def test_no_line_is_too_long(path):
+    wide = [line for text in texts_of(path) for line in text.splitlines() if len(line) > WIDTH]
+    assert not wide
+
+
+@pytest.mark.parametrize("path", PROGRAMS, ids=lambda path: str(path.relative_to(ROOT)))
+def test_one_statement_a_line(path):
+    assert not [line for text in texts_of(path) for line in crowded(text)]
+
+
+def classes_of(package):
+    """Names of all classes that the package defines."""
+    trees = [ast.parse(path.read_text(encoding="utf-8")) for path in modules_of(package).values()]
+    return {node.name for tree in trees for node in ast.walk(tree) if isinstance(node, ast.ClassDef)}
+
+
+def set_from_outside(text, classes):
+    """Lines that hang something on a class after its definition."""
+    def is_class(node):
+        if isinstance(node, ast.Call):
+            return getattr(node.func, "id", None) == "type"
+        name = node.id if isinstance(node, ast.Name) else getattr(node, "attr", None)
+        return name in classes | {"cls", "__class__"}
+    found = []
+    for node in ast.walk(ast.parse(text)):
+        if isinstance(node, ast.Call) and getattr(node.func, "id", None) == "setattr" and is_class(node.args[0]):
+            found.append(ast.unparse(node))
+        targets = node.targets if isinstance(node, ast.Assign) else [getattr(node, "target", None)] if isinstance(node, (ast.AnnAssign, ast.AugAssign)) else []
+        found += [ast.unparse(node) for t in targets if isinstance(t, ast.Attribute) and is_class(t.value)]
+        names = [getattr(d, "id", getattr(d, "attr", None)) for d in getattr(node, "decorator_list", [])]
+        found += [f"@{name} {node.name}" for name in names if name in ("patch", "patch_to")]
+    return found
+
+
+def test_nothing_is_hung_on_a_class_from_outside():
+    classes = classes_of(PACKAGE)
+    assert len(classes) > 40
+    for name, path in modules_of(PACKAGE).items():
+        assert not set_from_outside(path.read_text(encoding="utf-8"), classes), name
+
+
+@pytest.mark.parametrize("line", ["for f in fs:\n    setattr(Study, f.__name__, f)", "Study.ask = ask", "setattr(type(study), 'ask', ask)",
+                                  "setattr(study.Study, 'ask', ask)", "@patch\ndef ask(self: Study):\n    pass"])
+def test_hanging_on_a_class_is_seen(line):
+    assert len(set_from_outside(line, {"Study"})) == 1
+    assert not set_from_outside("setattr(part, name, norm)\nrun.broken = call.broken", {"Study"})
+
+
+# ---------------------------------------------------------------- anatomy
+
+def defined(path):
+    """Names that a notebook exports: functions and classes."""
+    found = []
+    for text in filter(is_exported, code_of(path)):
+        found += [node.name for node in parsed(text).body if isinstance(node, (ast.FunctionDef, ast.ClassDef))]
+    return found
+
+
+def count_checks(path):
+    """Assertions and shown failures in the cells that are not exported."""
+    n = 0
+    for text in code_of(path):
+        if is_exported(text) or text.startswith("#| default_exp"):
+            continue
+        nodes = list(ast.walk(parsed(text)))
+        n += sum(isinstance(node, ast.Assert) for node in nodes)
+        n += sum(isinstance(node, ast.ExceptHandler) for node in nodes)
+        n += sum(isinstance(node, ast.With) and "raises(" in ast.unparse(node.items[0]) for node in nodes)
+    return n
+
+
+def lengths_of(path):
+    """Lines of the code cells, shortest first, and the 90th percentile among them."""
+    lengths = sorted(len(text.splitlines()) for text in code_of(path))
+    return lengths, lengths[-(-len(lengths) * 9 // 10) - 1]
+
+
+def prose_of(path):
+    return "\n".join(source(cell) for cell in cells(path) if cell["cell_type"] == "markdown")
+
+
+def longest_silence(path):
+    """The most code cells in a row without a word."""
+    longest = in_a_row = 0
+    for cell in cells(path):
+        in_a_row = in_a_row + 1 if cell["cell_type"] == "code" else 0
+        longest = max(longest, in_a_row)
+    return longest
 
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda p: p.stem)
-def test_library_anatomy(path):
-    book = cells(path)
-    code, prose = [c for c in book if c["cell_type"] == "code"], "\n".join(source(c) for c in book if c["cell_type"] == "markdown")
-    title = source(book[0]).splitlines()
+def test_a_notebook_begins_as_all_do(path):
+    title, code = source(cells(path)[0]).splitlines(), code_of(path)
     assert title[0].startswith("# ")
     assert title[1].startswith("> ")
-    exports = [source(c).startswith("#|") for c in code]
-    if path in LIBRARY:
-        assert source(code[0]).startswith("#| default_exp")
-        assert exports[1]
-    else:
-        assert not any(exports)
-    for part in ("## The idea", "## Try it", "<details>", "## Where next", "| symbol |" if path.stem not in ("12_plots", "14_app", "15_own_method") else "|---|", "otice"):
+    if path not in LIBRARY:
+        assert not any(is_exported(text) for text in code)
+        return
+    assert code[0].startswith("#| default_exp ")
+    assert is_exported(code[1])
+    body = parsed(code[1]).body
+    assert all(isinstance(node, (ast.Import, ast.ImportFrom)) for node in body), "the first exported cell is for imports"
+
+
+@pytest.mark.parametrize("path", LESSONS, ids=lambda p: p.stem)
+def test_a_lesson_has_its_parts(path):
+    prose = prose_of(path)
+    for part in ("## The idea", "## Try it", "<details>", "## Where next", "| symbol |", "otice"):
         assert part in prose, f"{path.name} lacks {part!r}"
     words = len(re.findall(r"\w+", prose))
     assert words >= 400, f"{path.name} explains itself in {words} words"
-    lengths = sorted(len(source(c).splitlines()) for c in code)
+    assert longest_silence(path) <= 3
+
+
+@pytest.mark.parametrize("path", LESSONS, ids=lambda p: p.stem)
+def test_the_cells_of_a_lesson_are_short(path):
+    lengths, p90 = lengths_of(path)
+    assert (median(lengths) <= 8, p90 <= 16, lengths[-1] <= 40) == (True, True, True), f"median {median(lengths)}, p90 {p90}, longest {lengths[-1]}"
+
+
+@pytest.mark.parametrize("path", LESSONS, ids=lambda p: p.stem)
+def test_a_lesson_shows_a_picture(path):
+    kinds = [kind for cell in cells(path) if cell["cell_type"] == "code" for output in cell["outputs"] for kind in output.get("data", {})]
+    assert "image/png" in kinds or "image/svg+xml" in kinds
+
+
+@pytest.mark.parametrize("path", LESSONS, ids=lambda p: p.stem)
+def test_a_lesson_checks_what_it_exports(path):
+    checks, names = count_checks(path), defined(path)
+    assert checks >= max(1, len(names)), f"{checks} checks for {len(names)} definitions"
+
+
+@pytest.mark.parametrize("path", REFERENCE, ids=lambda p: p.stem)
+def test_a_reference_room_is_in_order(path):
+    """`Study` is the one class that may be long: it is the list of what a study can be asked for, each
+    answer a line or a handful, and to part it would only mean to look in two places."""
+    lengths, _ = lengths_of(path)
     assert median(lengths) <= 16
-    assert lengths[-1] <= 41
-    in_a_row = 0
-    for cell in book:
-        in_a_row = in_a_row + 1 if cell["cell_type"] == "code" else 0
-        assert in_a_row <= 4, f"{path.name}: more than four code cells without a word, at {source(cell)[:60]!r}"
-    assert any("assert " in source(c) for c in code)
+    long = [text for text in code_of(path) if len(text.splitlines()) > 60 and not re.search(r"^class Study\(", text, re.M)]
+    assert not long, [text.splitlines()[:3] for text in long]
+    assert count_checks(path) > 0
+    assert longest_silence(path) <= 4
+    assert "## The idea" in prose_of(path)
 
 
 @pytest.mark.parametrize("path", LIBRARY, ids=lambda p: p.stem)
 def test_every_exported_symbol_is_used_or_checked_and_documented(path):
-    exported = [source(c) for c in cells(path) if c["cell_type"] == "code" and "#| export" in source(c)]
-    for text in exported:
-        for node in ast.parse(re.sub(r"^#\|.*$", "", text, flags=re.M)).body:
-            if isinstance(node, (ast.FunctionDef, ast.ClassDef)) and not node.name.startswith("_") and not getattr(node, "decorator_list", None):
-                everywhere = "".join(source(c) for p in [*LIBRARY, *FIGURES] for c in cells(p) if c["cell_type"] == "code")
+    everywhere = "\n".join(text for p in [*NOTEBOOKS, *FIGURES] for text in code_of(p))
+    for text in filter(is_exported, code_of(path)):
+        for node in parsed(text).body:
+            if not isinstance(node, (ast.FunctionDef, ast.ClassDef)) or node.name.startswith("_"):
+                continue
+            if not node.decorator_list:      # a decorator may have entered it in a register
                 assert len(re.findall(rf"\b{node.name}\b", everywhere)) > 1, f"{node.name} is never used"
-                if len(ast.unparse(node).splitlines()) > 3:
-                    assert ast.get_docstring(node), f"{path.name}: {node.name} has no docstring"
+            if len(ast.unparse(node).splitlines()) > 3:
+                assert ast.get_docstring(node), f"{path.name}: {node.name} has no docstring"
 
 
 @pytest.mark.parametrize("path", FIGURES, ids=lambda p: p.stem)
@@ -161,7 +411,7 @@ def test_figure_anatomy(path):
     assert "claims" in source(book[0]) or "shows" in source(book[0])
     assert "How to read" in source(book[0])
     assert code[0]["metadata"].get("tags") == ["parameters"]
-    assert sum(len(source(c).splitlines()) for c in code) <= 60
+    assert sum(len(source(c).splitlines()) for c in code) <= 80
     assert all(not c["outputs"] and c["execution_count"] is None for c in code), "figure notebooks are committed without outputs"
     assert "publish(" in "".join(map(source, code))
     assert "assert " in "".join(map(source, code))
@@ -169,8 +419,33 @@ def test_figure_anatomy(path):
 
 
 def test_every_figure_notebook_is_known_to_the_runner():
-    from selmatch.app import figures, more_figures
-    assert {p.stem for p in FIGURES} == set(figures) | set(more_figures)
+    from selmatch.show.figures import figures
+    assert {p.stem for p in FIGURES} == set(figures)
+
+
+# ---------------------------------------------------------------- figures that are committed
+
+def executed():
+    """Every executed figure notebook of the repository."""
+    return sorted(path for path in (ROOT / "figures").glob("*/*.ipynb"))
+
+
+def sources_without_parameters(path):
+    """Cells of a notebook, without those that papermill put in."""
+    return [source(c).rstrip() for c in cells(path) if "injected-parameters" not in c["metadata"].get("tags", [])]
+
+
+def test_executed_notebooks_have_the_source_of_today():
+    assert len(executed()) > 10
+    old = [str(path.relative_to(ROOT)) for path in executed()
+           if sources_without_parameters(path) != sources_without_parameters(ROOT / "nbs" / "figures" / path.name)]
+    assert not old, "drawn by another notebook than today's: draw them again"
+
+
+def test_figures_of_a_folder_share_one_profile():
+    for folder in {path.parent for path in executed()}:
+        profiles = {json.dumps(json.loads(card.read_text(encoding="utf-8"))["profile"], sort_keys=True) for card in folder.glob("*.json")}
+        assert len(profiles) == 1, folder.name
 
 
 def test_environment_yml_follows_settings_ini():
@@ -185,7 +460,7 @@ def test_environment_yml_follows_settings_ini():
 
 
 def test_committed_figures_are_complete_and_say_where_they_come_from():
-    folders = sorted(p for p in (ROOT / "figures").iterdir() if (p / "index.html").exists())
+    folders = sorted(p for p in (ROOT / "figures").iterdir() if list(p.glob("*.json")) and p.name not in ("bench", "structure"))
     assert {"digits", "cifar10-jpeg-lite"} <= {p.name for p in folders}
     for folder in folders:
         cards = sorted(folder.glob("*.json"))
@@ -195,7 +470,7 @@ def test_committed_figures_are_complete_and_say_where_they_come_from():
             card = json.loads(path.read_text(encoding="utf-8"))
             assert card["profile"]["name"] == folder.name
             assert {"versions", "code", "device", "data", "caption"} <= set(card)
-            for kind in ("png", "svg", "csv", "ipynb", "html"):
+            for kind in ("png", "svg", "csv", "ipynb"):
                 assert path.with_suffix(f".{kind}").exists(), f"{path.stem}.{kind}"
             assert str(ROOT) not in path.with_suffix(".ipynb").read_text(), "an executed notebook shows a path of this machine"
 
@@ -222,3 +497,15 @@ def test_readme_marks_rows_that_are_the_start_itself():
     assert "†" not in cells.loc["SelMatch", "10%"] and "★" in cells.loc["SelMatch", "10%"]
     assert "★" not in cells.loc["MTT", "10%"] + cells.loc["SelMatch", "20%"]
     assert "†" not in cells.loc["Random", "10%"], "a selection distils nothing, and says so"
+
+
+def test_the_picture_of_the_rooms_is_drawn_from_the_same_imports():
+    sys.path.insert(0, str(ROOT / "scripts"))
+    import draw_rooms
+    modules = modules_of(PACKAGE)
+    assert draw_rooms.find_modules() == NUMBER
+    for name, path in modules.items():
+        assert sorted(draw_rooms.read_imports(name, set(modules))) == imports_of(name, path, set(modules)), name
+    assert draw_rooms.without_detours({"a": {"b", "c"}, "b": {"c"}, "c": set()}) == {"a": {"b"}, "b": {"c"}, "c": set()}
+    for kind in ("png", "svg"):
+        assert (ROOT / "figures" / "structure" / f"rooms.{kind}").exists()

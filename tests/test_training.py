@@ -9,12 +9,14 @@ import torch
 from torch._dynamo.exc import TorchDynamoException
 from conftest import ROOT
 
-from selmatch.augment import Augmentation, Draw, Move, apply, cut, draw, families, lay_out, names, reach
-from selmatch.data import ImageSet, InputError
-from selmatch.experts import ExpertTask, Trajectory, expert_recipe, train_expert, train_experts
-from selmatch.networks import flatten, make_network
-from selmatch.training import (Computer, Recipe, count_flops, evaluate, is_our_process, kept_memory, run_all, train, trials, with_fallback,
-                               with_threads, worth_compiling)
+from selmatch.train.augment import Augmentation, Draw, Move, apply, cut, draw, families, lay_out, names, reach
+from selmatch.core import InputError
+from selmatch.data.images import ImageSet
+from selmatch.distill.experts import ExpertTask, Trajectory, expert_recipe, train_expert, train_experts
+from selmatch.train.networks import flatten, make_network
+from selmatch.computer import Computer, is_our_process, kept_memory, run_all, with_threads
+from selmatch.train.training import Recipe, count_flops, train, with_fallback, worth_compiling
+from selmatch.train.judge import evaluate, trials
 
 SPEC = {"name": "ConvNet", "width": 6, "depth": 2}
 
@@ -79,15 +81,15 @@ def test_a_strip_gives_the_bits_of_the_images(kind, size):
 
 
 def test_long_runs_lay_their_images_out_and_give_the_same_batches(monkeypatch):
-    import selmatch.training as training
+    import selmatch.train.training as training
     data, policy = toy(), Recipe(steps=15, batch=20, augmentation=Augmentation("combined"))
     def all_batches(): return list(training.augmented_batches(data, policy, torch.Generator().manual_seed(0), torch.arange(60) % 2 == 0))
-    assert isinstance(training.source(data, policy, 15), training.Strip)
-    assert training.source(data, policy, 14) is data.images
-    for kind in ("none", "dsa"): assert training.source(data, replace(policy, augmentation=Augmentation(kind, ("color", "cutout"))), 15) is data.images
+    assert isinstance(training.choose_source(data, policy, 15), training.Strip)
+    assert training.choose_source(data, policy, 14) is data.images
+    for kind in ("none", "dsa"): assert training.choose_source(data, replace(policy, augmentation=Augmentation(kind, ("color", "cutout"))), 15) is data.images
     laid = all_batches()
     monkeypatch.setattr(training, "strip_numbers", 1)                    # too large a set: as it is
-    assert training.source(data, policy, 15) is data.images
+    assert training.choose_source(data, policy, 15) is data.images
     assert all(torch.equal(a[3], b[3]) for a, b in zip(laid, all_batches(), strict=True))
 
 
@@ -99,7 +101,7 @@ def test_batches_drawn_together_each_have_one_family():
 
 
 def test_batches_prepared_together_come_in_the_order_of_single_ones(monkeypatch):
-    import selmatch.training as training
+    import selmatch.train.training as training
     data, policy = toy(), Recipe(steps=7, batch=20, augmentation=Augmentation("combined"))
     def all_batches(): return list(training.augmented_batches(data, policy, torch.Generator().manual_seed(0), torch.arange(60) % 2 == 0))
     whole = all_batches()
@@ -178,8 +180,8 @@ def test_other_storage_is_another_expert(tmp_path):
 
 MEMORY = """
 import sys, torch
-from selmatch.bench import resident_mb
-from selmatch.training import Computer, kept_memory, run_all
+from selmatch.show.bench import resident_mb
+from selmatch.computer import Computer, kept_memory, run_all
 def task(i):
     blocks = [torch.ones(2**20 * (3 + (5 * i + j) % 11)) for j in range(6)]
     return float(sum(b.sum() for b in blocks))
@@ -201,9 +203,9 @@ def test_memory_does_not_grow_over_many_tasks(how):
 @pytest.fixture
 def told(monkeypatch):
     """What the C library is told, as (function, what it was given), instead of telling it."""
-    import selmatch.training as training
+    import selmatch.computer as computer
     calls = []
-    monkeypatch.setattr(training, "c_function", lambda name: lambda *given: calls.append((name, *given)))
+    monkeypatch.setattr(computer, "c_function", lambda name: lambda *given: calls.append((name, *given)))
     return calls
 
 
@@ -220,7 +222,10 @@ def test_a_command_keeps_memory_in_its_own_process_only(told, monkeypatch):
     from selmatch.app import main
     with pytest.raises(SystemExit): main(["profiles"])                     # called from somebody's Python
     assert not told
-    monkeypatch.setattr(sys, "argv", ["selmatch", "profiles"])
+    monkeypatch.setattr(sys, "argv", ["selmatch", "profiles"])            # a list needs no memory, and no PyTorch
+    with pytest.raises(SystemExit): main()
+    assert not told
+    monkeypatch.setattr(sys, "argv", ["selmatch", "score", "--data", "nothing"])
     with pytest.raises(SystemExit): main()
     assert [call[0] for call in told] == ["mallopt"] * 5 + ["malloc_trim"]
 

@@ -5,16 +5,20 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from selmatch.augment import Augmentation, apply
-from selmatch.data import InputError, load_digits
-from selmatch.distill import Descent, SyntheticSet, distill
-from selmatch.experts import ExpertTask, Trajectory, expert_recipe, train_expert, train_experts
-from selmatch.matching import reverse_sweep, second_order
-from selmatch.networks import FlatNetwork, make_network
-from selmatch.objectives import Current, TrajectoryMatching
-from selmatch.training import Computer
-from selmatch.trajectories import (Flatness, correctly_classified, datm, expert_logits, flat_gradient, ftd, right_labels, sharpness, tesla, tesla_sweep,
-                                   trajectory_objectives, uphill, well_classified)
+from selmatch.train.augment import Augmentation, apply
+from selmatch.core import InputError
+from selmatch.data.loaders import load_digits
+from selmatch.distill.sets import SyntheticSet
+from selmatch.distill.loop import Descent, distill
+from selmatch.distill.experts import ExpertTask, Trajectory, expert_recipe, train_expert, train_experts
+from selmatch.distill.sweep import reverse_sweep, second_order
+from selmatch.train.networks import FlatNetwork, make_network
+from selmatch.distill.objectives import SetState
+from selmatch.distill.trajectories import TrajectoryMatching
+from selmatch.computer import Computer
+from selmatch.distill.trajectories import (
+    DATM, FTD, TESLA, Flatness, correctly_classified, expert_logits, flat_gradient, right_labels, sharpness, tesla_sweep, uphill, well_classified,
+)
 from test_matching import problem, relative
 
 SPEC = {"name": "ConvNet", "width": 4, "depth": 2}
@@ -91,8 +95,8 @@ def test_flat_experts_are_plain_at_radius_zero_repeatable_and_known_by_their_car
         assert c.read_bytes() == d.read_bytes() and not torch.equal(Trajectory(a).rows[:], Trajectory(c).rows[:])
     before = one[0].stat().st_mtime_ns
     assert make("one", Flatness(0.5))[0].stat().st_mtime_ns == before and make("one", Flatness(0.4))[0].stat().st_mtime_ns != before
-    assert ftd(SPEC, two).experts == two
-    with pytest.raises(InputError, match="expert_000.safetensors is not flat"): ftd(SPEC, experts)
+    assert FTD(SPEC, two).experts == two
+    with pytest.raises(InputError, match="expert_000.safetensors is not flat"): FTD(SPEC, experts)
     for bad in (dict(rho=-1), dict(alpha=-1)):
         with pytest.raises(InputError): Flatness(**bad)
 
@@ -113,22 +117,22 @@ def test_datm_with_still_bounds_is_mtt_to_the_bit(experts):
     settings = dict(n_steps=4, batch=10, augmentation=Augmentation("dsa"))
     descent = Descent(iterations=5, lr_images=10.0, start_lr=0.05)
     mtt, same = (distill(small, o, descent, seed=0).last for o in (
-        TrajectoryMatching(SPEC, experts, max_start=4, **settings), datm(SPEC, experts, min_start=0, first_max_start=4, max_start=4, expansion_end=3, **settings)))
+        TrajectoryMatching(SPEC, experts, max_start=4, **settings), DATM(SPEC, experts, min_start=0, first_max_start=4, max_start=4, expansion_end=3, **settings)))
     assert torch.equal(mtt.data.images, same.data.images) and mtt.lr == same.lr
 
 
 def test_bounds_move_and_bad_ones_are_named(experts):
-    objective = datm(SPEC, experts, min_start=1, first_max_start=2, max_start=5, expansion_end=10)
+    objective = DATM(SPEC, experts, min_start=1, first_max_start=2, max_start=5, expansion_end=10)
     assert [objective.bound(i) for i in (0, 3, 4, 6, 7, 9, 10, 99)] == [2, 2, 3, 3, 4, 4, 5, 5]
     for bad, word in ((dict(first_max_start=1), "first_max_start"), (dict(first_max_start=6), "first_max_start"), (dict(expansion_end=-1), "expansion_end"), (dict(max_start=1), "max_start")):
-        with pytest.raises(InputError, match=word): datm(SPEC, experts, **(dict(min_start=1, first_max_start=2, max_start=5, expansion_end=10) | bad))
+        with pytest.raises(InputError, match=word): DATM(SPEC, experts, **(dict(min_start=1, first_max_start=2, max_start=5, expansion_end=10) | bad))
 
 
 def test_soft_labels_are_learned_and_survive_a_restart(experts, tmp_path):
     rows = well_classified(DIGITS, 2, right=correctly_classified(DIGITS, SPEC, experts), generator=torch.Generator().manual_seed(0))
     labels = right_labels(expert_logits(DIGITS, SPEC, experts)[:, rows], DIGITS.labels[rows])
     start = SyntheticSet(replace(DIGITS.subset(rows), labels=labels), torch.ones(20, dtype=torch.bool))
-    objective = datm(SPEC, experts, min_start=0, first_max_start=1, max_start=4, expansion_end=6, n_steps=4, batch=10)
+    objective = DATM(SPEC, experts, min_start=0, first_max_start=1, max_start=4, expansion_end=6, n_steps=4, batch=10)
     descent, file = Descent(iterations=8, lr_images=10.0, lr_labels=2.0, start_lr=0.05, ema=0.9), tmp_path / "c.safetensors"
     whole = distill(start, objective, descent, seed=0).last
     with pytest.raises(KeyboardInterrupt): distill(start, objective, descent, seed=0, checkpoint=file, every=3, stop_after=5)
@@ -180,14 +184,14 @@ def test_batches_of_experts_are_spread_through_the_set(experts):
 
 def test_one_rate_per_step_is_refused_by_trajectories(experts):
     small = DIGITS.subset(torch.arange(10))
-    current = Current(small.images, small.labels, torch.ones(10, dtype=torch.bool), torch.full((4,), 0.1), 0)
-    with pytest.raises(InputError, match="n_rates=4"): tesla(SPEC, experts, max_start=4).start(small)(current, torch.Generator())
+    current = SetState(small.images, small.labels, torch.ones(10, dtype=torch.bool), torch.full((4,), 0.1), 0)
+    with pytest.raises(InputError, match="n_rates=4"): TESLA(SPEC, experts, max_start=4).start(small)(current, torch.Generator())
 
 
 def test_identities_differ_and_do_not_name_folders(experts):
-    plain, cut = TrajectoryMatching(SPEC, experts, max_start=4), trajectory_objectives["tesla"](SPEC, experts, max_start=4)
-    from selmatch.data import fingerprint
-    assert fingerprint(plain.identity()) != fingerprint(cut.identity()) and "0x" not in str(cut.identity()["sweep"]) and str(experts[0].parent.parent) not in str(cut.identity())
+    plain, cut = TrajectoryMatching(SPEC, experts, max_start=4), TESLA(SPEC, experts, max_start=4)
+    from selmatch.core import fingerprint
+    assert fingerprint(plain.identity()) != fingerprint(cut.identity()) and "0x" not in str(cut.identity()) and cut.identity()["objective"] == "TESLA" and str(experts[0].parent.parent) not in str(cut.identity())
 
 
 def test_a_flat_expert_survives_a_pulled_plug(tmp_path):

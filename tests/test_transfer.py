@@ -4,9 +4,13 @@ from dataclasses import replace
 import pandas as pd
 import pytest
 
-from selmatch.data import InputError
-from selmatch.study import Study, beside_published, load_profile, published_accuracies, spread, standard_errors
-from selmatch.training import Computer
+from selmatch.study import tables
+from selmatch.core import InputError
+from selmatch.show.published import beside_published, published_accuracies, standard_errors
+from selmatch.study.profile import load_profile
+from selmatch.study.study import Study
+from selmatch.study.tables import spread
+from selmatch.computer import Computer
 
 TINY = {"network": {"name": "ConvNet", "width": 4, "depth": 1, "norm": "none"}, "n": 3, "steps": 5, "lr": 0.1}
 
@@ -18,7 +22,7 @@ def study(tmp_path_factory):
 
 
 def test_the_table_has_every_network_and_every_set(study):
-    table, judges = study.transfer(["random", "mtt"]), study.judges
+    table, judges = tables.transfer(study, ["random", "mtt"]), study.judges
     assert list(table.network.unique()) == ["its own", "tiny"]
     assert list(table.method.unique()) == ["Random", "MTT", "Full data"]
     for title, judge in judges.items():
@@ -27,14 +31,14 @@ def test_the_table_has_every_network_and_every_set(study):
     assert judges["tiny"].lr == 0.1
     assert judges["tiny"].momentum == judges["its own"].momentum
     assert not table.isna().any().any()
-    assert table[table.network == "its own"].test_accuracy.tolist()[:-2] == study.accuracies(["random", "mtt"]).test_accuracy.tolist()      # the same networks
-    assert table[(table.network == "its own") & (table.method == "Full data")].test_accuracy.tolist() == study.full_accuracy().test_accuracy.tolist()
+    assert table[table.network == "its own"].test_accuracy.tolist()[:-2] == tables.accuracies(study, ["random", "mtt"]).test_accuracy.tolist()      # the same networks
+    assert table[(table.network == "its own") & (table.method == "Full data")].test_accuracy.tolist() == tables.full_accuracy(study).test_accuracy.tolist()
 
 
 def test_a_second_call_trains_nothing(study, monkeypatch):
-    table = study.transfer(["random"])
-    monkeypatch.setattr("selmatch.study.run_all", lambda *_: pytest.fail("something was computed again"))
-    assert Study(study.profile, study.computer, study.folder).transfer(["random"]).equals(table)
+    table = tables.transfer(study, ["random"])
+    monkeypatch.setattr("selmatch.study.store.run_all", lambda *_: pytest.fail("something was computed again"))
+    assert tables.transfer(Study(study.profile, study.computer, study.folder), ["random"]).equals(table)
 
 
 @pytest.mark.parametrize("words, said", [({"network": {"name": "ConvNetz"}}, r"transfer\[odd\].*ConvNetz"), ({"lrr": 0.1}, r"transfer\[odd\].*lrr"), ({"lr": "fast"}, r"transfer\[odd\]: lr='fast'"),
@@ -45,7 +49,9 @@ def test_a_wrong_network_is_named_when_the_profile_is_read(words, said):
 
 @pytest.mark.parametrize("network, said", [({"name": "ConvNet", "depth": 5}, r"transfer\[odd\]: depth=5"), ({"name": "ViT", "patch": 3}, r"transfer\[odd\]: patch=3"), ({"name": "VGG11", "width": 3}, r"transfer\[odd\].*'width'")])
 def test_a_network_that_does_not_fit_is_named_before_work_starts(tmp_path, network, said):
-    with pytest.raises(InputError, match=said): Study(load_profile("smoke", transfer={"odd": {"network": network}}), Computer(quiet=True), tmp_path).transfer(["random"])
+    study = Study(load_profile("smoke", transfer={"odd": {"network": network}}), Computer(quiet=True), tmp_path)
+    with pytest.raises(InputError, match=said):
+        tables.transfer(study, ["random"])
     assert not list(tmp_path.iterdir())
 
 
@@ -57,7 +63,7 @@ def test_the_networks_of_the_profiles_fit_their_images(name):
 
 
 def test_changes_say_what_moved(study):
-    table = study.changes(["selmatch-dsa", "selmatch-soft"], 0.3)
+    table = tables.changes(study, ["selmatch-dsa", "selmatch-soft"], 0.3)
     frozen, moved = table[~table.distilled], table[table.distilled]
     assert len(table) == 2 * 10 * study.ipc(0.3)
     assert (frozen.moved == 0).all()
@@ -66,7 +72,7 @@ def test_changes_say_what_moved(study):
     hard = table[table.method == "SelMatch, DSA"]
     assert (hard.label_end == 1).all()
     assert (moved[moved.method != "SelMatch, DSA"].label_end < 1).all()
-    start, last = study.before_after("selmatch-soft", 0.3)
+    start, last = tables.before_after(study, "selmatch-soft", 0.3)
     row = moved[moved.method != "SelMatch, DSA"].iloc[-1]
     at = row["class"] * study.ipc(0.3) + row.place
     assert row.moved == pytest.approx(float((last.data.images[at] - start.data.images[at]).square().mean().sqrt()))
