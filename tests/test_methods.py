@@ -70,6 +70,8 @@ def test_seeds_give_other_witnesses_and_other_sets(study):
 
 
 def test_the_registers_hold_every_name_of_the_field():
+    from selmatch.methods import load_registers
+    assert load_registers()["objective"] is objectives
     assert {"trajectory", "tesla", "ftd", "datm", "dc", "dsa", "dm", "kip", "frepo", "dd"} <= set(objectives)
     assert {"random", "window", "herding", "k_center", "craig", "gradmatch", "glister", "forgetting", "c_score", "el2n"} <= set(selections)
 
