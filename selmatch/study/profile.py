@@ -370,6 +370,7 @@ def check_sizes(p: Profile):
         raise InputError(f"matching.max_start={p.matching.max_start} is too late: max_start - 1 + "
                          f"expert_epochs must be <= experts.epochs ({p.experts.epochs})")
     check_range("seeds", p.seeds, 1)
+    check_range("seed", p.seed, 0)
 
 # %% ../../nbs/50_profile.ipynb #9b2d9396
 def check_words(p: Profile):

@@ -39,7 +39,7 @@ def selection_needs(study: Study, selection: str, ratio: float, seed: int) -> di
     "What a selection takes besides data and size: only the words of its own signature are made."
     p, splits = study.profile, study.splits
     ways = {
-        "generator": lambda: torch.Generator().manual_seed(study.seed("set", seed)),
+        "generator": lambda: torch.Generator().manual_seed(study.seed("start", seed)),
         "difficulty": lambda: difficulty_for(study, selection),
         "beta": lambda: study.beta(ratio),
         "beta_of": lambda: p.window.beta_of,
@@ -82,7 +82,7 @@ def start_plan(study: Study, selection: str, ratio: float, seed: int) -> Plan:
     key = study.key(modules, selection, code_of(start_function(selection)),
                     own_code(find_start), own_code(selection_needs),
                     splits.train, splits.validation,
-                    study.ipc(ratio), study.difficulty, study.seed("set", seed),
+                    study.ipc(ratio), study.difficulty, study.seed("start", seed),
                     study.network, study.judge_network, study.recipe("simple"), study.recipe("dsa"),
                     p.proxy, p.score)
     return Plan(selection, find_start, [(study, (selection, ratio, seed))], [key])
@@ -248,7 +248,7 @@ def describe_task(study: Study, method: Method, ratio: float, seed: int, start: 
     descent = plan_descent(study, method, objective, moves)
     if rungs:
         descent = replace(descent, iterations=rungs[-1], evaluate_at=rungs)
-    number = study.seed("set", seed)
+    number = study.seed("descent", seed)
     key = study.key(("distill.loop",), code_of(type(objective)), start.data, start.distilled,
                     objective.identity(), asdict(descent), number)
     name = f"{method.start}-{method.objective}-{ratio}-{seed}-{key}"
