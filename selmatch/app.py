@@ -74,7 +74,7 @@ def narrow_profile(p, ratio: float | None, alpha: float | None, beta: float | No
         given = {ratio: beta} if beta is not None else (p.window.beta or {})
         starts = {r: b for r, b in given.items() if r == ratio} or None
     window = replace(p.window, beta=starts)
-    return replace(p, ratios=tuple(shares), alpha=shares, window=window, transfer={})
+    return replace(p, ratios=tuple(shares), alpha=shares, window=window, transfer={}, seeds=1)
 
 # %% ../nbs/64_app.ipynb #c3524f2f
 def make_study(data: str | None = None, profile: str | None = None, root: str | None = None,
@@ -356,10 +356,10 @@ def search_command(method, out, **options):
 def write_set(method: str, study, ratio: float, out: Path | None):
     "Make one set (or find it) and write it with its card and its images."
     from selmatch.distill.sets import save_set
-    from selmatch.study.sets import best_sets, small_sets
+    from selmatch.study.sets import last_sets, small_sets
     out = out or Path(f"{method}-{ratio}")
     check_out(out, study.profile.data)
-    small = best_sets(study, small_sets(study, [method], [ratio], 1))[method, ratio, 0]
+    small = last_sets(study, small_sets(study, [method], [ratio], 1))[method, ratio, 0]
     save_set(replace(small, data=study.as_pictures(small.data)), out, export=True)
     if study.whitening:
         save_set(small, out)       # pictures as anybody reads them, numbers as they were optimised

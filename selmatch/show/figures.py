@@ -4,9 +4,9 @@
 
 # %% auto #0
 __all__ = ['four', 'painted', 'transferred', 'figures', 'package', 'page_style', 'page_frame', 'page_entry', 'describe_origin',
-           'publish', 'Figure', 'ask_tables', 'second_size', 'find_packaged', 'figure_notebook', 'check_parameters',
-           'import_extra', 'drop_warnings', 'clean_book', 'execute_notebook', 'read_card', 'write_gallery', 'expect',
-           'draw_figures', 'notebook_options']
+           'publish', 'write_claims', 'Figure', 'ask_tables', 'second_size', 'find_packaged', 'figure_notebook',
+           'check_parameters', 'import_extra', 'drop_warnings', 'clean_book', 'execute_notebook', 'read_card',
+           'list_claims', 'write_gallery', 'expect', 'draw_figures', 'notebook_options']
 
 # %% ../../nbs/63_figures.ipynb #37bb4f2e
 import html
@@ -58,6 +58,21 @@ def publish(name: str,              # file name without suffix
     text = json.dumps(card, indent=1, ensure_ascii=False) + "\n"
     (folder / f"{name}.json").write_text(text, encoding="utf-8")
     return folder
+
+# %% ../../nbs/63_figures.ipynb #63claim1
+def write_claims(name: str,                 # of a figure that is published
+                 claims: list[dict],        # from `verdicts.state_claims`
+                 study,
+                 folder: Path | str | None = None,   # default: figures/PROFILE in the project
+) -> list[dict]:                            # the claims, for a table below the cell
+    "Add claims to NAME.json. Raises `InputError` where the figure was not published."
+    folder = Path(folder) if folder else root() / "figures" / study.profile.name
+    card = read_card(folder / f"{name}.json")
+    if card is None:
+        raise InputError(f"{folder / name}.json is no provenance of a figure: publish it first")
+    text = json.dumps(card | {"claims": claims}, indent=1, ensure_ascii=False) + "\n"
+    write_atomic(folder / f"{name}.json", lambda p: p.write_text(text, encoding="utf-8"))
+    return claims
 
 # %% ../../nbs/63_figures.ipynb #3a3f22e5
 @dataclass(frozen=True)
@@ -212,7 +227,7 @@ claim.</p>
 <p><small>selmatch {version} · PyTorch {torch} · data {data} · seed {seed}</small></p></body></html>
 """
 page_entry = """<figure id="{name}"><a href="{name}.html"><img src="{name}.png" alt="{caption}"></a>
-<figcaption><strong>{name}</strong>: {caption}</figcaption>
+<figcaption><strong>{name}</strong>: {caption}</figcaption>{claims}
 <nav><a href="{name}.html">notebook</a><a href="{name}.svg">SVG</a><a href="{name}.csv">CSV</a>
 <a href="{name}.json">provenance</a></nav></figure>"""
 
@@ -225,12 +240,20 @@ def read_card(path: Path) -> dict | None:
     except (OSError, ValueError, KeyError, TypeError):
         return None
 
+def list_claims(claims: list[dict]) -> str:
+    "What a figure decides, as a list; nothing for a figure without claims."
+    lines = [f"<li>{html.escape(c['sentence'])} <em>{html.escape(c['verdict'])}</em>: "
+             f"{c['gap']:+.2f} ± {c['half']:.2f}, p = {c['p_holm']:.3f}, {c['sets']} sets</li>"
+             for c in claims]
+    return f"<ul>{''.join(lines)}</ul>" if lines else ""
+
 def write_gallery(folder: Path) -> Path:    # the page
     "Write index.html from the provenance files in `folder`."
     cards = {name: read_card(folder / f"{name}.json") for name in sorted(figures)}
     cards = {name: card for name, card in cards.items() if card}
     first = next(iter(cards.values()))
-    shown = [page_entry.format(name=name, caption=html.escape(card["caption"]))
+    shown = [page_entry.format(name=name, caption=html.escape(card["caption"]),
+                               claims=list_claims(card.get("claims", [])))
              for name, card in cards.items()]
     words = {"name": first["profile"]["name"], "title": first["profile"]["title"],
              "version": first["versions"]["selmatch"], "torch": first["versions"]["torch"],

@@ -4,14 +4,15 @@
 
 # %% auto #0
 __all__ = ['palette', 'style', 'halves', 'roles', 'kinds', 'start_colors', 'method_colors', 'small_print', 'count_text',
-           'banded_line', 'to_pictures', 'draw_image', 'show_pictures', 'draw_window', 'name_ends', 'window_curves',
-           'draw_agreement', 'draw_scans', 'draw_readings', 'reading_panels', 'straggler', 'name_straggler',
-           'draw_methods', 'accuracy_dots', 'accuracy_table', 'draw_halves', 'draw_coverage_along', 'coverage_legend',
-           'coverage_panels', 'draw_sorted_class', 'draw_strip', 'method_picture', 'league_rows', 'label_rows',
-           'accuracy_league', 'draw_cost', 'cost_panels', 'race_lines', 'draw_grid', 'search_panels', 'start_curves',
-           'draw_alpha_accuracy', 'draw_alpha_coverage', 'alpha_panels', 'ablation_rows', 'draw_starts',
-           'ablation_dots', 'draw_map', 'transfer_levels', 'transfer_map', 'frame_image', 'draw_change', 'name_class',
-           'change_bar', 'change_reach', 'draw_block', 'gallery', 'draw_own_class', 'draw_label', 'label_panels']
+           'banded_line', 'interval_line', 'to_pictures', 'draw_image', 'show_pictures', 'draw_window', 'name_ends',
+           'window_curves', 'draw_agreement', 'draw_scans', 'draw_readings', 'reading_panels', 'straggler',
+           'say_interval', 'name_straggler', 'draw_methods', 'accuracy_dots', 'accuracy_table', 'draw_halves',
+           'draw_coverage_along', 'coverage_legend', 'coverage_panels', 'draw_sorted_class', 'draw_strip',
+           'method_picture', 'league_rows', 'label_rows', 'gains_over', 'accuracy_league', 'draw_cost', 'cost_panels',
+           'race_lines', 'draw_grid', 'search_panels', 'start_curves', 'draw_alpha_accuracy', 'draw_alpha_coverage',
+           'alpha_panels', 'ablation_rows', 'draw_starts', 'ablation_dots', 'draw_map', 'transfer_levels',
+           'transfer_map', 'frame_image', 'draw_change', 'name_class', 'change_bar', 'change_reach', 'draw_block',
+           'gallery', 'draw_own_class', 'draw_label', 'label_panels']
 
 # %% ../../nbs/61_plots.ipynb #9589a051
 import itertools
@@ -27,6 +28,7 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from ..data.images import ImageSet, pictures
+from ..study.verdicts import half_width, intervals, set_means
 
 # %% ../../nbs/61_plots.ipynb #50293212
 palette = {
@@ -71,6 +73,22 @@ def banded_line(ax: plt.Axes,
     ax.fill_between(stats.index, low, high, color=look.get("color"), alpha=.18, lw=0)
     return stats
 
+# %% ../../nbs/61_plots.ipynb #61ival01
+def interval_line(ax: plt.Axes,
+                  rows: pd.DataFrame,   # one row per network, with `set_seed`
+                  x: str,               # the column along the axis
+                  y: str = "test_accuracy",   # a share in [0, 1], drawn in percent
+                  **look,               # goes to the line
+) -> pd.DataFrame:                      # mean and half, in percent, for every x
+    """Mean of `y` over sets as a line, Student's 95 % interval of it as a band (none for a single
+    set)."""
+    found = intervals(rows, [x], y).sort_index()
+    half = found.half.fillna(0)
+    ax.plot(found.index, found["mean"], **{"marker": "o", "ms": 4} | look)
+    ax.fill_between(found.index, found["mean"] - half, found["mean"] + half,
+                    color=look.get("color"), alpha=.18, lw=0)
+    return found
+
 # %% ../../nbs/61_plots.ipynb #d924e971
 def to_pictures(images: Tensor,     # (n, c, h, w) normalised
                 like: ImageSet,     # how to undo the normalisation
@@ -108,13 +126,13 @@ def show_pictures(images: Tensor,              # (n, c, h, w) normalised
 
 # %% ../../nbs/61_plots.ipynb #ad41a0c2
 def draw_window(ax: plt.Axes,
-                rows: pd.DataFrame,            # one size: ratio, ipc, beta, percent
+                rows: pd.DataFrame,            # one size: ratio, ipc, beta, set_seed, accuracy
                 color,
                 chosen: float | None = None,   # beta, ringed
                 random: float | None = None):  # mean accuracy of random sets in percent, dotted
     "Accuracy against the start of the window, for one size."
     label = f"{rows.ratio.iloc[0]:.0%} ({rows.ipc.iloc[0]} per class)"
-    stats = banded_line(ax, rows, "beta", "percent", color=color, label=label)
+    stats = interval_line(ax, rows, "beta", color=color, label=label)
     if random is not None:
         ax.axhline(random, color=color, ls=":", lw=1)
     if chosen is not None:
@@ -135,7 +153,6 @@ def window_curves(table: pd.DataFrame,         # from `tables.windows`
                   note: str = "",              # the small print
 ) -> Figure:
     "Test accuracy against the start of the window, one line per size (SelMatch, figure 3)."
-    table = table.assign(percent=100 * table.test_accuracy)
     ratios = sorted(table.ratio.unique())
     with plt.rc_context(style):
         fig, ax = plt.subplots(figsize=(6.2, 3.8))
@@ -165,8 +182,7 @@ def draw_scans(ax: plt.Axes, table: pd.DataFrame, names: dict[str, str]):   # se
     "Accuracy along the class, a line for each score that orders it."
     along = table[table.beta_of == "class"]
     for score, color in (("given", palette["SelMatch"]), ("other", palette["MTT"])):
-        banded_line(ax, along[along.score == score], "start", "percent", color=color,
-                    label=names[score])
+        interval_line(ax, along[along.score == score], "start", color=color, label=names[score])
     ax.set(xlabel="share of the class that the window skips", ylabel="test accuracy (%)",
            title="b  whose score orders the class?")
 
@@ -175,8 +191,8 @@ def draw_readings(ax: plt.Axes, table: pd.DataFrame):       # see `reading_panel
     "Accuracy against β, a line for each of its two readings."
     given = table[table.score == "given"]
     for beta_of, of, ls in (("class", "of the class", "-"), ("ipc", "of the images kept", "--")):
-        banded_line(ax, given[given.beta_of == beta_of], "beta", "percent", ls=ls,
-                    color=palette["SelMatch"], label=f"β is a share {of}")
+        interval_line(ax, given[given.beta_of == beta_of], "beta", ls=ls,
+                      color=palette["SelMatch"], label=f"β is a share {of}")
     ax.set(xlabel="β", ylabel="test accuracy (%)", title="c  from where does β count?")
 
 # %% ../../nbs/61_plots.ipynb #af143e49
@@ -188,7 +204,6 @@ def reading_panels(agreement: pd.DataFrame,      # from `tables.agreement`
 ) -> Figure:
     """a: rank correlation of scores, a dot per class; b: test accuracy along the class by two
     scores; c: against β in its two readings."""
-    table = table.assign(percent=100 * table.test_accuracy)
     with plt.rc_context(style):
         fig, (a, b, c) = plt.subplots(1, 3, figsize=(11, 3.5), width_ratios=[0.8, 1, 1])
         draw_agreement(a, agreement, names["given"])
@@ -203,7 +218,7 @@ def reading_panels(agreement: pd.DataFrame,      # from `tables.agreement`
     return small_print(fig, note)
 
 # %% ../../nbs/61_plots.ipynb #065986d4
-def straggler(values: dict[str, pd.Series],     # method -> its networks' values
+def straggler(values: dict[str, pd.Series],     # method -> the means of its sets
 ) -> str | None:
     """The method, if there is one, all of whose values lie below those of at least two others by
     more than the range of these."""
@@ -214,18 +229,22 @@ def straggler(values: dict[str, pd.Series],     # method -> its networks' values
     return lowest if values[lowest].max() < rest.min() - (rest.max() - rest.min()) else None
 
 # %% ../../nbs/61_plots.ipynb #c892aa6a
+def say_interval(mean: float, half: float) -> str:
+    "`93.1 ± 0.4`; without a half (a single set) the mean alone."
+    return f"{mean:.1f}" if np.isnan(half) else f"{mean:.1f} ± {half:.1f}"
+
 def name_straggler(ax: plt.Axes, at: int, values: pd.Series, color):     # its place on the x axis
-    "An arrow at the lower edge, mean ± standard deviation above it, and room for both."
+    "An arrow at the lower edge, the mean and half its interval above it, and room for both."
     low, high = ax.get_ylim()
     ax.set_ylim(bottom=low - .12 * (high - low))
     edge = ax.get_xaxis_transform()
     ax.plot(at, .03, "v", ms=6, color=color, transform=edge)
-    ax.annotate(f"{values.mean():.1f} ± {values.std():.1f}", (at, .07), xycoords=edge, ha="center",
-                fontsize=7, color=color)
+    ax.annotate(say_interval(values.mean(), half_width(values)), (at, .07), xycoords=edge,
+                ha="center", fontsize=7, color=color)
 
 # %% ../../nbs/61_plots.ipynb #d83699aa
 def draw_methods(ax: plt.Axes,
-                 values: dict[str, pd.Series],   # method -> its networks' values in percent
+                 values: dict[str, pd.Series],   # method -> the means of its sets in percent
                  colors: dict[str, tuple]):      # of all methods, in the order of the axis
     "Dots, means and whiskers of the methods of one size; a straggler is named instead."
     behind = straggler(values)
@@ -234,7 +253,8 @@ def draw_methods(ax: plt.Axes,
             continue
         mine, color = values[name], colors[name]
         ax.plot(i + np.linspace(-.18, .18, len(mine)), mine, ".", ms=4, alpha=.45, color=color)
-        ax.errorbar(i, mine.mean(), mine.std(), marker="o", ms=6, capsize=3, color=color)
+        half = np.nan_to_num(half_width(mine))
+        ax.errorbar(i, mine.mean(), half, marker="o", ms=6, capsize=3, color=color)
     if behind:
         name_straggler(ax, list(colors).index(behind), values[behind], colors[behind])
     ax.set_xticks(range(len(colors)))
@@ -247,16 +267,16 @@ def accuracy_dots(table: pd.DataFrame,       # from `tables.accuracies`
                   label: str = "test accuracy (%)",    # what it is called
                   note: str = "",                      # the small print
 ) -> Figure:
-    """Every network a small dot, every method's mean a large one with a whisker of one standard
-    deviation; one panel per size. A straggler is named at the lower edge."""
-    ratios = sorted(table.ratio.unique())
+    """Every set a small dot, every method's mean a large one, with Student's 95 % interval over
+    sets; one panel per size. A straggler is named at the lower edge."""
+    ratios, means = sorted(table.ratio.unique()), set_means(table, ["ratio", "method"], value)
     colors = method_colors(list(table.method.unique()))
     with plt.rc_context(style):
         figsize = (2.3 * len(ratios) + 1, 3.3)
         fig, axes = plt.subplots(1, len(ratios), figsize=figsize, squeeze=False)
         for ax, ratio in zip(axes[0], ratios):
-            groups = table[table.ratio == ratio].groupby("method")
-            draw_methods(ax, {name: 100 * rows[value] for name, rows in groups}, colors)
+            groups = means[ratio].groupby("method")
+            draw_methods(ax, dict(list(groups)), colors)
             ax.set_title(f"{ratio:.0%} kept")
         axes[0, 0].set_ylabel(label)
     return small_print(fig, note)
@@ -266,16 +286,15 @@ def accuracy_table(table: pd.DataFrame,            # one row per network, with `
                    value: str = "test_accuracy",   # the column that is averaged, in [0, 1]
                    by: Sequence[str] = ("method",),    # the columns that name a row
 ) -> pd.DataFrame:
-    """The table of a paper: `mean ± std` in percent, methods down, sizes across, with n; the best
-    of each size marked with a star."""
-    by = list(by)
-    groups = table.groupby([*by, "ratio"], sort=False)[value]
-    stats = pd.DataFrame({"mean": groups.apply(lambda v: 100 * v.mean()),
-                          "std": groups.apply(lambda v: 100 * v.std()), "n": groups.size()})
+    """The table of a paper: means over sets with half their 95 % intervals, in percent; methods
+    down, sizes across, with sets × networks on each; the highest mean of each size with a star."""
+    stats = intervals(table, [*by, "ratio"], value)
     best = stats.groupby("ratio")["mean"].transform("max") == stats["mean"]
-    text = [f"{m:.1f} ± {s:.1f}{' ★' if b else ''} (n={n:.0f})"
-            for m, s, n, b in zip(stats["mean"], stats["std"], stats["n"], best)]
-    wide = pd.Series(text, stats.index).unstack("ratio").reindex(table.set_index(by).index.unique())
+    text = [f"{say_interval(row['mean'], row.half)}{' ★' if top else ''} "
+            f"({row.sets:.0f} × {row.networks // row.sets:.0f})"
+            for (_, row), top in zip(stats.iterrows(), best)]
+    wide = pd.Series(text, stats.index).unstack("ratio")
+    wide = wide.reindex(table.set_index(list(by)).index.unique())
     return wide.rename(columns=lambda r: f"{r:.0%}").rename_axis(None, axis=1)
 
 # %% ../../nbs/61_plots.ipynb #ae1a35a7
@@ -287,11 +306,11 @@ def draw_halves(ax: plt.Axes,
                 x: str,                  # the column along the axis
                 what: str,               # "coverage" or "accuracy"
                 color):
-    "The easy and the hard half of the test images along `x`, means with a standard deviation."
+    "Both halves of the test images along `x`: means over sets with their intervals."
     for half, line in halves.items():
-        percent = rows.assign(y=100 * rows[f"{half}_{what}"])
-        sns.lineplot(percent, x=x, y="y", ax=ax, color=color, ls=line, marker="o", errorbar="sd",
-                     err_style="bars", err_kws={"elinewidth": 0.8, "capsize": 2})
+        found = intervals(rows, [x], f"{half}_{what}").sort_index()
+        ax.errorbar(found.index, found["mean"], found.half.fillna(0), color=color, ls=line,
+                    marker="o", ms=5, mec="white", mew=.6, elinewidth=.8, capsize=2)
 
 # %% ../../nbs/61_plots.ipynb #1aeed6a9
 def draw_coverage_along(ax: plt.Axes, rows: pd.DataFrame, color):    # one method at one size
@@ -425,15 +444,24 @@ def label_rows(ax: plt.Axes, texts: Sequence[str], is_title: Sequence[bool]):
         text.set_fontweight("bold" if bold else "normal")
 
 # %% ../../nbs/61_plots.ipynb #47e69960
+def gains_over(table: pd.DataFrame,     # one row per network: method, ratio, set_seed
+               baseline: str,           # the method that is subtracted, set by set
+) -> pd.DataFrame:                      # by (method, ratio): gap and half, in points
+    "Paired gains over a baseline, which has a gain of 0; half is 0 for a single set."
+    means = set_means(table, ["method", "ratio"])
+    apart = (means - means.xs(baseline, level="method")).dropna()
+    groups = apart.reorder_levels(means.index.names).groupby(level=["method", "ratio"], sort=False)
+    half = groups.agg(lambda looks: half_width(looks.to_numpy())).fillna(0)
+    return pd.DataFrame({"gap": groups.mean(), "half": half})
+
 def accuracy_league(table: pd.DataFrame,        # from `tables.accuracies`, with the column `kind`
                     baseline: str = "Random",   # the method that is subtracted
                     note: str = "",             # the small print
 ) -> Figure:
-    """Gain over a baseline in points, mean and standard deviation over networks: a row per method,
-    grouped by kind, a panel per size."""
-    percent = 100 * table.set_index(["method", "ratio"]).test_accuracy
-    stats = percent.groupby(level=[0, 1]).agg(["mean", "std"])
-    gain = stats["mean"].unstack() - stats["mean"][baseline]
+    """Gain over a baseline in points, with Student's 95 % interval of the paired difference over
+    sets: a row per method, grouped by kind, a panel per size."""
+    stats = gains_over(table, baseline)
+    gain = stats.gap.unstack()
     rows = league_rows(gain, table.drop_duplicates("method").set_index("method").kind)
     ratios = sorted(table.ratio.unique())
     colors = dict(zip(kinds, sns.color_palette("deep", len(kinds))))
@@ -443,7 +471,7 @@ def accuracy_league(table: pd.DataFrame,        # from `tables.accuracies`, with
         for ax, ratio in zip(axes[0], ratios):
             for y, (name, kind) in enumerate(rows):
                 if kind and (name, ratio) in stats.index:
-                    ax.errorbar(gain.loc[name, ratio], y, xerr=stats["std"][name, ratio],
+                    ax.errorbar(gain.loc[name, ratio], y, xerr=stats.half[name, ratio],
                                 marker="o", ms=4, capsize=2, lw=1, color=colors[kind])
             ax.axvline(0, color="#666666", lw=1)
             ax.set(title=f"{ratio:.0%} kept", xlabel="points over random",
@@ -570,19 +598,18 @@ def start_curves(table: pd.DataFrame,   # from `tables.starts`: start, rate, dra
     return small_print(fig, note)
 
 # %% ../../nbs/61_plots.ipynb #961ca0cb
-def draw_alpha_accuracy(ax: plt.Axes, rows: pd.DataFrame):     # one size, in percent
+def draw_alpha_accuracy(ax: plt.Axes, rows: pd.DataFrame):     # one size
     "Accuracy against alpha, a band for each augmentation of the judges."
     for how, color in (("dsa", palette["SelMatch, DSA"]), ("combined", palette["SelMatch"])):
-        banded_line(ax, rows[rows.augmentation == how], "alpha", "test_accuracy", color=color,
-                    label=f"judged with {how}")
+        interval_line(ax, rows[rows.augmentation == how], "alpha", color=color,
+                      label=f"judged with {how}")
 
 # %% ../../nbs/61_plots.ipynb #1045fff8
-def draw_alpha_coverage(ax: plt.Axes, rows: pd.DataFrame):     # one size, in percent
+def draw_alpha_coverage(ax: plt.Axes, rows: pd.DataFrame):     # one size
     "Coverage of both halves of the test images against alpha; each set counts once."
-    sets = rows.drop_duplicates(["alpha", "set_seed"]).groupby("alpha")
     for half, line in halves.items():
-        stats = sets[f"{half}_coverage"].agg(["mean", "std"])
-        ax.errorbar(stats.index, stats["mean"], stats["std"], marker="o", ms=4, ls=line,
+        stats = intervals(rows, ["alpha"], f"{half}_coverage").sort_index()
+        ax.errorbar(stats.index, stats["mean"], stats.half.fillna(0), marker="o", ms=4, ls=line,
                     color="#444444", capsize=2, elinewidth=.8, label=f"{half} test images")
 
 # %% ../../nbs/61_plots.ipynb #f955bbbc
@@ -590,17 +617,15 @@ def alpha_panels(table: pd.DataFrame,       # from `tables.along_alpha`
                  own: dict[float, float],   # ratio -> the profile's alpha, dotted
                  note: str = "",            # the small print
 ) -> Figure:
-    """Above: test accuracy against alpha, bands ± one standard deviation; below: coverage of easy
-    and hard test images, whiskers over sets (one column per size)."""
+    """Above: test accuracy against alpha; below: coverage of easy and hard test images; means with
+    95 % intervals over sets (one column per size)."""
     ratios = sorted(table.ratio.unique())
-    shares = ["test_accuracy", "easy_coverage", "hard_coverage"]
-    percent = table.assign(**{c: 100 * table[c] for c in shares})
     with plt.rc_context(style):
         fig, axes = plt.subplots(2, len(ratios), figsize=(2.7 * len(ratios) + .8, 5.2),
                                  sharex=True, squeeze=False)
         for (above, below), ratio in zip(axes.T, ratios):
-            draw_alpha_accuracy(above, percent[percent.ratio == ratio])
-            draw_alpha_coverage(below, percent[percent.ratio == ratio])
+            draw_alpha_accuracy(above, table[table.ratio == ratio])
+            draw_alpha_coverage(below, table[table.ratio == ratio])
             for ax in (above, below):
                 ax.axvline(own[ratio], color="#666666", ls=":", lw=1)
             above.set(title=f"{ratio:.0%} kept")
@@ -627,27 +652,28 @@ def ablation_rows(table: pd.DataFrame,               # update, augmentation
 start_colors = {"random": palette["Random"], "window": palette["Best window"]}
 
 # %% ../../nbs/61_plots.ipynb #3a2ccd6c
-def draw_starts(ax: plt.Axes, y: float, stats: pd.DataFrame):   # by start: mean and std, in percent
+def draw_starts(ax: plt.Axes, y: float, stats: pd.DataFrame):   # by start: mean, half, in percent
     "One row of the ablation: two starts, joined; whiskers one above, one below the line."
     ax.plot(stats["mean"][list(start_colors)].tolist(), [y, y], color="#bbbbbb", lw=3,
             solid_capstyle="round", zorder=1)
     for i, (start, color) in enumerate(start_colors.items()):
-        ax.errorbar(stats["mean"][start], y + .12 * (2 * i - 1), xerr=stats["std"][start],
+        half = np.nan_to_num(stats.half[start])
+        ax.errorbar(stats["mean"][start], y + .12 * (2 * i - 1), xerr=half,
                     marker="o", ms=5, capsize=2, lw=.8, color=color)
 
 # %% ../../nbs/61_plots.ipynb #89d95003
 def ablation_dots(table: pd.DataFrame,   # from `tables.ablation`
                   note: str = "",        # the small print
 ) -> Figure:
-    """Each row an update and an augmentation, its two starts joined; whiskers ± one standard
-    deviation over networks, one panel per size."""
+    """Each row an update and an augmentation, its two starts joined; whiskers: 95 % intervals over
+    sets; one panel per size."""
     ratios, rows = sorted(table.ratio.unique()), ablation_rows(table)
     with plt.rc_context(style):
         figsize = (2.3 * len(ratios) + 2, .27 * len(rows) + 1.1)
         fig, axes = plt.subplots(1, len(ratios), figsize=figsize, sharey=True, squeeze=False)
         for ax, ratio in zip(axes[0], ratios):
-            groups = table[table.ratio == ratio].groupby(["update", "augmentation", "start"])
-            stats = 100 * groups.test_accuracy.agg(["mean", "std"])
+            here = table[table.ratio == ratio]
+            stats = intervals(here, ["update", "augmentation", "start"])
             for y, (_, update, how) in enumerate(rows):
                 if how is not None:
                     draw_starts(ax, y, stats.loc[(update, how)])
@@ -675,13 +701,13 @@ def transfer_levels(table: pd.DataFrame) -> pd.DataFrame:     # network, method,
 # %% ../../nbs/61_plots.ipynb #91a84ee2
 def transfer_map(table: pd.DataFrame,   # from `tables.transfer`
                  gain: pd.DataFrame,    # (method, network) in points over random selection
-                 noise: pd.DataFrame,   # two standard errors of it; a gain beyond them is bold
+                 sure: pd.DataFrame,    # whether it is beyond chance: those are bold
                  note: str = "",        # the small print
 ) -> Figure:
     """Above: accuracy by network on random images and on all. Below: gain over random selection,
     method by network."""
     levels = transfer_levels(table)
-    gain, noise = gain[levels.columns], noise[levels.columns]
+    gain, sure = gain[levels.columns], sure[levels.columns]
     reach = max(3.0, float(gain.abs().max().max()))
     look = {"axes.grid": False, "axes.spines.left": False, "axes.spines.bottom": False}
     figsize = (1.9 + 0.68 * gain.shape[1], 1.6 + 0.38 * (2 + len(gain)))
@@ -690,8 +716,8 @@ def transfer_map(table: pd.DataFrame,   # from `tables.transfer`
                                        sharex=True)
         draw_map(top, levels, ".1f", cmap="Greys", vmin=0, vmax=180)
         draw_map(low, gain, "+.1f", cmap="RdBu", center=0, vmin=-reach, vmax=reach)
-        for text, sure in zip(low.texts, (gain.abs() > noise).to_numpy().flat):
-            text.set_fontweight("bold" if sure else "normal")
+        for text, bold in zip(low.texts, sure.to_numpy().flat):
+            text.set_fontweight("bold" if bold else "normal")
         for ax, title in ((top, "level: test accuracy"),
                           (low, "gain over random selection, in points")):
             ax.set(xlabel="", ylabel="")

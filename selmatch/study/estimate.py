@@ -4,10 +4,10 @@
 
 # %% auto #0
 __all__ = ['patience', 'compiled_share', 'now', 'seconds', 'Enough', 'step_seconds', 'sweep_seconds', 'difficulty_plans',
-           'start_plans', 'find_task', 'find_tasks', 'Prices', 'one_answer', 'iteration_seconds', 'Part', 'watch_part',
-           'window_part', 'expert_part', 'set_parts', 'set_seconds', 'count_judgements', 'judge_parts',
-           'needs_flat_experts', 'costs', 'wall_seconds', 'measure_kept_bytes', 'sizes', 'duration', 'describe_costs',
-           'estimate_flops']
+           'all_difficulty_plans', 'start_plans', 'find_task', 'find_tasks', 'Prices', 'one_answer',
+           'iteration_seconds', 'Part', 'watch_part', 'window_part', 'expert_part', 'set_parts', 'set_seconds',
+           'needs_teachers', 'count_choices', 'count_judgements', 'judge_parts', 'needs_flat_experts', 'costs',
+           'wall_seconds', 'measure_kept_bytes', 'sizes', 'duration', 'describe_costs', 'estimate_flops']
 
 # %% ../../nbs/56_estimate.ipynb #03d6d925
 import functools
@@ -93,29 +93,36 @@ def sweep_seconds(data: ImageSet, network: dict, batch: int, policy: Augmentatio
     return seconds(walk, device.type) / 2
 
 # %% ../../nbs/56_estimate.ipynb #bab240d2
-def difficulty_plans(study: Study) -> Iterator[Plan]:
-    "What the profile's difficulty needs."
-    score = study.profile.score
+def difficulty_plans(run: Study) -> Iterator[Plan]:
+    "What the difficulty of one run needs."
+    score = run.profile.score
     if score.ties or score.kind in ("forgetting", "el2n"):
-        yield study.observations_plan()
+        yield run.observations_plan()
     if score.kind == "c_score":
-        yield study.c_score_plan()
+        yield run.c_score_plan()
+
+def all_difficulty_plans(study: Study) -> Iterator[Plan]:
+    "What the windows need: the difficulty of all runs, and who is easy to test."
+    for run in study.runs[:study.profile.window.n]:
+        yield from difficulty_plans(run)
+    yield study.at(0).observations_plan()
 
 def start_plans(study: Study, method: Method, ratio: float, seed: int) -> Iterator[Plan]:
     "What must be done before a set's start is known, in order; later ones are built on demand."
-    yield from difficulty_plans(study)
+    run = study.at(seed)
+    yield from difficulty_plans(run)
     if method.start == "window" and ratio not in (study.profile.window.beta or {}):
-        yield study.observations_plan()
-        yield study.windows_plan()
+        yield from all_difficulty_plans(study)
+        yield study.at(0).windows_plan()
     kind = scores_needed.get(method.start)
     if kind:
-        yield study.c_score_plan() if kind == "c_score" else study.observations_plan()
+        yield run.c_score_plan() if kind == "c_score" else run.observations_plan()
     if method.start in coreset_selections:
-        yield sets.start_plan(study, method.start, ratio, seed)
+        yield sets.start_plan(run, method.start, ratio)
     needs = sets.objective_class(method).needs if method.objective else ()
     follows = {"experts", "flat experts"} & set(needs)
     if method.start == "well_classified" or method.labels == "soft" and follows:
-        yield study.experts_plan(flat=True)
+        yield run.experts_plan(flat=True)
 
 # %% ../../nbs/56_estimate.ipynb #38029525
 def find_task(study: Study, method: Method, ratio: float, seed: int) -> sets.SetTask | None:
@@ -220,28 +227,29 @@ class Part:
 def watch_part(prices: Prices) -> Part:
     "The watched networks."
     study, score = prices.study, prices.study.profile.score
-    tested = len(study.splits.test)
+    tested, plans = len(study.splits.test), [run.observations_plan() for run in study.runs]
     each = lambda: (prices.training(study.network, study.watch_recipe)
                     + score.epochs * prices.looking(study.network, tested))
-    return Part("watch networks learn", score.runs, study.left(study.observations_plan()), each)
+    left = sum(study.left(plan) for plan in plans)
+    return Part("watch networks learn", score.runs * len(plans), left, each)
 
 def window_part(prices: Prices) -> Part:
     "All windows of all sizes."
     study, p, s = prices.study, prices.study.profile, prices.study.splits
     n = p.window.n * sum(len(study.window_starts(r, p.window.step)) for r in p.ratios)
     images = len(s.validation) + len(s.test)
-    before = [*difficulty_plans(study), study.observations_plan()]
-    ready = not any(study.left(plan) for plan in before)
+    ready = not any(study.left(plan) for plan in all_difficulty_plans(study))
     left = study.left(study.windows_plan()) if ready else n
     return Part("slide the window", n, left, lambda: prices.trial(study.recipe("dsa"), images))
 
 def expert_part(prices: Prices, flat: bool) -> Part:
     "The experts; a look around doubles a step of the flat ones."
     study = prices.study
-    plan = study.experts_plan(flat)
-    each = lambda: (1 + flat) * prices.training(study.network, plan.items[0].recipe)
+    plans = [run.experts_plan(flat) for run in study.runs]
+    each = lambda: (1 + flat) * prices.training(study.network, plans[0].items[0].recipe)
     name = "train flat experts" if flat else "train experts"
-    return Part(name, len(plan), study.left(plan), each)
+    left = sum(study.left(plan) for plan in plans)
+    return Part(name, sum(map(len, plans)), left, each)
 
 # %% ../../nbs/56_estimate.ipynb #9c7823ce
 def set_parts(prices: Prices, methods: list[Method]) -> list[Part]:
@@ -266,33 +274,38 @@ def set_seconds(prices: Prices, method: Method, ratio: float, iterations: int) -
     return iterations * iteration_seconds(prices, method, ratio)
 
 # %% ../../nbs/56_estimate.ipynb #833e7399
+def needs_teachers(study: Study, method: Method) -> bool:
+    "Whether a method waits for teachers."
+    plans = [plan for run in study.runs for plan in run.teacher_plans()]
+    return method.labels == "teacher" and any(study.left(plan) for plan in plans)
+
+def count_choices(study: Study, method: Method, tasks: dict) -> tuple[int, int]:
+    "Networks that choose checkpoints: all, and left."
+    if not method.objective or not sets.can_choose(study):
+        return 0, 0
+    descent = sets.plan_descent(study, method, *sets.describe_objective(study, method))
+    every = len(tasks) * sum(stop > 0 for stop in descent.stops) * study.profile.matching.judges
+    if any(task is None or not task.done for task in tasks.values()):
+        return every, every
+    choosing = sets.checkpoint_trials(study, tasks.values())
+    return every, study.left(study.trials_plan(choosing, "choose checkpoints"))
+
 def count_judgements(study: Study, method: Method) -> tuple[int, int, int, int]:
     "Networks that choose checkpoints: all, and left; networks that judge: all, and left."
-    p, tasks = study.profile, find_tasks(study, method)
-    stops = 0
-    if method.objective:
-        stops = len(sets.plan_descent(study, method, *sets.describe_objective(study, method)).stops)
-    choices, judged = len(tasks) * stops * p.matching.judges, len(tasks) * p.evaluation.n
-    taught = method.labels == "teacher"
-    teachers = taught and any(study.left(plan) for plan in study.teacher_plans())
-    if teachers or any(task is None or not task.done for task in tasks.values()):
-        return choices, choices, judged, judged
-    if study.left(study.observations_plan()):
-        return choices, choices, judged, judged
-    kept = {w: sets.kept_sets(study, task) for w, task in tasks.items()}
-    choosing = study.trials_plan(sets.checkpoint_trials(study, kept, tasks), "choose checkpoints")
-    left = study.left(choosing)
-    if left:
-        return choices, left, judged, judged
-    best = sets.best_sets(study, tasks)
-    return choices, 0, judged, study.left(study.trials_plan(set_trials(study, best), "evaluate"))
+    tasks = find_tasks(study, method)
+    choices, judged = count_choices(study, method, tasks), len(tasks) * study.profile.evaluation.n
+    waits = any(task is None or not task.done for task in tasks.values())
+    if waits or needs_teachers(study, method) or study.left(study.at(0).observations_plan()):
+        return *choices, judged, judged
+    last = sets.last_sets(study, tasks)
+    return *choices, judged, study.left(study.trials_plan(set_trials(study, last), "evaluate"))
 
 def judge_parts(prices: Prices, methods: list[Method]) -> list[Part]:
     "Choosing checkpoints, judging the chosen sets, and networks on all the data."
     study, p, s = prices.study, prices.study.profile, prices.study.splits
     counts = np.array([count_judgements(study, m) for m in methods]).sum(0).tolist()
     recipe, tested = study.recipe("dsa"), len(s.validation) + len(s.test)
-    chosen_on = len(getattr(s, p.window.choose_on))
+    chosen_on = len(s.validation)
     watched = not study.left(study.observations_plan())
     left = p.evaluation.n
     if watched:

@@ -73,11 +73,11 @@ seed_uses = ("watched networks", "C-score", "windows", "experts", "features", "p
 
 def seed_for(study_seed: int,     # of the profile, from 0
              use: str,            # what it is for: one of `seed_uses`
-             number: int = 0,     # within this use, such as the number of a set
+             *numbers: int,       # within this use: of the run, of the network
 ) -> int:                         # in [0, 2**31)
     "The seed of one use of randomness, by name (`numpy.random.SeedSequence`)."
     name = check_choice("use of a seed", use, seed_uses).encode()
-    words = np.random.SeedSequence(study_seed, spawn_key=(*name, number)).generate_state(1)
+    words = np.random.SeedSequence(study_seed, spawn_key=(*name, *numbers)).generate_state(1)
     return int(words[0]) >> 1
 
 # %% ../../nbs/52_study.ipynb #26079cbb
@@ -87,6 +87,8 @@ class StudyStore:
     profile: Profile
     computer: Computer = Computer()
     folder: Path = field(default_factory=home)
+    number: int = 0                # of this run; set number s of every method is made in run s
+    base: "StudyStore | None" = field(default=None, repr=False)     # run 0, for the others
 
     @cached_property
     def store(self) -> Store:
@@ -109,8 +111,26 @@ class StudyStore:
         return fingerprint(things, self.computer.device, self.computer.threads, code_key(*modules))
 
     def seed(self, use: str, number: int = 0) -> int:
-        "The seed of one use of randomness in this study."
-        return seed_for(self.profile.seed, use, number)
+        "The seed of one use of randomness in this run."
+        return seed_for(self.profile.seed, use, self.number, number)
+
+    @cached_property
+    def others(self) -> dict[int, "StudyStore"]:
+        return {}
+
+    def at(self, number: int):
+        "The run of this number: with seeds, difficulty and experts of its own, the same images."
+        first = self.base or self
+        if number == 0:
+            return first
+        if number not in first.others:
+            first.others[number] = replace(first, number=number, base=first)
+        return first.others[number]
+
+    @property
+    def runs(self) -> list:
+        "All runs of the profile: one for each of its `seeds`."
+        return [self.at(number) for number in range(self.profile.seeds)]
 
 # %% ../../nbs/52_study.ipynb #52data02
 class StudyData(StudyStore):
@@ -134,6 +154,8 @@ class StudyData(StudyStore):
     @cached_property
     def loaded(self) -> Splits:
         "The data as it was read, checked against the profile."
+        if self.base:
+            return self.base.loaded
         self.score_file                          # a missing one is named before anything is read
         splits = load_data(**place_data(self.profile.data))
         check_data(self, splits)
@@ -142,6 +164,8 @@ class StudyData(StudyStore):
     @cached_property
     def whitening(self) -> Whitening | None:
         "The fitted map where the profile asks for one."
+        if self.base:
+            return self.base.whitening
         if not self.profile.whiten:
             return None
         key = fingerprint("whitening", self.loaded.train, code_key("data.whitening"))
@@ -152,6 +176,8 @@ class StudyData(StudyStore):
     @cached_property
     def splits(self) -> Splits:
         "The data as every stage sees it: whitened where the profile says so."
+        if self.base:
+            return self.base.splits
         if self.whitening is None:
             return self.loaded
         parts = {part: self.whitening.apply(getattr(self.loaded, part))
@@ -288,8 +314,9 @@ class StudyScores(StudyRecipes):
 
     @cached_property
     def easy(self) -> Tensor:
-        "`(n_test,)` bool: the easy half of the test images, by forgetting, ties by error length."
-        seen = self.observations
+        """`(n_test,)` bool: the easy half of the test images, by forgetting in run 0, ties by error
+        length."""
+        seen = self.at(0).observations
         return easy_half(break_ties(seen["watched"], seen["watched_el2n"]))
 
 # %% ../../nbs/52_study.ipynb #4a442a31
@@ -306,7 +333,7 @@ class Study(StudyScores):
         again."""
         rows = self.run(self.trials_plan(work, label))
         table = pd.DataFrame([{**t.tags, **row} for t, row in zip(work, rows)])
-        return table.drop(columns="seconds")
+        return table.drop(columns="seconds", errors="ignore")
 
     def window_starts(self, ratio: float, step: float) -> list[float]:
         "The grid of beta for one size: up to the last window that fits the smallest class."
@@ -314,19 +341,27 @@ class Study(StudyScores):
         return beta_grid(smallest, self.ipc(ratio), step)
 
     def window_trials(self, ratio: float,
-                      difficulty: Tensor | None = None,   # None: the profile's own
+                      difficulty: Callable | None = None, # run -> (n,); None: the run's own
                       beta_of: str | None = None,         # None: the profile's own
                       tags: dict = {}) -> list[Trial]:
-        "The networks of one scan, `n` for every beta of the grid."
+        """The networks of one scan, `window.n` for every beta of the grid. Each run's difficulty
+        orders the images for as many of them as for the next."""
         p, train, work = self.profile, self.splits.train, []
-        given = self.difficulty if difficulty is None else difficulty
+        numbers = [i % p.seeds for i in range(p.window.n)]
         for beta in self.window_starts(ratio, p.window.step):
-            rows = window(train, self.ipc(ratio), difficulty=given, beta=beta,
-                          beta_of=beta_of or p.window.beta_of)
             named = {"ratio": ratio, "ipc": self.ipc(ratio), "beta": beta} | tags
-            work += trials(train.subset(rows), p.window.n, self.seed("windows"), tags=named,
-                           network=self.judge_network, recipe=self.recipe("dsa"),
-                           tests=self.tests, easy=self.easy)
+            seen = {}
+            for i, number in enumerate(numbers):
+                if number not in seen:
+                    run = self.at(number)
+                    given = difficulty(run) if difficulty else run.difficulty
+                    rows = window(train, self.ipc(ratio), difficulty=given, beta=beta,
+                                  beta_of=beta_of or p.window.beta_of)
+                    seen[number] = train.subset(rows)
+                work += trials(seen[number], 1, self.at(0).seed("windows", i),
+                               tags=named | {"set_seed": number},
+                               network=self.judge_network, recipe=self.recipe("dsa"),
+                               tests=self.tests, easy=self.easy)
         return work
 
     def windows_plan(self) -> Plan:
@@ -338,7 +373,9 @@ class Study(StudyScores):
 
     @cached_property
     def betas(self) -> dict[float, float]:
-        "ratio -> the window start that does best on `choose_on`."
+        "ratio -> the window start that does best on `choose_on`, over the windows of all runs."
+        if self.base:
+            return self.base.betas
         scan = self.run_trials(self.all_window_trials(), "slide the window")
         return best_beta(scan, self.profile.window.choose_on)
 
@@ -358,7 +395,7 @@ class Study(StudyScores):
         recipe = expert_recipe(len(train), p.epochs, p.batch, p.lr, momentum=p.momentum,
                                augmentation=self.policy(p.augmentation), compiled=compiled)
         modules = ("distill.experts", "distill.trajectories") if flat else ("distill.experts",)
-        key = self.key(modules, train, self.network, recipe, self.profile.seed, special)
+        key = self.key(modules, train, self.network, recipe, self.seed("experts"), special)
         return list_expert_tasks(Path(self.folder) / "experts" / key, train, self.network, recipe,
                                  p.n, self.seed("experts"), self.computer.device, **special)
 
@@ -387,15 +424,15 @@ class Study(StudyScores):
         net.load_state_dict(state)
         return net.eval()
 
-    def proxy_words(self, seed: int) -> tuple:
-        "The proxy of set number `seed`, as `network_plan` takes it."
+    def proxy_words(self) -> tuple:
+        "The proxy of this run, as `network_plan` takes it."
         recipe = replace(self.recipe("simple"), steps=self.profile.proxy.steps)
-        return self.network, recipe, self.seed("proxy", seed), "proxy"
+        return self.network, recipe, self.seed("proxy"), "proxy"
 
-    def evidence(self, seed: int) -> Evidence:
-        "What the proxy of set number `seed` sees in the training and validation images."
+    def evidence(self) -> Evidence:
+        "What the proxy of this run sees in the training and validation images."
         validation = self.splits.validation if len(self.splits.validation) else None
-        return gather(self.train_network(*self.proxy_words(seed)), self.splits.train, validation)
+        return gather(self.train_network(*self.proxy_words()), self.splits.train, validation)
 
     def teacher_words(self, i: int) -> tuple:
         "Teacher number `i`, as `network_plan` takes it."
@@ -411,6 +448,8 @@ class Study(StudyScores):
     @cached_property
     def feature_space(self) -> tuple[Callable, Tensor, float]:
         "The features of images, those of the test images `(m, f)`, and the radius; made once."
+        if self.base:
+            return self.base.feature_space
         net = self.train_network(self.network, self.recipe("simple"), self.seed("features"),
                                  "features")
         see = lambda images: with_threads(functools.partial(features, net), images,

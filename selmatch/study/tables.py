@@ -15,7 +15,7 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from ..core import InputError, check_range
+from ..core import InputError, check_range, fingerprint
 from ..data.images import ImageSet, class_rows
 from ..distill.compiled import compiled_steps
 from ..distill.experts import open_expert
@@ -27,7 +27,7 @@ from ..select.coverage import is_covered
 from ..select.scores import break_ties, rank_classes
 from ..select.window import select, window_start
 from .profile import Evaluation
-from .sets import best_sets, kept_sets, set_task, small_sets
+from .sets import chosen_sets, kept_sets, last_sets, set_task, small_sets
 from .store import Plan, own_code
 from .study import Study
 from ..train.judge import Trial, trials
@@ -75,7 +75,7 @@ def readings(study: Study, ratio: float | None = None) -> pd.DataFrame:
     """Scans of one size (default: the smallest), one row per network: score (given or other),
     beta_of (class or ipc), beta, start (share of the class that is skipped), accuracies."""
     ratio, train = ratio or min(study.profile.ratios), study.splits.train
-    other = other_score(study)[1]
+    other = lambda run: other_score(run)[1]
     scans = {("given", "class"): None, ("other", "class"): other, ("given", "ipc"): None}
     work = []
     for (score, beta_of), difficulty in scans.items():
@@ -92,8 +92,8 @@ def trials_on(study: Study, data: ImageSet, augmentation: str, seed: int = 0,
               judge: Evaluation | None = None, distilled: Tensor | None = None,
               **tags) -> list[Trial]:
     "The networks to train on one set, by the profile's evaluation or another judge."
-    e = judge or study.profile.evaluation
-    return trials(data, e.n, study.seed("judge", seed), network=e.network or study.network,
+    e, run = judge or study.profile.evaluation, study.at(seed)
+    return trials(data, e.n, run.seed("judge"), network=e.network or study.network,
                   recipe=study.recipe(augmentation, e), distilled=distilled, tests=study.tests,
                   easy=study.easy, tags=tags)
 
@@ -103,18 +103,25 @@ def set_trials(study: Study, sets: dict[tuple, SyntheticSet], judge: Evaluation 
     work = []
     for (name, ratio, seed), small in sets.items():
         method, iteration = find_method(name), small.card.get("iteration", 0)
+        images = fingerprint(small.data.images, small.data.labels)[:8]
         work += trials_on(study, small.data, method.augmentation, seed, judge, small.distilled,
                           **tags, method=method.title, ratio=ratio, ipc=study.ipc(ratio),
-                          set_seed=seed, iteration=iteration)
+                          set_seed=seed, iteration=iteration, images=images,
+                          augmentation=method.augmentation, labels=method.labels)
     return work
 
 # %% ../../nbs/54_tables.ipynb #bbb72e06
-def accuracies(study: Study, names: Iterable[str | Method] | None = None,   # None: the profile's
-               ratios: Iterable[float] | None = None) -> pd.DataFrame:
-    """One row per network: method, ratio, ipc, set_seed, iteration (0 of a distilling method: its
-    start was the best checkpoint), seed, accuracies on all test images, on their easy and their
-    hard half."""
-    sets = best_sets(study, small_sets(study, names or study.profile.methods, ratios))
+def accuracies(
+    study: Study,
+    names: Iterable[str | Method] | None = None,   # None: the profile's
+    ratios: Iterable[float] | None = None,         # None: the profile's
+    chosen: bool = False,                          # checkpoints, instead of the last sets
+) -> pd.DataFrame:
+    """One row per network: method, ratio, ipc, set_seed, iteration (0: nothing was distilled),
+    images (a digest), augmentation, labels, seed, accuracies on all test images, on their easy and
+    their hard half. `chosen`: distilling methods only, and none where nothing can be chosen."""
+    tasks = small_sets(study, names or study.profile.methods, ratios)
+    sets = chosen_sets(study, tasks) if chosen else last_sets(study, tasks)
     return study.run_trials(set_trials(study, sets), "evaluate")
 
 def full_trials(study: Study, judge: Evaluation | None = None, **tags) -> list[Trial]:
@@ -133,11 +140,12 @@ def transfer(study: Study,
     """Sets of one size under every judge, one row per network: the columns of `accuracies` and
     `network`, the judge's title. Method \"Full data\": all images."""
     train, work, ratio = study.splits.train, [], ratio or study.profile.ratios[:2][-1]
-    sets = best_sets(study, small_sets(study, names, [ratio]))
+    sets = last_sets(study, small_sets(study, names, [ratio]))
     for title, judge in study.judges.items():
         work += set_trials(study, sets, judge, network=title)
         work += trials_on(study, train, "dsa", judge=judge, network=title, method="Full data",
-                          ratio=1.0, ipc=len(train) // train.n_classes, set_seed=0, iteration=0)
+                          ratio=1.0, ipc=len(train) // train.n_classes, set_seed=0, iteration=0,
+                          images=train.key[:8], augmentation="dsa", labels="hard")
     return study.run_trials(work, "judge with other networks")
 
 # %% ../../nbs/54_tables.ipynb #7449050a
