@@ -24,7 +24,7 @@ def study(tmp_path_factory):
 def test_every_method_makes_its_set(study, name):
     method, ipc, k = methods[name], study.ipc(0.3), study.splits.train.n_classes
     task = sets.small_sets(study, [name])[name, 0.3, 0]
-    best, kept = sets.best_sets(study, {(name, 0.3, 0): task})[name, 0.3, 0], sets.kept_sets(study, task)
+    best, kept = sets.last_sets(study, {(name, 0.3, 0): task})[name, 0.3, 0], sets.kept_sets(study, task)
     for small in kept:
         assert len(small) == k * ipc
         asked = task.start if method.labels == "teacher" else small            # a teacher may see another class in an image
@@ -93,3 +93,29 @@ def test_select_and_distill_on_the_command_line(selmatch_command, tmp_path):
     listed = selmatch_command("methods").stdout
     assert all(name in listed for name in methods)
     assert "a teacher" in listed
+
+
+def test_a_method_whose_distilling_harms_is_judged_as_that(study):
+    """What is judged is the set after the last iteration, however good its start was."""
+    wild = {"dm": study.profile.objectives.get("dm", {}) | {"lr_images": 1e4, "iterations": 3}}
+    harmed = Study(replace(study.profile, objectives=wild), study.computer, study.folder)
+    rows = tables.accuracies(harmed, ["random", "dm"]).set_index("method")
+    task = sets.set_task(harmed, "dm", 0.3, 0)
+    assert rows.iteration["DM"] == 3
+    assert rows.images["DM"] != rows.images["Random"]
+    assert (task.kept()[-1].data.images - task.start.data.images).abs().mean() > 10
+    assert rows.test_accuracy["DM"] < rows.test_accuracy["Random"]
+
+
+def test_checkpoints_are_chosen_once_a_set_and_never_at_the_start(study, monkeypatch):
+    names = ["mtt", "selmatch", "selmatch-dsa", "random"]
+    tasks = sets.small_sets(study, names)
+    assert sets.chosen_sets(study, tasks) == {}, "250 images are too few to choose by"
+    monkeypatch.setattr(sets, "fewest_to_choose", 1)
+    chosen = sets.chosen_sets(study, tasks)
+    assert set(chosen) == {w for w in tasks if w[0] != "random"}
+    assert all(small.card["iteration"] > 0 for small in chosen.values())
+    assert chosen["selmatch", 0.3, 0].card["iteration"] == chosen["selmatch-dsa", 0.3, 0].card["iteration"]
+    work = sets.checkpoint_trials(study, tasks.values())
+    later = sum(s.card["iteration"] > 0 for s in tasks["mtt", 0.3, 0].kept())
+    assert len(work) == 2 * later * study.profile.matching.judges        # two folders, though three rows

@@ -46,10 +46,13 @@ def test_readings_train_on_the_windows_they_name(study, monkeypatch, score, beta
     monkeypatch.setattr(Study, "run_trials", lambda self, work, label: pd.DataFrame([t.tags for t in work if seen.append(t) is None]))
     table, train = tables.readings(study, 0.1), study.splits.train
     rows = table[(table.score == score) & (table.beta_of == beta_of) & (table.beta == 0.7)]
-    difficulty = study.difficulty if score == "given" else tables.other_score(study)[1]
-    expected = train.images[select("window", train, study.ipc(0.1), difficulty=difficulty, beta=0.7, beta_of=beta_of)]
     assert len(rows) == study.profile.window.n
-    assert all(torch.equal(seen[i].data.images, expected) for i in rows.index)
+    assert rows.set_seed.tolist() == [0, 1]
+    for i, number in zip(rows.index, rows.set_seed):
+        run = study.at(number)
+        difficulty = run.difficulty if score == "given" else tables.other_score(run)[1]
+        expected = train.images[select("window", train, study.ipc(0.1), difficulty=difficulty, beta=0.7, beta_of=beta_of)]
+        assert torch.equal(seen[i].data.images, expected)
     smallest = min(len(r) for r in class_rows(train))
     assert rows.start.iloc[0] == (int(0.7 * study.ipc(0.1)) if beta_of == "ipc" else round(0.7 * smallest)) / smallest
 

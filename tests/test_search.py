@@ -9,7 +9,7 @@ import torch
 from selmatch.study import search, sets, tables
 from selmatch.core import InputError
 from selmatch.study.search import field_sizes, race_cost, regret, successive_halving
-from selmatch.show.published import standard_errors
+from selmatch.study.verdicts import intervals
 from selmatch.study.profile import load_profile
 from selmatch.study.study import Study
 from selmatch.computer import Computer
@@ -127,9 +127,10 @@ def test_only_methods_with_a_window_and_an_open_alpha_are_raced(study):
 
 def test_the_ablation_has_every_different_cell_once_and_shares_its_runs(study):
     table, p = tables.ablation(study), study.profile
-    cells = standard_errors(table, ["start", "update", "augmentation", "ratio"])
+    cells = intervals(table, ["start", "update", "augmentation", "ratio"])
     assert len(cells) == 14 * len(p.ratios)
-    assert (cells.n == p.seeds * p.evaluation.n).all()
+    assert (cells.sets == p.seeds).all()
+    assert (cells.networks == p.seeds * p.evaluation.n).all()
     assert not table.isna().any().any()
     runs = [f for f in (study.folder / "sets").iterdir() if (f / "at_000003").exists()]      # those of the race stop at 2, 4, 6
     assert len(runs) == 2 * 2 * p.seeds * len(p.ratios)                                       # start × (part, all), however they are judged

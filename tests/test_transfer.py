@@ -6,7 +6,7 @@ import pytest
 
 from selmatch.study import tables
 from selmatch.core import InputError
-from selmatch.show.published import beside_published, published_accuracies, standard_errors
+from selmatch.show.published import beside_published, published_accuracies
 from selmatch.study.profile import load_profile
 from selmatch.study.study import Study
 from selmatch.study.tables import spread
@@ -81,12 +81,6 @@ def test_changes_say_what_moved(study):
         shown = spread(table, n)
         assert (shown.groupby(["method", "class"]).size() == min(n, study.ipc(0.3))).all()
         assert not shown.duplicated(["method", "class", "place"]).any()
-
-
-def test_the_larger_of_two_errors_counts():
-    rows = pd.DataFrame({"m": "a", "set_seed": [0, 0, 1, 1], "test_accuracy": [.4, .8, .5, .7]})
-    assert standard_errors(rows, ["m"]).error["a"] == pytest.approx(100 * rows.test_accuracy.std() / 2)           # the sets agree: over networks
-    assert standard_errors(rows.assign(set_seed=[0, 1, 0, 1]), ["m"]).error["a"] == pytest.approx(15.0)           # 0.45 and 0.75: over sets
 
 
 def table(*rows):
