@@ -4,7 +4,8 @@
 
 # %% auto #0
 __all__ = ['unsafe', 'devices', 'reserved', 'percent_encode', 'file_name', 'class_name', 'fold_name', 'class_folders',
-           'read_listed', 'find_entries', 'written_files', 'remove_files', 'draw_folder', 'swap_folders', 'save_folder']
+           'read_listed', 'find_entries', 'written_files', 'remove_files', 'write_listed', 'draw_folder',
+           'swap_folders', 'save_folder']
 
 # %% ../../nbs/06_export.ipynb #2fb81477
 import hashlib
@@ -130,6 +131,18 @@ def remove_files(root: Path,              # a folder
         if not os.listdir(place):
             os.rmdir(place)
 
+# %% ../../nbs/06_export.ipynb #0600a002
+def write_listed(root: Path,              # a folder
+                 folders: Sequence[str],  # of the classes, below it
+                 classes: Sequence[str],  # their names
+                 counts: Sequence[int],   # how many images are in each
+):
+    "Write classes.json, which `read_listed` reads."
+    listed = {folder: {"class": name, "images": n}
+              for folder, name, n in zip(folders, classes, counts)}
+    card = json.dumps({"selmatch": listed}, indent=1) + "\n"
+    (root / "classes.json").write_text(card, encoding="utf-8")
+
 # %% ../../nbs/06_export.ipynb #5f8da3f7
 def draw_folder(data: ImageSet,  # what to write
                 root: Path,      # a folder that does not exist yet
@@ -144,10 +157,7 @@ def draw_folder(data: ImageSet,  # what to write
         files.append(root / folders[c] / f"{counts[c]:04d}.png")
         Image.fromarray(picture[..., 0] if picture.shape[-1] == 1 else picture).save(files[-1])
         counts[c] += 1
-    listed = {folder: {"class": name, "images": n}
-              for folder, name, n in zip(folders, data.classes, counts)}
-    card = json.dumps({"selmatch": listed}, indent=1) + "\n"
-    (root / "classes.json").write_text(card, encoding="utf-8")
+    write_listed(root, folders, data.classes, counts)
     return files
 
 # %% ../../nbs/06_export.ipynb #f7197cbb
