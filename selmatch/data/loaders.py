@@ -25,7 +25,7 @@ import numpy as np
 import torch
 from safetensors import SafetensorError
 from torch import Tensor
-from tqdm.auto import tqdm
+from tqdm import tqdm
 
 from ..core import InputError, check_choice, check_range, fingerprint, home
 from .images import Splits, StoredImages, make_splits, map_tensors, write_pixels

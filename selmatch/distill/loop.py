@@ -15,7 +15,7 @@ from pathlib import Path
 import pandas as pd
 import torch
 from torch import Tensor
-from tqdm.auto import tqdm
+from tqdm import tqdm
 
 from selmatch.core import (
     InputError, check_choice, check_range, fingerprint, load_tensors, save_tensors,
