@@ -83,7 +83,7 @@ def seed_for(study_seed: int,     # of the profile, from 0
 # %% ../../nbs/52_study.ipynb #26079cbb
 @dataclass(frozen=True)
 class StudyStore:
-    "A profile, a computer, and a folder of results."
+    "A profile, its networks, a computer, and a folder of results."
     profile: Profile
     computer: Computer = Computer()
     folder: Path = field(default_factory=home)
@@ -112,10 +112,6 @@ class StudyStore:
         "The seed of one use of randomness in this study."
         return seed_for(self.profile.seed, use, number)
 
-# %% ../../nbs/52_study.ipynb #52data02
-class StudyData(StudyStore):
-    "The images, in their three parts, and the networks that look at them."
-
     @property
     def network(self) -> dict:
         "The network that distils."
@@ -130,6 +126,10 @@ class StudyData(StudyStore):
     def judges(self) -> dict[str, Evaluation]:
         "Who judges: the network that distils (\"its own\"), and those of `transfer`, by title."
         return read_judges(self.profile.evaluation, self.network, self.profile.transfer)
+
+# %% ../../nbs/52_study.ipynb #52data02
+class StudyData(StudyStore):
+    "The images, in their three parts."
 
     @cached_property
     def loaded(self) -> Splits:
@@ -230,10 +230,6 @@ class StudyRecipes(StudyData):
         return Recipe(e.steps, e.batch, e.lr, e.momentum, e.weight_decay, e.schedule,
                       self.policy(augmentation), compiled)
 
-# %% ../../nbs/52_study.ipynb #832c0db8
-class StudyScores(StudyRecipes):
-    "The difficulty of the images."
-
     @cached_property
     def watch_recipe(self) -> Recipe:
         "How the watched networks are trained: for whole epochs."
@@ -242,6 +238,10 @@ class StudyScores(StudyRecipes):
         steps = score.epochs * steps_per_epoch(n, step)
         compiled = self.is_compiled(score.compile, self.network, 3 * steps * score.batch)
         return replace(step, steps=steps, compiled=compiled)
+
+# %% ../../nbs/52_study.ipynb #832c0db8
+class StudyScores(StudyRecipes):
+    "The difficulty of the images."
 
     def observations_plan(self) -> Plan:
         "One task per watched network."
