@@ -39,6 +39,7 @@ def choose_device(device: str) -> str:    # "auto", "cpu" or "cuda"
     import torch
     return "cuda" if torch.cuda.is_available() else "cpu"
 
+# %% ../nbs/64_app.ipynb #ae5d7datasec
 def data_section(
     data: str | None = None,   # one of `data_names`, or "folder:PATH"; None: the profile's
     root: str | None = None,   # where the files lie
@@ -64,6 +65,7 @@ def choose_profile(data: str | None, profile: str | None, given: dict, seed: int
     same = p.data.get("name") == given.get("name", p.data.get("name"))
     return replace(p, data=(p.data if same else {}) | given)
 
+# %% ../nbs/64_app.ipynb #a37b0narrowp
 def narrow_profile(p, ratio: float | None, alpha: float | None, beta: float | None):
     "The profile at one size, with alpha and beta as given; without a ratio it has no size."
     shares, starts = {}, None

@@ -165,6 +165,10 @@ methods |= {m.name: m for m in [
            source="SelMatch's first two parts, DSA's objective"),
     Method("selmatch-datm", "SelMatch on DATM", "window", None, "datm", labels="soft",
            source="SelMatch's first two parts, DATM's objective"),
+]}
+
+# %% ../nbs/40_methods.ipynb #4000a005
+methods |= {m.name: m for m in [
     Method("random-teacher", "Random, teacher", "random", 0.0, None, labels="teacher",
            source="labels of a teacher (Hinton et al. 2015)"),
     Method("window-teacher", "Best window, teacher", "window", 0.0, None, labels="teacher",

@@ -55,6 +55,7 @@ def selection_needs(study: Study, selection: str, ratio: float) -> dict[str, Any
     asked = {*named, *(("generator", "difficulty") if is_open else ())}
     return {name: make() for name, make in ways.items() if name in asked}
 
+# %% ../../nbs/53_sets.ipynb #c2adcdifficu
 def difficulty_for(study: Study, selection: str) -> Tensor:
     "The profile's difficulty, or the score after which a selection is named."
     kind = scores_needed.get(selection)
@@ -75,6 +76,7 @@ def find_start(item: tuple[Study, str, float]) -> dict[str, Tensor]:
         return {"images": found.images, "labels": found.labels}
     return {"rows": found}
 
+# %% ../../nbs/53_sets.ipynb #8c3ffstartpl
 def start_plan(study: Study, selection: str, ratio: float) -> Plan:
     "The start of a run's set, as one task: for selections that train networks to find out."
     p, splits = study.profile, study.splits
@@ -131,6 +133,7 @@ def start_card(study: Study, method: Method, ratio: float, alpha: float) -> dict
             "train_fingerprint": splits.train.key, "test_fingerprint": splits.test.key}
     return card | ({"whitened": "ZCA, epsilon 0.1"} if p.whiten else {})
 
+# %% ../../nbs/53_sets.ipynb #829cestartse
 def start_set(study: Study, name: str | Method, ratio: float, seed: int) -> SyntheticSet:
     """What a method starts from in the run of this number: its selection, its labels, and the mask
     of what it will change."""
@@ -160,6 +163,7 @@ def describe_objective(study: Study, method: Method) -> tuple[Any, dict]:
         objective = replace(objective, augmentation=study.policy("dsa"))
     return objective, moves
 
+# %% ../../nbs/53_sets.ipynb #329baplandes
 def plan_descent(study: Study, method: Method, objective: Any, moves: dict) -> Descent:
     "How the outer loop follows an objective: the profile's matching, then the words for this one."
     m = study.profile.matching
@@ -247,6 +251,7 @@ def set_task(study: Study, name: str | Method, ratio: float, seed: int,
             study.at(seed).experts(bool(flat))
     return describe_task(study, method, ratio, seed, start, rungs)
 
+# %% ../../nbs/53_sets.ipynb #7e78fdescrib
 def describe_task(study: Study, method: Method, ratio: float, seed: int, start: SyntheticSet,
                   rungs: tuple[int, ...] = ()) -> SetTask:
     "The task of a set whose start is known; nothing is trained for it."
@@ -287,6 +292,7 @@ def small_sets(study: Study, names: Iterable[str | Method], ratios: Iterable[flo
     make_sets(study, tasks.values())
     return tasks
 
+# %% ../../nbs/53_sets.ipynb #d5fd3keptset
 def kept_sets(study: Study, task: SetTask) -> list[SyntheticSet]:
     "The sets of all stops; those of a method with a teacher relabelled, as they then are."
     if task.method.labels != "teacher":

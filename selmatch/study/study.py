@@ -83,7 +83,7 @@ def seed_for(study_seed: int,     # of the profile, from 0
 # %% ../../nbs/52_study.ipynb #26079cbb
 @dataclass(frozen=True)
 class StudyStore:
-    "A profile, a computer, and a folder of results."
+    "A profile, its networks, a computer, and a folder of results."
     profile: Profile
     computer: Computer = Computer()
     folder: Path = field(default_factory=home)
@@ -132,10 +132,6 @@ class StudyStore:
         "All runs of the profile: one for each of its `seeds`."
         return [self.at(number) for number in range(self.profile.seeds)]
 
-# %% ../../nbs/52_study.ipynb #52data02
-class StudyData(StudyStore):
-    "The images, in their three parts, and the networks that look at them."
-
     @property
     def network(self) -> dict:
         "The network that distils."
@@ -150,6 +146,10 @@ class StudyData(StudyStore):
     def judges(self) -> dict[str, Evaluation]:
         "Who judges: the network that distils (\"its own\"), and those of `transfer`, by title."
         return read_judges(self.profile.evaluation, self.network, self.profile.transfer)
+
+# %% ../../nbs/52_study.ipynb #52data02
+class StudyData(StudyStore):
+    "The images, in their three parts."
 
     @cached_property
     def loaded(self) -> Splits:
@@ -256,10 +256,6 @@ class StudyRecipes(StudyData):
         return Recipe(e.steps, e.batch, e.lr, e.momentum, e.weight_decay, e.schedule,
                       self.policy(augmentation), compiled)
 
-# %% ../../nbs/52_study.ipynb #832c0db8
-class StudyScores(StudyRecipes):
-    "The difficulty of the images."
-
     @cached_property
     def watch_recipe(self) -> Recipe:
         "How the watched networks are trained: for whole epochs."
@@ -268,6 +264,10 @@ class StudyScores(StudyRecipes):
         steps = score.epochs * steps_per_epoch(n, step)
         compiled = self.is_compiled(score.compile, self.network, 3 * steps * score.batch)
         return replace(step, steps=steps, compiled=compiled)
+
+# %% ../../nbs/52_study.ipynb #832c0db8
+class StudyScores(StudyRecipes):
+    "The difficulty of the images."
 
     def observations_plan(self) -> Plan:
         "One task per watched network."
