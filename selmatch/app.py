@@ -7,8 +7,8 @@ __all__ = ['data_names', 'official_places', 'shared_options', 'common', 'setting
            'data_section', 'choose_profile', 'narrow_profile', 'make_study', 'find_roots', 'list_sources', 'is_same',
            'check_apart', 'check_out', 'check_table', 'check_gallery', 'share', 'cli', 'write_table', 'figures_command',
            'read_parameters', 'profiles_command', 'methods_command', 'score_command', 'window_command',
-           'experts_command', 'search_command', 'write_set', 'select_command', 'distill_command', 'read_given_set',
-           'evaluate_command', 'coverage_command', 'bench_command', 'main', 'keep_memory_of_command']
+           'experts_command', 'search_command', 'tune_command', 'write_set', 'select_command', 'distill_command',
+           'read_given_set', 'evaluate_command', 'coverage_command', 'bench_command', 'main', 'keep_memory_of_command']
 
 # %% ../nbs/64_app.ipynb #1ccb4a46
 import contextlib
@@ -353,6 +353,37 @@ def search_command(method, out, **options):
     words = [str(word) for k, v in again.items() for word in (f"--{k}", v)]
     click.echo("use it: " + shlex.join(["selmatch", "distill", *words]))
     write_table(race.table, out)
+
+# %% ../nbs/64_app.ipynb #64tune01
+@cli.command("tune")
+@click.option("--profile", default="digits", show_default=True, metavar="NAME|FILE",
+              help="Settings: a name from `selmatch profiles`, or a YAML file.")
+@click.option("--only", multiple=True, metavar="METHOD",
+              help="Tune only this method (may be repeated).")
+@share("device", "workers", "out")
+def tune_command(profile, only, device, workers, out):
+    "Find step sizes: the same trials for every method. --out: a profile with the picks."
+    for name in only:
+        if find_method(name).objective is None:
+            raise InputError(f"method {name!r} distils nothing: there is no step size to tune")
+    if out and out.exists():
+        raise InputError(f"--out {out} exists: choose another file")
+    p = load_profile(profile)
+    from selmatch.computer import Computer
+    from selmatch.study.profile import profile_folder
+    from selmatch.study.study import Study
+    from selmatch.study.tune import list_picks, tune, write_tuned
+    study = Study(p, Computer(choose_device(device), workers), home())
+    record = tune(study, only or None)
+    click.echo(record.round(4).to_string(index=False))
+    picks = list_picks(study, record)
+    for name, words in picks.items():
+        click.echo(f"{name}: {words}")
+    if out:
+        is_file = profile.endswith((".yaml", ".yml"))
+        write_tuned(Path(profile) if is_file else profile_folder / f"{p.name}.yaml",
+                    p.tuned | picks, out)
+        click.echo(f"Written: {out}")
 
 # %% ../nbs/64_app.ipynb #4c0d5fc9
 def write_set(method: str, study, ratio: float, out: Path | None):

@@ -56,6 +56,9 @@ class Objective:
     "The description of an objective: subclasses are frozen dataclasses that hold its words."
     needs: ClassVar[tuple[str, ...]] = ()    # what a study gives it: keys of `supplies`
     n_rates: ClassVar[int | None] = None     # rates of the student to be learned; None: one number
+    descent: ClassVar[dict] = {}             # words of the outer loop by default
+    norm: ClassVar[str | None] = None        # of the network it looks with; None: the study's
+    source: ClassVar[str] = ""               # where these two come from
 
     @classmethod
     def matching_words(cls, matching: dict, iterations: int) -> dict:

@@ -70,6 +70,7 @@ class TrajectoryMatching(Objective):
     expansion_end: int = 0             # iteration from which the bound is `max_start`
     precision: str = "float32"         # of compiled steps: "float32", "tf32" or "bfloat16"
     needs: ClassVar[tuple[str, ...]] = ("network", "experts")
+    source: ClassVar[str] = "SelMatch and MTT: a profile's section `matching`, which is theirs"
     sweep: ClassVar[Callable] = staticmethod(reverse_sweep)    # what computes the gradient
 
     def __post_init__(self):
@@ -170,6 +171,7 @@ def tesla_sweep(*problem, second: Callable = second_order, **settings) -> Matche
 @dataclass(frozen=True)
 class TESLA(TrajectoryMatching):
     "MTT with TESLA's gradient (Cui et al. 2023)."
+    source: ClassVar[str] = "TESLA: the settings of MTT"
     sweep: ClassVar[Callable] = staticmethod(tesla_sweep)
 
 # %% ../../nbs/34_trajectories.ipynb #430c0f6a
@@ -267,6 +269,8 @@ def refuse_plain(experts: Sequence[Path]):
 class FTD(TrajectoryMatching):
     "MTT on flat experts (Du et al. 2023); `InputError` names an expert that is not."
     needs: ClassVar[tuple[str, ...]] = ("network", "flat experts")
+    descent: ClassVar[dict] = {"ema": 0.999}
+    source: ClassVar[str] = "FTD, parameter table: CIFAR-10, 50 images a class; else as MTT"
 
     def __post_init__(self):
         super().__post_init__()
@@ -286,6 +290,8 @@ class DATM(TrajectoryMatching):
     first_max_start: int = field(kw_only=True)
     expansion_end: int = field(kw_only=True)
     needs: ClassVar[tuple[str, ...]] = ("network", "flat experts")
+    descent: ClassVar[dict] = {"lr_labels": 10.0, "momentum_labels": 0.9, "skip_above": 1.0}
+    source: ClassVar[str] = "DATM, released configurations: CIFAR-10, 500 images a class"
 
     def __post_init__(self):
         super().__post_init__()

@@ -18,6 +18,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import selmatch
@@ -84,11 +85,12 @@ class Figure:
     windows: bool = False                    # needs the whole scan of windows
 
 def ask_tables(*calls: Callable) -> Callable:
-    """A function of a study that calls each of `calls` with the rooms of tables and search, and
-    the study."""
+    """A function of a study that calls each of `calls` with the rooms `tables`, `search` and `tune`
+    of the package, as attributes of one thing, and the study."""
     def compute(study):
-        from selmatch.study import search, tables
-        return [call(tables, search, study) for call in calls]
+        from selmatch.study import search, tables, tune
+        rooms = SimpleNamespace(tables=tables, search=search, tune=tune)
+        return [call(rooms, study) for call in calls]
     return compute
 
 def second_size(study) -> float:
@@ -101,31 +103,35 @@ painted = ("mtt", "selmatch-dsa", "dm", "selmatch-soft")
 transferred = ("random", "window", "mtt", "selmatch-dsa", "dm")
 
 figures: dict[str, Figure] = {      # in the order in which they are drawn
-    "fig3_window": Figure(ask_tables(lambda t, _, s: t.windows(s),
-                                     lambda t, _, s: t.accuracies(s, ["random"])),
+    "fig3_window": Figure(ask_tables(lambda r, s: r.tables.windows(s),
+                                     lambda r, s: r.tables.accuracies(s, ["random"])),
                           ("random",), windows=True),
-    "tab1_accuracy": Figure(ask_tables(lambda t, _, s: t.accuracies(s),
-                                       lambda t, _, s: t.full_accuracy(s))),
-    "fig1_coverage": Figure(ask_tables(lambda t, _, s: t.coverages(s, four),
-                                       lambda t, _, s: t.accuracies(s, four)), four),
-    "fig2_method": Figure(ask_tables(lambda t, _, s: t.anatomy(s, second_size(s))), ("selmatch",)),
+    "tab1_accuracy": Figure(ask_tables(lambda r, s: r.tables.accuracies(s),
+                                       lambda r, s: r.tables.full_accuracy(s))),
+    "fig1_coverage": Figure(ask_tables(lambda r, s: r.tables.coverages(s, four),
+                                       lambda r, s: r.tables.accuracies(s, four)), four),
+    "fig2_method": Figure(ask_tables(lambda r, s: r.tables.anatomy(s, second_size(s))),
+                          ("selmatch",)),
     "tab4_cost": Figure(ask_tables(), ()),          # drawn from a file of `selmatch bench`
 }
 
 # %% ../../nbs/63_figures.ipynb #3a0d684c
 figures |= {                        # the long ones
-    "tab1_everything": Figure(ask_tables(lambda t, _, s: t.accuracies(s, list(methods))),
+    "tab1_everything": Figure(ask_tables(lambda r, s: r.tables.accuracies(s, list(methods))),
                               tuple(methods), is_long=True),
-    "tab2_ablation": Figure(ask_tables(lambda t, _, s: t.ablation(s)), is_long=True),
-    "tab3_transfer": Figure(ask_tables(lambda t, _, s: t.transfer(s)), transferred, is_long=True),
-    "fig4_alpha": Figure(ask_tables(lambda t, _, s: t.along_alpha(s)), is_long=True),
-    "fig5_images": Figure(ask_tables(lambda t, _, s: t.changes(s, painted, second_size(s))),
+    "tab2_ablation": Figure(ask_tables(lambda r, s: r.tables.ablation(s)), is_long=True),
+    "tab3_transfer": Figure(ask_tables(lambda r, s: r.tables.transfer(s)), transferred,
+                            is_long=True),
+    "fig4_alpha": Figure(ask_tables(lambda r, s: r.tables.along_alpha(s)), is_long=True),
+    "fig5_images": Figure(ask_tables(lambda r, s: r.tables.changes(s, painted, second_size(s))),
                           painted, is_long=True),
-    "fig6_search": Figure(ask_tables(lambda _, r, s: r.regrets(s)), is_long=True),
-    "fig7_scores": Figure(ask_tables(lambda t, _, s: t.agreement(s), lambda t, _, s: t.readings(s),
-                                     lambda t, _, s: t.accuracies(s, ["random"])),
+    "fig6_search": Figure(ask_tables(lambda r, s: r.search.regrets(s)), is_long=True),
+    "fig7_scores": Figure(ask_tables(lambda r, s: r.tables.agreement(s),
+                                     lambda r, s: r.tables.readings(s),
+                                     lambda r, s: r.tables.accuracies(s, ["random"])),
                           ("random",), is_long=True),
-    "fig8_starts": Figure(ask_tables(lambda t, _, s: t.starts(s, s.profile.ratios[0])),
+    "tab5_tuning": Figure(ask_tables(lambda r, s: r.tune.tune(s)), (), is_long=True),
+    "fig8_starts": Figure(ask_tables(lambda r, s: r.tables.starts(s, s.profile.ratios[0])),
                           (), is_long=True),
 }
 

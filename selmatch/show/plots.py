@@ -4,15 +4,16 @@
 
 # %% auto #0
 __all__ = ['palette', 'style', 'halves', 'roles', 'kinds', 'start_colors', 'method_colors', 'small_print', 'count_text',
-           'banded_line', 'interval_line', 'to_pictures', 'draw_image', 'show_pictures', 'draw_window', 'name_ends',
-           'window_curves', 'draw_agreement', 'draw_scans', 'draw_readings', 'reading_panels', 'straggler',
-           'say_interval', 'name_straggler', 'draw_methods', 'accuracy_dots', 'accuracy_table', 'draw_halves',
-           'draw_coverage_along', 'coverage_legend', 'coverage_panels', 'draw_sorted_class', 'draw_strip',
-           'method_picture', 'league_rows', 'label_rows', 'gains_over', 'accuracy_league', 'draw_cost', 'cost_panels',
-           'race_lines', 'draw_grid', 'search_panels', 'start_curves', 'draw_alpha_accuracy', 'draw_alpha_coverage',
-           'alpha_panels', 'ablation_rows', 'draw_starts', 'ablation_dots', 'draw_map', 'transfer_levels',
-           'transfer_map', 'frame_image', 'draw_change', 'name_class', 'change_bar', 'change_reach', 'draw_block',
-           'gallery', 'draw_own_class', 'draw_label', 'label_panels']
+           'banded_line', 'interval_line', 'clip_intervals', 'to_pictures', 'draw_image', 'show_pictures',
+           'draw_window', 'name_ends', 'window_curves', 'draw_agreement', 'draw_scans', 'draw_readings',
+           'reading_panels', 'straggler', 'say_interval', 'name_straggler', 'draw_methods', 'accuracy_dots',
+           'accuracy_table', 'draw_halves', 'draw_coverage_along', 'coverage_legend', 'coverage_panels',
+           'draw_sorted_class', 'draw_strip', 'method_picture', 'league_rows', 'label_rows', 'gains_over',
+           'accuracy_league', 'draw_cost', 'cost_panels', 'race_lines', 'draw_grid', 'search_panels', 'start_curves',
+           'draw_alpha_accuracy', 'draw_alpha_coverage', 'alpha_panels', 'ablation_rows', 'draw_starts',
+           'ablation_dots', 'draw_map', 'transfer_levels', 'transfer_map', 'tuning_map', 'frame_image', 'draw_change',
+           'name_class', 'change_bar', 'change_reach', 'draw_block', 'gallery', 'draw_own_class', 'draw_label',
+           'label_panels']
 
 # %% ../../nbs/61_plots.ipynb #9589a051
 import itertools
@@ -83,11 +84,15 @@ def interval_line(ax: plt.Axes,
     """Mean of `y` over sets as a line, Student's 95 % interval of it as a band (none for a single
     set)."""
     found = intervals(rows, [x], y).sort_index()
-    half = found.half.fillna(0)
+    low, high = clip_intervals(found)
     ax.plot(found.index, found["mean"], **{"marker": "o", "ms": 4} | look)
-    ax.fill_between(found.index, found["mean"] - half, found["mean"] + half,
-                    color=look.get("color"), alpha=.18, lw=0)
+    ax.fill_between(found.index, low, high, color=look.get("color"), alpha=.18, lw=0)
     return found
+
+def clip_intervals(found: pd.DataFrame) -> tuple[pd.Series, pd.Series]:    # mean, half, in percent
+    "Both ends of the intervals of shares: no share lies below 0 or above 100 percent."
+    half = found.half.fillna(0)
+    return (found["mean"] - half).clip(0, 100), (found["mean"] + half).clip(0, 100)
 
 # %% ../../nbs/61_plots.ipynb #d924e971
 def to_pictures(images: Tensor,     # (n, c, h, w) normalised
@@ -253,8 +258,9 @@ def draw_methods(ax: plt.Axes,
             continue
         mine, color = values[name], colors[name]
         ax.plot(i + np.linspace(-.18, .18, len(mine)), mine, ".", ms=4, alpha=.45, color=color)
-        half = np.nan_to_num(half_width(mine))
-        ax.errorbar(i, mine.mean(), half, marker="o", ms=6, capsize=3, color=color)
+        mean, half = mine.mean(), np.nan_to_num(half_width(mine))
+        whiskers = [[min(half, mean)], [min(half, 100 - mean)]]       # a share ends at 0 and 100
+        ax.errorbar(i, mean, whiskers, marker="o", ms=6, capsize=3, color=color)
     if behind:
         name_straggler(ax, list(colors).index(behind), values[behind], colors[behind])
     ax.set_xticks(range(len(colors)))
@@ -309,7 +315,9 @@ def draw_halves(ax: plt.Axes,
     "Both halves of the test images along `x`: means over sets with their intervals."
     for half, line in halves.items():
         found = intervals(rows, [x], f"{half}_{what}").sort_index()
-        ax.errorbar(found.index, found["mean"], found.half.fillna(0), color=color, ls=line,
+        low, high = clip_intervals(found)
+        whiskers = [found["mean"] - low, high - found["mean"]]
+        ax.errorbar(found.index, found["mean"], whiskers, color=color, ls=line,
                     marker="o", ms=5, mec="white", mew=.6, elinewidth=.8, capsize=2)
 
 # %% ../../nbs/61_plots.ipynb #1aeed6a9
@@ -609,7 +617,9 @@ def draw_alpha_coverage(ax: plt.Axes, rows: pd.DataFrame):     # one size
     "Coverage of both halves of the test images against alpha; each set counts once."
     for half, line in halves.items():
         stats = intervals(rows, ["alpha"], f"{half}_coverage").sort_index()
-        ax.errorbar(stats.index, stats["mean"], stats.half.fillna(0), marker="o", ms=4, ls=line,
+        low, high = clip_intervals(stats)
+        whiskers = [stats["mean"] - low, high - stats["mean"]]
+        ax.errorbar(stats.index, stats["mean"], whiskers, marker="o", ms=4, ls=line,
                     color="#444444", capsize=2, elinewidth=.8, label=f"{half} test images")
 
 # %% ../../nbs/61_plots.ipynb #f955bbbc
@@ -727,6 +737,29 @@ def transfer_map(table: pd.DataFrame,   # from `tables.transfer`
         top.tick_params(axis="x", labelbottom=False)
         low.set_xticklabels([n.replace(", ", ",\n") for n in levels], rotation=45, ha="right",
                             rotation_mode="anchor")
+    return small_print(fig, note)
+
+# %% ../../nbs/61_plots.ipynb #61tune01
+def tuning_map(record: pd.DataFrame,    # from `tune.tune`
+               note: str = "",          # the small print
+) -> Figure:
+    "Gain over the start in points, method by step size (in parts of the default); picks framed."
+    means = 100 * record.groupby(["method", "factor"], sort=False).score.mean().unstack()
+    gain = means.drop(columns=0.0).sub(means[0.0], axis=0).reindex(record.method.unique())
+    reach = float(np.nanmax(gain.abs().to_numpy(), initial=1.0))
+    picked = record[record.picked].groupby("method").factor.first()
+    with plt.rc_context(style | {"axes.grid": False}):
+        fig, ax = plt.subplots(figsize=(2.2 + .75 * gain.shape[1], .8 + .27 * len(gain)))
+        draw_map(ax, gain, "+.1f", cmap="RdBu", center=0, vmin=-reach, vmax=reach)
+        for y, name in enumerate(gain.index):
+            for x, factor in enumerate(gain.columns):
+                if np.isnan(gain.loc[name, factor]):
+                    ax.plot(x + .5, y + .5, "x", ms=7, color="#888888")
+                if picked.get(name) == factor:
+                    ax.add_patch(plt.Rectangle((x, y), 1, 1, fill=False, ec="#222222", lw=1.8))
+        ax.set(xlabel="step size, in parts of the default", ylabel="",
+               xticklabels=[f"{c:g}" for c in gain.columns])
+        ax.tick_params(length=0, axis="both", rotation=0)
     return small_print(fig, note)
 
 # %% ../../nbs/61_plots.ipynb #ea695861

@@ -202,7 +202,7 @@ def one_answer(objective, method: Method, data: ImageSet, alpha: float,
 def iteration_seconds(prices: Prices, method: Method, ratio: float) -> float:
     "Seconds of one iteration of a method's objective, for sets of one size."
     study, device = prices.study, prices.study.computer.device
-    objective, moves = sets.describe_objective(study, method)
+    objective, moves = sets.describe_objective(study, method, ratio)
     if {"experts", "flat experts"} & set(objective.needs):
         sweep = lambda batch: sweep_seconds(prices.few, study.network, batch,
                                             objective.augmentation)
@@ -260,9 +260,10 @@ def set_parts(prices: Prices, methods: list[Method]) -> list[Part]:
             groups.setdefault((m.start, m.objective, m.alpha, m.labels == "soft"), []).append(m)
     for group in groups.values():
         first, titles = group[0], " / ".join(m.title for m in group)
-        descent = sets.plan_descent(study, first, *sets.describe_objective(study, first))
         tasks = find_tasks(study, first)
         for ratio in study.profile.ratios:
+            asked = sets.describe_objective(study, first, ratio)
+            descent = sets.plan_descent(study, first, *asked)
             own = [t for (_, r, _), t in tasks.items() if r == ratio]
             left = sum(task is None or not task.done for task in own)
             each = functools.partial(set_seconds, prices, first, ratio, descent.iterations)
@@ -283,7 +284,8 @@ def count_choices(study: Study, method: Method, tasks: dict) -> tuple[int, int]:
     "Networks that choose checkpoints: all, and left."
     if not method.objective or not sets.can_choose(study):
         return 0, 0
-    descent = sets.plan_descent(study, method, *sets.describe_objective(study, method))
+    first = study.profile.ratios[0]
+    descent = sets.plan_descent(study, method, *sets.describe_objective(study, method, first))
     every = len(tasks) * sum(stop > 0 for stop in descent.stops) * study.profile.matching.judges
     if any(task is None or not task.done for task in tasks.values()):
         return every, every

@@ -4,8 +4,9 @@
 
 # %% auto #0
 __all__ = ['profile_folder', 'supplied', 'read_yaml', 'list_profiles', 'convert', 'read_section', 'check_least', 'Score',
-           'Evaluation', 'Strength', 'Window', 'Experts', 'Matching', 'Teacher', 'Proxy', 'Search', 'at_place',
-           'check_network', 'read_judges', 'read_words', 'Profile', 'check_sizes', 'check_words', 'load_profile']
+           'Evaluation', 'Strength', 'Window', 'Experts', 'Matching', 'Teacher', 'Proxy', 'Search', 'Tuning',
+           'at_place', 'check_network', 'read_judges', 'BySize', 'read_value', 'at_size', 'read_words', 'Profile',
+           'check_sizes', 'check_words', 'check_sizes_of', 'load_profile']
 
 # %% ../../nbs/50_profile.ipynb #a79bc614
 from collections.abc import Iterable
@@ -260,6 +261,23 @@ class Search:
         for before, budget in zip((0, *self.rungs), self.rungs):
             check_range("search.rungs", budget, before + 1)
 
+# %% ../../nbs/50_profile.ipynb #50tuning1
+@dataclass(frozen=True)
+class Tuning:
+    "How step sizes are found: the same trials for every method (chapter 57)."
+    factors: tuple[float, ...] = (0.1, 0.3, 1.0, 3.0, 10.0)   # in parts of the default
+    ratios: tuple[float, ...] = ()    # sizes; empty: the second of the profile, or its only one
+    judges: int = 2                   # networks per trial, on validation images
+    number: int = 1000                # of the run whose seeds are used; tables end far below
+
+    def __post_init__(self):
+        if not self.factors:
+            raise InputError("tuning.factors=() is empty: name at least one factor")
+        for factor in self.factors:
+            check_range("tuning.factors", factor, 1e-6)
+        check_range("tuning.judges", self.judges, 1)
+        check_range("tuning.number", self.number, 1)
+
 # %% ../../nbs/50_profile.ipynb #023cd2d6
 @contextmanager
 def at_place(place: str):    # a key of the profile
@@ -294,19 +312,42 @@ def read_judges(evaluation: Evaluation, network: dict,    # of the network that 
 # by the study, not by a file
 supplied = {"train", "experts", "augmentation", "sweep", "compiled"}
 
+class BySize(dict):
+    "Values of one word by size: ratio -> value."
+
+def read_value(value: Any, kind: Any, where: str) -> Any:
+    "A value of a declared type, or one for each size: `{0.05: 30, 0.2: 100}`."
+    sizes = isinstance(value, dict) and value and all(
+        isinstance(k, (int, float)) and not isinstance(k, bool) for k in value)
+    if not sizes:
+        return convert(value, kind, where)
+    return BySize({float(k): convert(v, kind, f"{where}[{k}]") for k, v in value.items()})
+
+def at_size(words: dict, ratio: float, where: str) -> dict:
+    "The words for one size. Raises `InputError` where a word has no value for it."
+    found = {}
+    for key, value in words.items():
+        if isinstance(value, BySize):
+            value = value[check_choice(f"size of {where}.{key}:", ratio, list(value))]
+        found[key] = value
+    return found
+
+# %% ../../nbs/50_profile.ipynb #50words1
 def read_words(objective: str,     # a registered objective
                settings: dict,     # words from a profile
+               place: str = "",    # where they stand; "": objectives.OBJECTIVE
 ) -> tuple[dict, dict]:            # checked: words of its description, and of the outer loop
     "Settings of one objective, each checked against the declaration it belongs to."
     from selmatch.distill.loop import Descent
-    kinds, place = load_registers()["objective"], f"objectives.{objective}"
+    kinds = load_registers()["objective"]
     own = get_type_hints(kinds[check_choice("objective", objective, list(kinds))])
     own = {f.name: own[f.name] for f in fields(kinds[objective]) if f.name not in supplied}
     loop, words, moves = get_type_hints(Descent), {}, {}
+    place = place or f"objectives.{objective}"
     for key, value in settings.items():
         check_choice(f"key of {place}:", key, sorted({*own, *loop}))
         part, hints = (words, own) if key in own else (moves, loop)
-        part[key] = convert(value, hints[key], f"{place}.{key}")
+        part[key] = read_value(value, hints[key], f"{place}.{key}")
     return words, moves
 
 # %% ../../nbs/50_profile.ipynb #9ed5db93
@@ -326,10 +367,12 @@ class Profile:
     experts: Experts = field(default_factory=Experts)
     matching: Matching = field(default_factory=Matching)
     objectives: dict[str, dict] = field(default_factory=dict)   # objective -> words that differ
+    tuned: dict[str, dict] = field(default_factory=dict)   # method -> words found by `tune`
     flatness: dict = field(default_factory=dict)   # words of `Flatness` (FTD, DATM)
     teacher: Teacher = field(default_factory=Teacher)
     proxy: Proxy = field(default_factory=Proxy)
     search: Search = field(default_factory=Search)
+    tuning: Tuning = field(default_factory=Tuning)
     whiten: bool = False                      # ZCA whitening, fitted on the training images
     published: str | None = None              # whose published numbers stand beside ours
     differs: str = ""                         # what differs from what was published, in words
@@ -371,6 +414,11 @@ def check_sizes(p: Profile):
                          f"expert_epochs must be <= experts.epochs ({p.experts.epochs})")
     check_range("seeds", p.seeds, 1)
     check_range("seed", p.seed, 0)
+    if p.seeds > p.tuning.number:
+        raise InputError(f"tuning.number={p.tuning.number} is among the {p.seeds} runs of the "
+                         "tables: it must be larger")
+    for ratio in p.tuning.ratios:
+        check_choice("ratio of tuning.ratios", ratio, p.ratios)
 
 # %% ../../nbs/50_profile.ipynb #9b2d9396
 def check_words(p: Profile):
@@ -385,8 +433,20 @@ def check_words(p: Profile):
     read_section(p.flatness, Flatness, "flatness")
     Augmentation("dsa", p.augmentation.strong, p.augmentation.simple)
     for name, settings in p.objectives.items():
-        read_words(name, settings)
+        check_sizes_of(read_words(name, settings), p.ratios, f"objectives.{name}")
+    for name, settings in p.tuned.items():
+        objective = find_method(name).objective
+        if objective is None:
+            raise InputError(f"tuned.{name} is not allowed: it distils nothing")
+        words = read_words(objective, settings, f"tuned.{name}")
+        check_sizes_of(words, p.ratios, f"tuned.{name}")
     read_judges(p.evaluation, p.network, p.transfer)
+
+def check_sizes_of(words: tuple[dict, dict], ratios: tuple[float, ...], where: str):
+    "Words by size must have a value for every size of the profile."
+    for ratio in ratios:
+        for part in words:
+            at_size(part, ratio, where)
 
 # %% ../../nbs/50_profile.ipynb #9194e118
 def load_profile(name: str | Path,    # a name from `list_profiles`, or the path of a YAML file

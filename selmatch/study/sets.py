@@ -4,9 +4,9 @@
 
 # %% auto #0
 __all__ = ['fewest_to_choose', 'selection_needs', 'difficulty_for', 'start_function', 'find_start', 'start_plan', 'choose_start',
-           'label_start', 'objective_class', 'start_card', 'start_set', 'describe_objective', 'plan_descent', 'SetTask',
-           'make_set', 'set_task', 'describe_task', 'sets_plan', 'make_sets', 'small_sets', 'kept_sets', 'last_sets',
-           'can_choose', 'checkpoint_trials', 'chosen_sets']
+           'label_start', 'objective_class', 'start_card', 'start_set', 'descent_words', 'set_leader',
+           'describe_objective', 'plan_descent', 'SetTask', 'make_set', 'set_task', 'describe_task', 'sets_plan',
+           'make_sets', 'small_sets', 'kept_sets', 'last_sets', 'can_choose', 'checkpoint_trials', 'chosen_sets']
 
 # %% ../../nbs/53_sets.ipynb #a1008569
 import functools
@@ -25,11 +25,11 @@ from ..data.images import ImageSet
 from ..distill.loop import Descent, distill
 from ..distill.sets import SyntheticSet, distilled_mask, load_set, relabel, save_set
 from ..distill.trajectories import correctly_classified, expert_logits, right_labels
-from ..methods import Method, find_method, load_registers
+from ..methods import Method, find_method, load_registers, methods
 from ..select.coresets import coreset_selections, made_starts, scores_needed
 from ..select.coresets import validation_judge
 from ..select.window import read_options
-from .profile import read_words
+from .profile import at_size, read_words
 from .store import Plan, code_of, own_code
 from .study import Study
 from ..train.judge import trials
@@ -147,11 +147,35 @@ def start_set(study: Study, name: str | Method, ratio: float, seed: int) -> Synt
     return SyntheticSet(data, distilled, card=start_card(study, method, ratio, alpha))
 
 # %% ../../nbs/53_sets.ipynb #329baf69
-def describe_objective(study: Study, method: Method) -> tuple[Any, dict]:
-    "A method's objective as this profile asks it, and the profile's words for the outer loop."
+def descent_words(study: Study, method: Method, ratio: float) -> tuple[dict, dict]:
+    """The words of a method's objective and of its outer loop at one size: the defaults of its
+    class, then the profile's for the objective, then those tuned for the method."""
     p, kind = study.profile, objective_class(method)
-    words, moves = read_words(method.objective, p.objectives.get(method.objective, {}))
-    given = {"network": study.network, "train": study.splits.train}
+    leader = set_leader(method)
+    places = {f"objectives.{method.objective}": p.objectives.get(method.objective, {}),
+              f"tuned.{leader}": p.tuned.get(leader, {})}
+    words, moves = {}, dict(kind.descent)
+    for where, settings in places.items():
+        for found, part in zip((words, moves), read_words(method.objective, settings, where)):
+            found |= at_size(part, ratio, where)
+    return words, moves
+
+def set_leader(method: Method) -> str:
+    """Methods that share their sets share what is tuned: the first of them in the catalogue. One
+    that is not there, such as SelMatch at another alpha, takes that of its nearest kin."""
+    def kin(m):
+        return (m.objective == method.objective, m.labels == method.labels == "soft"
+                or "soft" not in (m.labels, method.labels),
+                m.start == method.start, m.alpha == method.alpha)
+    closest = max(methods.values(), key=kin)
+    return closest.name if closest.objective == method.objective else method.name
+
+def describe_objective(study: Study, method: Method, ratio: float) -> tuple[Any, dict]:
+    "A method's objective as it is asked at one size, and the words for its outer loop."
+    p, kind = study.profile, objective_class(method)
+    words, moves = descent_words(study, method, ratio)
+    network = study.network | ({"norm": kind.norm} if kind.norm else {})
+    given = {"network": network, "train": study.splits.train}
     given = {need: given[need] for need in kind.needs if need in given}
     if {"experts", "flat experts"} & set(kind.needs):
         tasks = study.expert_tasks(flat="flat experts" in kind.needs)
@@ -162,6 +186,7 @@ def describe_objective(study: Study, method: Method) -> tuple[Any, dict]:
     if getattr(getattr(objective, "augmentation", None), "kind", "none") == "dsa":
         objective = replace(objective, augmentation=study.policy("dsa"))
     return objective, moves
+
 
 # %% ../../nbs/53_sets.ipynb #329baplandes
 def plan_descent(study: Study, method: Method, objective: Any, moves: dict) -> Descent:
@@ -256,7 +281,7 @@ def describe_task(study: Study, method: Method, ratio: float, seed: int, start: 
                   rungs: tuple[int, ...] = ()) -> SetTask:
     "The task of a set whose start is known; nothing is trained for it."
     study = study.at(seed)
-    objective, moves = describe_objective(study, method)
+    objective, moves = describe_objective(study, method, ratio)
     descent = plan_descent(study, method, objective, moves)
     if rungs:
         descent = replace(descent, iterations=rungs[-1], evaluate_at=rungs)
