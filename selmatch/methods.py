@@ -40,6 +40,7 @@ objective_costs = {
 # %% ../nbs/40_methods.ipynb #5655120c
 def load_registers() -> dict[str, dict]:    # "start" and "objective": name -> what is behind it
     "The registers of starts and objectives, after every family of the package has entered its own."
+    from selmatch.select import dynamics
     from selmatch.select.coresets import made_starts
     from selmatch.select.window import selections
     from selmatch.distill import condensation, kernels, rollout, trajectories
@@ -120,6 +121,8 @@ methods: dict[str, Method] = {m.name: m for m in [
     Method("forgetting", "Forgetting", "forgetting", 0.0, None, source="Toneva et al. 2019"),
     Method("el2n", "EL2N", "el2n", 0.0, None, source="Paul et al. 2021"),
     Method("c-score", "C-score", "c_score", 0.0, None, source="Jiang et al. 2021"),
+    Method("ccs", "CCS", "ccs", 0.0, None, source="Zheng et al. 2023"),
+    Method("dual", "DUAL", "dual", 0.0, None, source="Cho et al. 2025"),
     Method("grand", "GraNd", "grand", 0.0, None, source="Paul et al. 2021"),
     Method("herding", "Herding", "herding", 0.0, None, source="Welling 2009"),
 ]}

@@ -153,7 +153,7 @@ def test_the_estimate_counts_what_is_left(tmp_path):
     study = Study(profile(methods=["random", "window", "dm", "selmatch"], seeds=1, objectives={"dm": {"batch_real": 16, "iterations": 6}}), QUIET, tmp_path / "home")
     before = costs(study).set_index("stage")
     dm = find_method("dm")
-    descent = sets.plan_descent(study, dm, *sets.describe_objective(study, dm))
+    descent = sets.plan_descent(study, dm, *sets.describe_objective(study, dm, 0.1))
     stops = {"dm": len(descent.stops), "selmatch": 3}
     assert (before.left == before.tasks).all()
     assert (before.seconds > 0).all()

@@ -29,7 +29,7 @@ from ..distill.objectives import SetState
 from ..distill.sets import distilled_mask
 from ..distill.sweep import draw_steps, reverse_sweep, second_order
 from ..methods import Method, find_method
-from ..select.coresets import coreset_selections, scores_needed
+from ..select.coresets import scores_needed
 from . import sets
 from .store import Plan
 from .study import Study
@@ -117,7 +117,9 @@ def start_plans(study: Study, method: Method, ratio: float, seed: int) -> Iterat
     kind = scores_needed.get(method.start)
     if kind:
         yield run.c_score_plan() if kind == "c_score" else run.observations_plan()
-    if method.start in coreset_selections:
+    if "probabilities" in sets.asks(method.start):
+        yield run.dynamics_plan()
+    if sets.is_searched(method.start):
         yield sets.start_plan(run, method.start, ratio)
     needs = sets.objective_class(method).needs if method.objective else ()
     follows = {"experts", "flat experts"} & set(needs)

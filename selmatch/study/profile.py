@@ -231,11 +231,11 @@ class Teacher:
 @dataclass(frozen=True)
 class Proxy:
     "The network whose features and gradients coreset selections look at."
-    steps: int = 50     # trained briefly: a network that knows everything has no gradients left
+    epochs: int = 40    # over all training images (DeepCore): it must know the data it judges
     draws: int = 10     # random sets among which the best is chosen
 
     def __post_init__(self):
-        check_least(self, "proxy", 1, "steps draws")
+        check_least(self, "proxy", 1, "epochs draws")
 
 # %% ../../nbs/50_profile.ipynb #a2094dd9
 @dataclass(frozen=True)

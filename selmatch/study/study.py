@@ -30,6 +30,7 @@ from ..distill.experts import train_expert
 from ..distill.trajectories import Flatness
 from ..select.coresets import Evidence, gather
 from ..select.coverage import feature_network, features, radius
+from ..select.dynamics import record_dynamics
 from ..select.scores import Run, break_ties, c_score_difficulty, easy_half
 from ..select.scores import load_difficulty, observe_run
 from ..select.window import best_beta, beta_grid, check_ipc, window, window_start
@@ -68,8 +69,8 @@ def place_data(data: dict) -> dict:
     return data | {"root": str(data_folder() / path)}
 
 # %% ../../nbs/52_study.ipynb #f747b7e3
-seed_uses = ("watched networks", "C-score", "windows", "experts", "features", "proxy", "teacher",
-             "start", "draw judge", "descent", "checkpoint", "judge")
+seed_uses = ("watched networks", "C-score", "dynamics", "windows", "experts", "features",
+             "proxy", "teacher", "start", "draw judge", "descent", "checkpoint", "judge")
 
 def seed_for(study_seed: int,     # of the profile, from 0
              use: str,            # what it is for: one of `seed_uses`
@@ -294,6 +295,13 @@ class StudyScores(StudyRecipes):
                                                seed=seed, computer=self.computer)
         return Plan("C-score", find, [train], [key])
 
+    def dynamics_plan(self) -> Plan:
+        "How each image was learnt in one training run, as one task."
+        work = Run(self.splits.train, self.network, self.watch_recipe, self.seed("dynamics"),
+                   device=self.computer.device)
+        key = self.key(("select.dynamics",), "dynamics", work)
+        return Plan("record dynamics", record_dynamics, [work], [key])
+
     def measure(self, kind: str) -> Tensor:
         "A score by name, as the networks of this study measure it: `(n,)`, higher = harder."
         return self.run_one(self.c_score_plan()) if kind == "c_score" else self.observations[kind]
@@ -426,8 +434,9 @@ class Study(StudyScores):
 
     def proxy_words(self) -> tuple:
         "The proxy of this run, as `network_plan` takes it."
-        recipe = replace(self.recipe("simple"), steps=self.profile.proxy.steps)
-        return self.network, recipe, self.seed("proxy"), "proxy"
+        recipe, n = self.recipe("simple"), len(self.splits.train)
+        steps = self.profile.proxy.epochs * steps_per_epoch(n, recipe)
+        return self.network, replace(recipe, steps=steps), self.seed("proxy"), "proxy"
 
     def evidence(self) -> Evidence:
         "What the proxy of this run sees in the training and validation images."
