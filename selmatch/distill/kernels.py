@@ -185,7 +185,8 @@ class KernelInducingPoints(Objective):
     dtype: str = "float64"         # precision of the kernel algebra: "float32" or "float64"
     chunk: int = 256               # real images whose gradients are held at a time
     needs: ClassVar[tuple[str, ...]] = ("train",)
-    descent: ClassVar[dict] = {"optimiser": "adam", "lr_images": 0.04, "iterations": 300}
+    descent: ClassVar[dict] = {"optimiser": "adam", "lr_images": 0.04, "lr_labels": 0.04,
+                               "iterations": 300}
     source: ClassVar[str] = "KIP, released notebook: Adam at 0.04, 300 steps"
 
     def __post_init__(self):
@@ -266,7 +267,8 @@ class NeuralFeatureRegression(Objective):
     bias: bool = False             # add a constant feature
     dtype: str = "float64"         # precision of the kernel algebra: "float32" or "float64"
     needs: ClassVar[tuple[str, ...]] = ("train", "network")
-    descent: ClassVar[dict] = {"optimiser": "adam", "lr_images": 3e-4, "iterations": 500_000}
+    descent: ClassVar[dict] = {"optimiser": "adam", "lr_images": 3e-4, "lr_labels": 3e-4,
+                               "iterations": 500_000}
     source: ClassVar[str] = "FRePo, released code: 3e-4, 500,000 steps; LAMB there, Adam here"
 
     def __post_init__(self):
