@@ -26,7 +26,7 @@ from ..data.images import ImageSet
 from ..distill.loop import Descent, distill
 from ..distill.sets import SyntheticSet, distilled_mask, load_set, relabel, save_set
 from ..distill.trajectories import correctly_classified, expert_logits, right_labels
-from ..methods import Method, find_method, load_registers, methods
+from ..methods import Method, find_method, load_registers, methods, variants
 from ..select.coresets import coreset_selections, scores_needed, validation_judge
 from ..select.window import read_options
 from .profile import at_size, read_words
@@ -176,6 +176,9 @@ def set_leader(method: Method) -> str:
         return (m.objective == method.objective, m.labels == method.labels == "soft"
                 or "soft" not in (m.labels, method.labels),
                 m.start == method.start, m.alpha == method.alpha)
+    known = [*methods.values(), *variants.values()]
+    if method in known and method.name in variants:
+        return method.name
     closest = max(methods.values(), key=kin)
     return closest.name if closest.objective == method.objective else method.name
 

@@ -16,7 +16,7 @@ import pandas as pd
 import yaml
 
 from ..core import InputError
-from ..methods import Method, find_method, methods
+from ..methods import Method, find_method, methods, variants
 from .profile import read_yaml
 from .sets import SetTask, descent_words, make_set, set_leader, set_task
 from .store import Plan
@@ -24,11 +24,11 @@ from .study import Study
 from ..train.judge import trials
 
 # %% ../../nbs/57_tune.ipynb #c75455b9
-def list_leaders(names: Iterable[str] | None = None) -> list[Method]:    # None: the catalogue
+def list_leaders(names: Iterable[str] | None = None) -> list[Method]:    # None: all, and variants
     "The distilling methods, one for each family that shares its sets."
-    asked = [find_method(name) for name in (methods if names is None else names)]
+    asked = [find_method(name) for name in ([*methods, *variants] if names is None else names)]
     leaders = [set_leader(m) for m in asked if m.objective is not None]
-    return [methods[name] for name in dict.fromkeys(leaders)]
+    return [find_method(name) for name in dict.fromkeys(leaders)]
 
 def default_step(study: Study, method: Method, ratio: float) -> float:
     "The step size of the pixels that a method has without tuning, at one size."
@@ -118,7 +118,7 @@ def list_picks(study: Study, record: pd.DataFrame) -> dict[str, dict]:    # from
     "The section `tuned`: method -> its words; one number where all sizes agree, else by size."
     picks = {}
     for name, factor in record[record.picked].groupby("method", sort=False).factor.first().items():
-        steps = {ratio: float(f"{factor * default_step(study, methods[name], ratio):.4g}")
+        steps = {ratio: float(f"{factor * default_step(study, find_method(name), ratio):.4g}")
                  for ratio in study.profile.ratios}
         alike = len(set(steps.values())) == 1
         picks[name] = {"lr_images": next(iter(steps.values())) if alike else steps}
