@@ -121,6 +121,7 @@ def test_reverse_over_forward_is_exact_for_every_norm(case, soft):
     assert all(relative(a, b) <= 1e-10 for a, b in zip(ours, plain) if b is not None) and (ours[3] is None) == (not soft)
 
 
+@pytest.mark.slow
 def test_the_papers_network_in_float32():
     """A smooth activation, for with ReLU some activation always sits on the kink and the comparison would be one of rounding."""
     def make(dtype):
