@@ -154,6 +154,7 @@ def test_a_part_of_tiny_imagenet_finds_its_scores(tiny):
     with refuses("classes=21", "[2, 20]"): load_data("tinyimagenet", root=str(tiny), classes=21)
 
 
+@pytest.mark.slow
 def test_cifar_10_jpeg_is_mapped_not_read(tmp_path):
     unpack("cifar10_jpeg.tar.xz", tmp_path, lambda m: m.isfile() and int(Path(m.name).stem) % 10 == 0)      # every tenth image
     code = """if True:

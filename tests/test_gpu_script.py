@@ -136,6 +136,7 @@ def run_script(archive, out, *more):
     return json.loads((out / "summary.json").read_text()), [json.loads(line) for line in (out / "events.jsonl").read_text().splitlines()]
 
 
+@pytest.mark.slow
 def test_the_first_row_in_small_and_continued(archive, tmp_path):
     summary, events = run_script(archive, tmp_path / "one")
     assert not summary["errors"] and not [e for e in events if e["kind"] == "error"]

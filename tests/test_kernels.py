@@ -158,7 +158,7 @@ def test_a_resumed_run_ends_with_the_same_bits(kind, tmp_path):
     assert not torch.equal(whole.last.data.images, small.images)
 
 
-@pytest.mark.parametrize("kind, lr, iterations", [("kip", 300.0, 40), ("kip-network", 3000.0, 40), ("frepo", 30.0, 60)])
+@pytest.mark.parametrize("kind, lr, iterations", [("kip", 300.0, 40), pytest.param("kip-network", 3000.0, 40, marks=pytest.mark.slow), ("frepo", 30.0, 60)])
 def test_the_loss_falls(kind, lr, iterations):
     small, now = small_set(1, frozen=False)
     question = QUESTIONS[kind](batch_real=200)

@@ -121,6 +121,7 @@ def test_reverse_over_forward_is_exact_for_every_norm(case, soft):
     assert all(relative(a, b) <= 1e-10 for a, b in zip(ours, plain) if b is not None) and (ours[3] is None) == (not soft)
 
 
+@pytest.mark.slow
 def test_the_papers_network_in_float32():
     """A smooth activation, for with ReLU some activation always sits on the kink and the comparison would be one of rounding."""
     def make(dtype):
@@ -191,3 +192,27 @@ def test_soft_labels_and_kept_sets_survive_a_restart(tmp_path):
     for i in (0, 3, 12):
         assert torch.equal(whole.kept[i].data.labels, again.kept[i].data.labels) and torch.equal(whole.kept[i].data.images, again.kept[i].data.images)
     assert not torch.equal(whole.kept[0].data.labels, whole.kept[12].data.labels)
+
+
+def lay_out_anew(images):
+    """The same numbers, turned in memory: what a picture of one channel read as (h, w, c) looks like."""
+    return images.permute(0, 2, 3, 1).clone(memory_format=torch.contiguous_format).permute(0, 3, 1, 2)
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_the_layout_of_images_in_memory_changes_no_bit(channels):
+    for seed in range(12):
+        given = problem(torch.float32, channels=channels, seed=seed, soft=False)
+        turned = given | {"images": lay_out_anew(given["images"])}
+        assert turned["images"].stride() != given["images"].stride()
+        ours, other = reverse_sweep(**given), reverse_sweep(**turned)
+        assert torch.equal(ours.loss, other.loss)
+        assert torch.equal(ours.images, other.images)
+        assert torch.equal(ours.lr, other.lr)
+
+
+def test_an_image_set_has_one_layout():
+    images = torch.randn(6, 1, 8, 8)
+    plain, turned = (ImageSet(x, torch.arange(6) % 2, ("a", "b"), (0.0,), (1.0,)) for x in (images, lay_out_anew(images)))
+    assert turned.key == plain.key
+    assert turned.images.stride() == plain.images.stride() == turned.subset([1, 0]).images.stride()

@@ -82,6 +82,7 @@ def test_a_wrong_word_for_an_objective_is_named(settings, words):
     assert read_words("dd", {"n_steps": 3, "lr_images": 1})[1] == {"lr_images": 1.0}
 
 
+@pytest.mark.slow
 def test_select_and_distill_on_the_command_line(selmatch_command, tmp_path):
     done = selmatch_command("select", "--method", "herding", "--profile", "smoke", "--ratio", "0.3", "--out", tmp_path / "herding")
     assert done.returncode == 0, done.stderr

@@ -108,7 +108,7 @@ def test_relative_paths_count_from_the_data_folder(photographs, tmp_path, monkey
     with refuses("data.root='yours'", tmp_path / "yours"): Study(profile(data={"name": "folder", "root": "yours"}), QUIET, tmp_path / "home").splits
 
 
-@pytest.mark.parametrize("name", ["cifar10-jpeg", "cifar10-jpeg-lite"])
+@pytest.mark.parametrize("name", [pytest.param("cifar10-jpeg", marks=pytest.mark.slow), "cifar10-jpeg-lite"])
 def test_jpeg_profiles_run_at_a_tiny_scale(name, tmp_path, monkeypatch):
     """Their own networks, methods and file of scores, on forty made-up photographs a class, a few steps of everything."""
     values, generator, k = yaml.safe_load((profile_folder / f"{name}.yaml").read_text()), torch.Generator().manual_seed(0), 10
@@ -149,6 +149,7 @@ def test_a_whitened_study_writes_pictures_and_keeps_numbers(tmp_path, capsys):
     assert torch.allclose(fit_whitening(plain.splits.train).apply(plain.splits.train).images, study.splits.train.images, atol=1e-4)
 
 
+@pytest.mark.slow
 def test_the_estimate_counts_what_is_left(tmp_path):
     study = Study(profile(methods=["random", "window", "dm", "selmatch"], seeds=1, objectives={"dm": {"batch_real": 16, "iterations": 6}}), QUIET, tmp_path / "home")
     before = costs(study).set_index("stage")

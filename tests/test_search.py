@@ -125,6 +125,7 @@ def test_only_methods_with_a_window_and_an_open_alpha_are_raced(study):
     assert len(tasks) == len(search.list_candidates(study, 0.1)) == 9
 
 
+@pytest.mark.slow
 def test_the_ablation_has_every_different_cell_once_and_shares_its_runs(study):
     table, p = tables.ablation(study), study.profile
     cells = intervals(table, ["start", "update", "augmentation", "ratio"])
@@ -139,6 +140,7 @@ def test_the_ablation_has_every_different_cell_once_and_shares_its_runs(study):
     assert ours.test_accuracy.tolist() == same.test_accuracy.tolist()
 
 
+@pytest.mark.slow
 def test_the_command_prints_the_race_and_how_to_use_its_winner(selmatch_command, tmp_path):
     done = selmatch_command("search", "--profile", "smoke", "--device", "cpu", "--ratio", "0.3", "--out", tmp_path / "race.csv")
     assert done.returncode == 0, done.stderr

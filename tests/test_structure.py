@@ -435,17 +435,32 @@ def sources_without_parameters(path):
     return [source(c).rstrip() for c in cells(path) if "injected-parameters" not in c["metadata"].get("tags", [])]
 
 
+OLDER = {"cifar10-jpeg-lite": "drawn before the rooms were moved, by several versions of its profile: its page says which drew what"}
+
+
 def test_executed_notebooks_have_the_source_of_today():
-    assert len(executed()) > 10
-    old = [str(path.relative_to(ROOT)) for path in executed()
+    mine = [path for path in executed() if path.parent.name not in OLDER]
+    assert len(mine) > 10
+    old = [str(path.relative_to(ROOT)) for path in mine
            if sources_without_parameters(path) != sources_without_parameters(ROOT / "nbs" / "figures" / path.name)]
     assert not old, "drawn by another notebook than today's: draw them again"
 
 
 def test_figures_of_a_folder_share_one_profile():
-    for folder in {path.parent for path in executed()}:
+    folders = {path.parent for path in executed()}
+    assert set(OLDER) < {folder.name for folder in folders}
+    for folder in folders:
         profiles = {json.dumps(json.loads(card.read_text(encoding="utf-8"))["profile"], sort_keys=True) for card in folder.glob("*.json")}
-        assert len(profiles) == 1, folder.name
+        assert len(profiles) == 1 or folder.name in OLDER, folder.name
+
+
+@pytest.mark.parametrize("name", OLDER)
+def test_a_folder_of_older_figures_says_which_profile_drew_what(name):
+    sys.path.insert(0, str(ROOT / "scripts"))
+    import say_origins
+    page = (ROOT / "figures" / name / "README.md").read_text(encoding="utf-8")
+    assert page == say_origins.describe_folder(ROOT / "figures" / name), f"python scripts/say_origins.py figures/{name}"
+    assert "versions of the profile" in page
 
 
 def test_environment_yml_follows_settings_ini():

@@ -169,7 +169,8 @@ def augment_steps(images: Tensor,     # (n, c, h, w)
     and as augmented, with the graph between them."""
     drawn = Draw(torch.cat([step.draw.family for step in steps]),
                  torch.cat([step.draw.u for step in steps]))
-    pixels = images[torch.cat([step.rows for step in steps])].requires_grad_()
+    rows = torch.cat([step.rows for step in steps])
+    pixels = images.index_select(0, rows).requires_grad_()       # whatever the layout of `images`
     with torch.enable_grad():
         return pixels, apply(pixels, drawn)
 

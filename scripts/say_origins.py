@@ -1,0 +1,45 @@
+"""Write README.md into a folder of figures: which profile, code and PyTorch drew each of them.
+
+    python scripts/say_origins.py figures/cifar10-jpeg-lite
+
+Figures of one folder that were drawn at different times may come from different versions of a profile. Their JSONs
+say so, one by one; the page says it side by side."""
+import json
+import sys
+from pathlib import Path
+
+WORDS = {     # what is shown of a profile: column -> where it stands
+    "iterations": ("matching", "iterations"), "lr_images": ("matching", "lr_images"),
+    "joined at": ("matching", "max_start"), "β": ("window", "beta"), "experts": ("experts", "n"), "judge steps": ("evaluation", "steps"),
+    "sets": ("seeds",), "networks": ("evaluation", "n"),
+}
+
+
+def read_word(profile: dict, place: tuple[str, ...]) -> str:
+    """A word of a profile as text."""
+    for key in place:
+        profile = profile[key]
+    if isinstance(profile, dict):
+        return ", ".join(f"{100 * float(k):g} %: {v}" for k, v in profile.items())
+    return "searched" if profile is None else str(profile)
+
+
+def describe_folder(folder: Path) -> str:
+    """The page of a folder of figures."""
+    cards = [json.loads(path.read_text(encoding="utf-8")) for path in sorted(folder.glob("*.json"))]
+    versions = list(dict.fromkeys(json.dumps(card["profile"], sort_keys=True) for card in cards))
+    lines = [f"# {folder.name}: which profile drew what", "",
+             "This page is made from the JSONs beside the figures (`python scripts/say_origins.py`). " + (
+                 "All figures come from one version of the profile." if len(versions) == 1 else
+                 f"The figures come from **{len(versions)} versions of the profile**, so numbers of rows with different letters may not be read as of one experiment."),
+             "", "| figure | profile | " + " | ".join(WORDS) + " | code | PyTorch |", "|---" * (len(WORDS) + 4) + "|"]
+    for card in cards:
+        version = "ABCDEFGH"[versions.index(json.dumps(card["profile"], sort_keys=True))]
+        cells = [read_word(card["profile"], place) for place in WORDS.values()]
+        lines.append(f"| [{card['figure']}]({card['figure']}.ipynb) | {version} | " + " | ".join(cells) + f" | `{card['code']}` | {card['versions']['torch'].split('+')[0]} |")
+    return "\n".join(lines) + "\n"
+
+
+if __name__ == "__main__":
+    for name in sys.argv[1:]:
+        (Path(name) / "README.md").write_text(describe_folder(Path(name)), encoding="utf-8")
