@@ -221,10 +221,10 @@ def test_the_study_tells_a_selection_only_what_it_takes(monkeypatch, tmp_path):
     from selmatch.select.coresets import made_starts
     from selmatch.select.window import selections, read_options
     study = Study(profile(data={"name": "digits", "per_class": 40}), Computer(quiet=True), tmp_path)
-    needy = {"herding", "k_center", "craig", "gradmatch", "glister", "grand", "kmeans_real", "c_score", "well_classified"}
+    needy = {"herding", "k_center", "craig", "gradmatch", "glister", "grand", "kmeans_real", "c_score", "well_classified", "dual", "window_by_coverage"}
     for name in (set(selections) | set(made_starts)) - needy:              # the others train networks to find out
         named, _ = read_options(made_starts.get(name) or selections[name])
-        given = set(sets.selection_needs(study, name, 0.1, 0)) if name != "window" else {"difficulty", "beta", "beta_of"}
+        given = set(sets.selection_needs(study, name, 0.1)) if name != "window" else {"difficulty", "beta", "beta_of"}
         assert given <= set(named), name
         assert {word for word, needed in named.items() if needed} <= given, name
     asked = {}
@@ -234,5 +234,5 @@ def test_the_study_tells_a_selection_only_what_it_takes(monkeypatch, tmp_path):
         return nothing(data, ipc)
     for selection in (nothing, anything):
         monkeypatch.setitem(selections, selection.__name__, selection)
-        assert len(sets.choose_start(study, selection.__name__, 0.1, 0)) == 10 * study.ipc(0.1)
+        assert len(sets.choose_start(study, selection.__name__, 0.1)) == 10 * study.ipc(0.1)
     assert set(asked) == {"generator", "difficulty"}

@@ -9,9 +9,9 @@ from selmatch.study.store import code_key, import_closure, module_file, package
 
 # what the rooms of the study pass to `study.key`, told once more: the test below holds them to it
 PASSED = {
-    "study.study": {("select.scores",), ("train.judge",), ("select.coverage",), ("distill.experts",),
+    "study.study": {("select.scores",), ("select.dynamics",), ("train.judge",), ("select.coverage",), ("distill.experts",),
                     ("distill.experts", "distill.trajectories")},
-    "study.sets": {("select.coresets", "select.coverage", "select.scores"), ("distill.loop",)},
+    "study.sets": {("select.coresets", "select.coverage", "select.dynamics", "select.scores"), ("distill.loop",)},
     "study.tables": {("distill.compiled", "distill.experts", "distill.sweep")},
 }
 STAGES = {" + ".join(modules): modules for passed in PASSED.values() for modules in passed} | {"data.whitening": ("data.whitening",)}

@@ -62,11 +62,17 @@ def test_selmatch_without_its_parts_is_mtt_and_window(study):
 
 def test_selections_do_not_depend_on_being_asked_twice(study):
     fresh = Study(study.profile, study.computer, study.folder / "elsewhere")
-    for name in ("herding", "kmeans_real", "optimised_real", "glister"): assert torch.equal(sets.choose_start(study, name, 0.3, 0), sets.choose_start(fresh, name, 0.3, 0))
+    for name in ("herding", "kmeans_real", "optimised_real", "glister"): assert torch.equal(sets.choose_start(study, name, 0.3), sets.choose_start(fresh, name, 0.3))
 
 
-def test_seeds_give_other_witnesses_and_other_sets(study):
-    assert not torch.equal(sets.choose_start(study, "herding", 0.3, 0), sets.choose_start(study, "herding", 0.3, 1))
+def test_another_run_has_another_difficulty_another_proxy_and_other_experts(study):
+    one, other = study.at(0), study.at(1)
+    assert one is study and other.at(0) is study and study.at(1) is other
+    assert not torch.equal(sets.choose_start(one, "herding", 0.3), sets.choose_start(other, "herding", 0.3))
+    assert not torch.equal(one.difficulty, other.difficulty)
+    assert {t.seed for t in one.expert_tasks()}.isdisjoint(t.seed for t in other.expert_tasks())
+    assert other.splits is study.splits
+    assert other.betas is study.betas and other.easy is not None
 
 
 def test_the_registers_hold_every_name_of_the_field():
