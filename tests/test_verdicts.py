@@ -144,3 +144,20 @@ def test_a_sentence_carries_its_numbers():
     assert bad["verdict"] == "does not hold"
     assert good["gap"] == pytest.approx(5, abs=.2)
     assert bad["p_holm"] < 0.05
+
+
+def test_two_differences_that_coincide_give_no_verdict():
+    """Accuracies are counts: without scatter Student's t is infinite, and that is no certainty."""
+    rows = table(np.array([[[[.95], [.93]]], [[[.92], [.90]]]]))
+    found = compare(rows, [("m0", "m1")])
+    assert found.gap[0] == pytest.approx(3)
+    assert found.verdict.tolist() == ["undecided"]
+    claim = state_claims(found, "{a} beats {b}.")[0]
+    assert claim["p_holm"] is None, "NaN is no JSON"
+
+
+def test_a_claim_without_a_number_is_shown():
+    from selmatch.show.figures import list_claims
+    claim = {"sentence": "A < B.", "verdict": "undecided", "gap": 1.0, "half": None, "p_holm": None, "sets": 1}
+    assert "A &lt; B." in list_claims([claim])
+    assert "± unknown, p = unknown, 1 sets" in list_claims([claim])

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from ..core import InputError, check_range
 from ..data.images import ImageSet, class_rows
-from .coresets import Evidence, check_evidence, gather
+from .coresets import Evidence, check_evidence
 from .scores import Run, rank_classes
 from .window import check_ipc, selections, window
 from ..train.networks import make_network

@@ -251,9 +251,13 @@ def read_card(path: Path) -> dict | None:
 
 def list_claims(claims: list[dict]) -> str:
     "What a figure decides, as a list; nothing for a figure without claims."
-    lines = [f"<li>{html.escape(c['sentence'])} <em>{html.escape(c['verdict'])}</em>: "
-             f"{c['gap']:+.2f} ± {c['half']:.2f}, p = {c['p_holm']:.3f}, {c['sets']} sets</li>"
-             for c in claims]
+    def say(name, form):
+        return "unknown" if claim[name] is None else format(claim[name], form)
+    lines = []
+    for claim in claims:
+        said, verdict = html.escape(claim["sentence"]), html.escape(claim["verdict"])
+        lines.append(f"<li>{said} <em>{verdict}</em>: {say('gap', '+.2f')} ± {say('half', '.2f')}, "
+                     f"p = {say('p_holm', '.3f')}, {claim['sets']} sets</li>")
     return f"<ul>{''.join(lines)}</ul>" if lines else ""
 
 def write_gallery(folder: Path) -> Path:    # the page

@@ -111,7 +111,7 @@ def start_plans(study: Study, method: Method, ratio: float, seed: int) -> Iterat
     "What must be done before a set's start is known, in order; later ones are built on demand."
     run = study.at(seed)
     yield from difficulty_plans(run)
-    if method.start == "window" and ratio not in (study.profile.window.beta or {}):
+    if "beta" in sets.asks(method.start) and ratio not in (study.profile.window.beta or {}):
         yield from all_difficulty_plans(study)
         yield study.at(0).windows_plan()
     kind = scores_needed.get(method.start)
@@ -336,7 +336,8 @@ def costs(study: Study,
     seconds in all; computes nothing else."""
     methods = [find_method(n) for n in (study.profile.methods if names is None else names)]
     prices, given = Prices(study), set(study.profile.window.beta or {})
-    searched = any(m.start == "window" for m in methods) and not set(study.profile.ratios) <= given
+    searched = any("beta" in sets.asks(m.start) for m in methods)
+    searched = searched and not set(study.profile.ratios) <= given
     parts = [watch_part(prices)]
     if windows or searched:
         parts.append(window_part(prices))

@@ -73,7 +73,8 @@ def asks(selection: str) -> set[str]:
 
 def is_searched(selection: str) -> bool:
     "Whether networks are trained to find a start: then finding it is a task with a key."
-    return selection in coreset_selections or bool({"judge", "probabilities"} & asks(selection))
+    trained = {"evidence", "judge", "probabilities"}
+    return selection in coreset_selections or bool(trained & asks(selection))
 
 # %% ../../nbs/53_sets.ipynb #8c3ffb5c
 def find_start(item: tuple[Study, str, float]) -> dict[str, Tensor]:
@@ -90,10 +91,11 @@ def start_plan(study: Study, selection: str, ratio: float) -> Plan:
     "The start of a run's set, as one task: for selections that train networks to find out."
     p, splits = study.profile, study.splits
     modules = ("select.coresets", "select.coverage", "select.dynamics", "select.scores")
+    place = (study.beta(ratio), p.window.beta_of) if "beta" in asks(selection) else None
     key = study.key(modules, selection, code_of(start_function(selection)),
                     own_code(find_start), own_code(selection_needs),
                     splits.train, splits.validation,
-                    study.ipc(ratio), study.difficulty, study.seed("start"),
+                    study.ipc(ratio), study.difficulty, study.seed("start"), place,
                     study.network, study.judge_network, study.recipe("simple"), study.recipe("dsa"),
                     p.proxy, p.score)
     return Plan(selection, find_start, [(study, selection, ratio)], [key])
@@ -135,7 +137,7 @@ def start_card(study: Study, method: Method, ratio: float, alpha: float) -> dict
     p, splits = study.profile, study.splits
     card = {"method": method.name, "title": method.title, "source": method.source,
             "profile": p.name, "data": p.data, "ratio": ratio, "ipc": study.ipc(ratio),
-            "alpha": alpha, "beta": study.beta(ratio) if method.start == "window" else None,
+            "alpha": alpha, "beta": study.beta(ratio) if "beta" in asks(method.start) else None,
             "seed": study.number, "augmentation": method.augmentation,
             "label_kind": method.labels,
             "selmatch": selmatch.__version__, "torch": torch.__version__,

@@ -64,10 +64,10 @@ def pair_test(differences: np.ndarray,    # (S,) of two methods on the same seed
     "A paired t-test: the mean difference, half its 95 % interval, and p (two-sided)."
     looks = np.asarray(differences, float)
     gap, p = float(looks.mean()), float("nan")
-    if len(looks) > 1 and looks.std() == 0:
-        p = float(gap == 0)            # no scatter at all: the same, or surely different
-    elif len(looks) > 1:
+    if len(looks) > 1 and looks.std() > 1e-9:
         p = float(stats.ttest_1samp(looks, 0).pvalue)
+    elif len(looks) > 1 and gap == 0:
+        p = 1.0                        # another difference without scatter stays unknown
     return {"gap": gap, "half": half_width(looks), "p": p, "sets": len(looks)}
 
 # %% ../../nbs/41_verdicts.ipynb #6709b60e
@@ -157,7 +157,8 @@ def state_claims(found: pd.DataFrame,     # from `compare`
     "One claim per row: `holds`, `does not hold` (significantly otherwise), `undecided`."
     claims = []
     for row in found.to_dict("records"):
-        numbers = {name: round(float(row[name]), 4) for name in ("gap", "half", "p_holm")}
+        numbers = {name: None if np.isnan(row[name]) else round(float(row[name]), 4)
+                   for name in ("gap", "half", "p_holm")}          # JSON has no NaN
         verdict = claim_words.get(row["verdict"], row["verdict"])
         claims.append({"sentence": sentence.format(**row), "verdict": verdict, **numbers,
                        "sets": int(row["sets"])})
