@@ -69,9 +69,11 @@ class Method:
     start: str             # a selection: "random", "window", …
     alpha: float | None    # distilled share; None: the profile's, for each size
     objective: str | None  # "trajectory", or None when nothing is distilled
-    labels: str = "hard"   # "hard", "soft" (learned with the images) or "teacher" (given)
+    labels: str = "hard"   # "hard", "soft" (learned with the images), "teacher" (given once), or
+                           # "online" (a teacher is asked in every step of training)
     augmentation: str = "dsa"   # of networks trained on it: "none", "simple", "dsa", "combined"
     source: str = ""       # where it comes from
+    completed: str = ""    # "curriculum": real images join afterwards; "": the start has them
 
     def __post_init__(self):
         check_method(self)
@@ -80,7 +82,9 @@ class Method:
     def cost(self) -> str:
         "What it takes, besides training the networks that judge it."
         costs = [start_costs.get(self.start, ""), objective_costs.get(self.objective, "")]
-        if self.labels == "teacher":
+        if self.completed:
+            costs.append("three filter networks")
+        if self.labels in ("teacher", "online"):
             costs.append("a teacher")
         return "; ".join(filter(None, costs)) or "nothing"
 
@@ -95,7 +99,8 @@ def check_method(method: Method):
     check_known("start", method.start, start_costs)
     if method.objective is not None:
         check_known("objective", method.objective, objective_costs)
-    check_choice("labels", method.labels, ["hard", "soft", "teacher"])
+    check_choice("labels", method.labels, ["hard", "soft", "teacher", "online"])
+    check_choice("completed", method.completed, ["", "curriculum"])
     check_choice("augmentation", method.augmentation, ["none", "simple", "dsa", "combined"])
     if method.alpha is not None:
         check_range("alpha", method.alpha, 0, 1)
@@ -103,12 +108,16 @@ def check_method(method: Method):
         raise InputError(f"method {method.name!r}: alpha={method.alpha} with "
                          f"objective={method.objective}: "
                          "alpha is 0 exactly when there is no objective")
+    if method.completed and (method.objective is None or method.alpha is not None):
+        raise InputError(f"method {method.name!r}: completed={method.completed!r} completes a "
+                         "distilled base, whose alpha is the profile's: it needs an objective, "
+                         "and alpha=None")
 
 # %% ../nbs/40_methods.ipynb #9b047961
 def kind_of(method: Method) -> str:
-    "The group of a method: selection, made, distillation, both, or with a teacher."
-    if method.labels == "teacher":
-        return "with a teacher"
+    "The group of a method: selection, made, distillation, both, with a teacher, or online."
+    if method.labels in ("teacher", "online"):
+        return {"teacher": "with a teacher", "online": "with a teacher online"}[method.labels]
     if method.objective is None:
         return "made" if method.start in made_start_names else "selection"
     return "both" if method.alpha != 1 or method.start == "window" else "distillation"
@@ -181,6 +190,18 @@ methods |= {m.name: m for m in [
            source="labels of a teacher (Hinton et al. 2015)"),
     Method("selmatch-teacher", "SelMatch, teacher", "window", None, "trajectory", labels="teacher",
            source="SelMatch, relabelled by a teacher afterwards"),
+]}
+
+# %% ../nbs/40_methods.ipynb #40onl002
+methods |= {m.name: m for m in [
+    Method("random-online", "Random, online teacher", "random", 0.0, None, labels="online",
+           source="a teacher in every step (Hinton et al. 2015)"),
+    Method("window-online", "Best window, online teacher", "window", 0.0, None, labels="online",
+           source="a teacher in every step (Hinton et al. 2015)"),
+    Method("selmatch-online", "SelMatch, online teacher", "window", None, "trajectory",
+           labels="online", source="SelMatch under CCFS's protocol"),
+    Method("ccfs", "CCFS", "random", None, "trajectory", labels="online", completed="curriculum",
+           source="CYDaaa30/CCFS, CVPR 2025; its base distilled by MTT"),
 ]}
 
 # %% ../nbs/40_methods.ipynb #40vars01

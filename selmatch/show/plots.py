@@ -11,9 +11,9 @@ __all__ = ['palette', 'style', 'halves', 'roles', 'kinds', 'start_colors', 'meth
            'draw_sorted_class', 'draw_strip', 'method_picture', 'league_rows', 'label_rows', 'gains_over',
            'accuracy_league', 'draw_cost', 'cost_panels', 'race_lines', 'draw_grid', 'search_panels', 'start_curves',
            'draw_alpha_accuracy', 'draw_alpha_coverage', 'alpha_panels', 'ablation_rows', 'draw_starts',
-           'ablation_dots', 'draw_map', 'transfer_levels', 'transfer_map', 'tuning_map', 'frame_image', 'draw_change',
-           'name_class', 'change_bar', 'change_reach', 'draw_block', 'gallery', 'draw_own_class', 'draw_label',
-           'label_panels']
+           'ablation_dots', 'draw_map', 'transfer_levels', 'transfer_map', 'tuning_map', 'cross_out', 'frame_picks',
+           'frame_image', 'draw_change', 'name_class', 'change_bar', 'change_reach', 'draw_block', 'gallery',
+           'draw_own_class', 'draw_label', 'label_panels']
 
 # %% ../../nbs/61_plots.ipynb #9589a051
 import itertools
@@ -430,6 +430,7 @@ kinds = {
     "distillation": "Distillation: all images change",
     "both": "Both: window and partial update",
     "with a teacher": "Labels from a teacher",
+    "with a teacher online": "A teacher in every step",
 }
 
 # %% ../../nbs/61_plots.ipynb #70de37ae
@@ -744,23 +745,32 @@ def tuning_map(record: pd.DataFrame,    # from `tune.tune`
                note: str = "",          # the small print
 ) -> Figure:
     "Gain over the start in points, method by step size (in parts of the default); picks framed."
-    means = 100 * record.groupby(["method", "factor"], sort=False).score.mean().unstack()
+    looks = record.groupby(["method", "factor", "share"], sort=False).score.mean()
+    means = 100 * looks.groupby(level=["method", "factor"], sort=False).max().unstack()
     gain = means.drop(columns=0.0).sub(means[0.0], axis=0).reindex(record.method.unique())
     reach = float(np.nanmax(gain.abs().to_numpy(), initial=1.0))
-    picked = record[record.picked].groupby("method").factor.first()
     with plt.rc_context(style | {"axes.grid": False}):
         fig, ax = plt.subplots(figsize=(2.2 + .75 * gain.shape[1], .8 + .27 * len(gain)))
         draw_map(ax, gain, "+.1f", cmap="RdBu", center=0, vmin=-reach, vmax=reach)
-        for y, name in enumerate(gain.index):
-            for x, factor in enumerate(gain.columns):
-                if np.isnan(gain.loc[name, factor]):
-                    ax.plot(x + .5, y + .5, "x", ms=7, color="#888888")
-                if picked.get(name) == factor:
-                    ax.add_patch(plt.Rectangle((x, y), 1, 1, fill=False, ec="#222222", lw=1.8))
+        cross_out(ax, gain)
+        frame_picks(ax, gain, record[record.picked].drop_duplicates("method"))
         ax.set(xlabel="step size, in parts of the default", ylabel="",
                xticklabels=[f"{c:g}" for c in gain.columns])
         ax.tick_params(length=0, axis="both", rotation=0)
     return small_print(fig, note)
+
+def cross_out(ax: plt.Axes, gain: pd.DataFrame):
+    "A cross in every cell of a map that has no number."
+    for y, x in zip(*np.nonzero(gain.isna().to_numpy())):
+        ax.plot(x + .5, y + .5, "x", ms=7, color="#888888")
+
+def frame_picks(ax: plt.Axes, gain: pd.DataFrame, picked: pd.DataFrame):   # a row for each method
+    "A frame around each pick, and the share of the iterations where it is not all."
+    for pick in picked.itertuples():
+        x, y = gain.columns.get_loc(pick.factor), gain.index.get_loc(pick.method)
+        ax.add_patch(plt.Rectangle((x, y), 1, 1, fill=False, ec="#222222", lw=1.8))
+        if pick.share < 1:
+            ax.annotate(f"at {pick.share:.0%}", (x + .97, y + .93), ha="right", fontsize=5)
 
 # %% ../../nbs/61_plots.ipynb #ea695861
 def frame_image(ax: plt.Axes, is_distilled: bool):

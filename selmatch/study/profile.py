@@ -4,9 +4,9 @@
 
 # %% auto #0
 __all__ = ['profile_folder', 'supplied', 'read_yaml', 'list_profiles', 'convert', 'read_section', 'check_least', 'Score',
-           'Evaluation', 'Strength', 'Window', 'Experts', 'Matching', 'Teacher', 'Proxy', 'Search', 'Tuning',
-           'at_place', 'check_network', 'read_judges', 'BySize', 'read_value', 'at_size', 'read_words', 'Profile',
-           'check_sizes', 'check_words', 'check_sizes_of', 'load_profile']
+           'Evaluation', 'Strength', 'Window', 'Experts', 'Matching', 'Teacher', 'Curriculum', 'Proxy', 'Search',
+           'Tuning', 'at_place', 'check_network', 'read_judges', 'BySize', 'read_value', 'at_size', 'read_words',
+           'Profile', 'check_sizes', 'check_words', 'check_sizes_of', 'load_profile']
 
 # %% ../../nbs/50_profile.ipynb #a79bc614
 from collections.abc import Iterable
@@ -223,10 +223,29 @@ class Teacher:
     "Who gives soft labels, and how softly."
     n: int = 2                  # networks, trained on all data, whose scores are averaged
     temperature: float = 2.0    # above 0: small is sure, large is even
+    online: float = 20.0        # the temperature of a teacher that is asked in every step (CCFS)
 
     def __post_init__(self):
         check_range("teacher.n", self.n, 1)
         check_range("teacher.temperature", self.temperature, 1e-6)
+        check_range("teacher.online", self.online, 1e-6)
+
+@dataclass(frozen=True)
+class Curriculum:
+    "How real images complete a distilled base (CCFS, chapter 25)."
+    rounds: int = 3             # filters that are trained, one after the other
+    alpha: dict[float, float] = field(       # ratio -> share of the base; the paper's on CIFAR-10
+        default_factory=lambda: {0.05: 0.2, 0.1: 0.1, 0.2: 0.3, 0.3: 0.3})
+
+    def __post_init__(self):
+        check_range("curriculum.rounds", self.rounds, 1)
+        for share in self.alpha.values():
+            check_range("curriculum.alpha", share, 0, 1)
+
+    def base_share(self, ratio: float) -> float:
+        "The share of a size, or of the size that is nearest to it."
+        nearest = min(self.alpha, key=lambda known: abs(known - ratio))
+        return self.alpha[nearest]
 
 @dataclass(frozen=True)
 class Proxy:
@@ -370,6 +389,7 @@ class Profile:
     tuned: dict[str, dict] = field(default_factory=dict)   # method -> words found by `tune`
     flatness: dict = field(default_factory=dict)   # words of `Flatness` (FTD, DATM)
     teacher: Teacher = field(default_factory=Teacher)
+    curriculum: Curriculum = field(default_factory=Curriculum)
     proxy: Proxy = field(default_factory=Proxy)
     search: Search = field(default_factory=Search)
     tuning: Tuning = field(default_factory=Tuning)

@@ -4,13 +4,16 @@
 
 # %% auto #0
 __all__ = ['fewest_to_choose', 'selection_needs', 'difficulty_for', 'start_function', 'asks', 'is_searched', 'find_start',
-           'start_plan', 'choose_start', 'label_start', 'objective_class', 'start_card', 'start_set', 'descent_words',
-           'set_leader', 'describe_objective', 'plan_descent', 'SetTask', 'make_set', 'set_task', 'describe_task',
-           'sets_plan', 'make_sets', 'small_sets', 'kept_sets', 'last_sets', 'can_choose', 'checkpoint_trials',
+           'start_plan', 'choose_start', 'label_start', 'objective_class', 'start_card', 'distilled_share', 'start_set',
+           'descent_words', 'set_leader', 'describe_objective', 'plan_descent', 'SetTask', 'make_set', 'add_seconds',
+           'read_seconds', 'set_task', 'describe_task', 'sets_plan', 'make_sets', 'small_sets', 'complete_set',
+           'completion_plan', 'finish_sets', 'join_real', 'kept_sets', 'last_sets', 'can_choose', 'checkpoint_trials',
            'chosen_sets']
 
 # %% ../../nbs/53_sets.ipynb #a1008569
 import functools
+import json
+import time
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -27,6 +30,7 @@ from ..distill.loop import Descent, distill
 from ..distill.sets import SyntheticSet, distilled_mask, load_set, relabel, save_set
 from ..distill.trajectories import correctly_classified, expert_logits, right_labels
 from ..methods import Method, find_method, load_registers, methods, variants
+from ..select.curriculum import curriculum, join_sets
 from ..select.coresets import coreset_selections, scores_needed, validation_judge
 from ..select.window import read_options
 from .profile import at_size, read_words
@@ -77,37 +81,41 @@ def is_searched(selection: str) -> bool:
     return selection in coreset_selections or bool(trained & asks(selection))
 
 # %% ../../nbs/53_sets.ipynb #8c3ffb5c
-def find_start(item: tuple[Study, str, float]) -> dict[str, Tensor]:
+def find_start(item: tuple[Study, str, float, int]) -> dict[str, Tensor]:
     "The task of `start_plan`: rows of a selection, or made images with their labels."
-    study, selection, ratio = item
+    study, selection, ratio, ipc = item
     words = selection_needs(study, selection, ratio)
-    found = start_function(selection)(study.splits.train, study.ipc(ratio), **words)
+    found = start_function(selection)(study.splits.train, ipc, **words)
     if isinstance(found, ImageSet):
         return {"images": found.images, "labels": found.labels}
     return {"rows": found}
 
 # %% ../../nbs/53_sets.ipynb #8c3ffstartpl
-def start_plan(study: Study, selection: str, ratio: float) -> Plan:
+def start_plan(study: Study, selection: str, ratio: float,
+               ipc: int | None = None,      # None: as many as the ratio says
+               ) -> Plan:
     "The start of a run's set, as one task: for selections that train networks to find out."
-    p, splits = study.profile, study.splits
+    p, splits, ipc = study.profile, study.splits, ipc or study.ipc(ratio)
     modules = ("select.coresets", "select.coverage", "select.dynamics", "select.scores")
     place = (study.beta(ratio), p.window.beta_of) if "beta" in asks(selection) else None
     key = study.key(modules, selection, code_of(start_function(selection)),
                     own_code(find_start), own_code(selection_needs),
                     splits.train, splits.validation,
-                    study.ipc(ratio), study.difficulty, study.seed("start"), place,
+                    ipc, study.difficulty, study.seed("start"), place,
                     study.network, study.judge_network, study.recipe("simple"), study.recipe("dsa"),
                     p.proxy, p.score)
-    return Plan(selection, find_start, [(study, selection, ratio)], [key])
+    return Plan(selection, find_start, [(study, selection, ratio, ipc)], [key])
 
 # %% ../../nbs/53_sets.ipynb #bcc48bd0
-def choose_start(study: Study, selection: str, ratio: float) -> Tensor | ImageSet:
+def choose_start(study: Study, selection: str, ratio: float,
+                 ipc: int | None = None) -> Tensor | ImageSet:    # None: as the ratio says
     """Rows of a selection, or the images of a made start; remembered where networks had to be
     trained."""
+    ipc = ipc or study.ipc(ratio)
     if is_searched(selection):
-        found = study.run_one(start_plan(study, selection, ratio))
+        found = study.run_one(start_plan(study, selection, ratio, ipc))
     else:
-        found = find_start((study, selection, ratio))
+        found = find_start((study, selection, ratio, ipc))
     if "rows" in found:
         return found["rows"]
     made = {"images": found["images"], "labels": found["labels"]}
@@ -139,21 +147,28 @@ def start_card(study: Study, method: Method, ratio: float, alpha: float) -> dict
             "profile": p.name, "data": p.data, "ratio": ratio, "ipc": study.ipc(ratio),
             "alpha": alpha, "beta": study.beta(ratio) if "beta" in asks(method.start) else None,
             "seed": study.number, "augmentation": method.augmentation,
-            "label_kind": method.labels,
+            "label_kind": method.labels, "completed": method.completed,
             "selmatch": selmatch.__version__, "torch": torch.__version__,
             "train_fingerprint": splits.train.key, "test_fingerprint": splits.test.key}
     return card | ({"whitened": "ZCA, epsilon 0.1"} if p.whiten else {})
 
 # %% ../../nbs/53_sets.ipynb #829cestartse
+def distilled_share(study: Study, method: Method, ratio: float) -> float:
+    "The share of each class that a method distils: its own, or the profile's for its size."
+    if method.completed:
+        return study.profile.curriculum.base_share(ratio)
+    return study.profile.alpha[ratio] if method.alpha is None else method.alpha
+
 def start_set(study: Study, name: str | Method, ratio: float, seed: int) -> SyntheticSet:
     """What a method starts from in the run of this number: its selection, its labels, and the mask
     of what it will change."""
     study, method, train = study.at(seed), find_method(name), study.splits.train
-    picked = choose_start(study, method.start, ratio)
+    alpha = distilled_share(study, method, ratio)
+    n_base = max(1, round(alpha * study.ipc(ratio))) if method.completed else study.ipc(ratio)
+    picked = choose_start(study, method.start, ratio, n_base)
     rows = None if isinstance(picked, ImageSet) else picked
     data = picked if rows is None else train.subset(rows)
-    alpha = study.profile.alpha[ratio] if method.alpha is None else method.alpha
-    distilled = distilled_mask(train.n_classes, study.ipc(ratio), alpha)
+    distilled = distilled_mask(train.n_classes, n_base, 1.0 if method.completed else alpha)
     data = label_start(study, method, data, rows, distilled)
     return SyntheticSet(data, distilled, card=start_card(study, method, ratio, alpha))
 
@@ -248,6 +263,12 @@ class SetTask:
             return [self.start]
         return [self.as_mine(load_set(f)) for f in sorted(self.folder.glob("at_*"))]
 
+    def last(self) -> SyntheticSet:
+        "The set of the last stop; the selection when nothing is distilled."
+        if self.objective is None:
+            return self.start
+        return self.as_mine(load_set(max(self.folder.glob("at_*"))))
+
     def as_mine(self, small: SyntheticSet) -> SyntheticSet:
         "Methods that differ only in how networks are trained share a run; each gets its own card."
         iteration = {"iteration": small.card["iteration"]}
@@ -265,16 +286,29 @@ def make_set(
         return task.folder
     data, distilled = task.start.data.to(device), task.start.distilled.to(device)
     start = replace(task.start, data=data, distilled=distilled)
-    checkpoint = task.folder / "checkpoint.safetensors"
+    checkpoint, begin = task.folder / "checkpoint.safetensors", time.process_time()
     run = distill(start, task.objective, task.descent, task.seed, checkpoint,
                   label=f"distill {task.folder.name}", quiet=quiet, until=until)
     for iteration, small in run.kept.items():
         save_set(small, task.folder / f"at_{iteration:06d}")
+    add_seconds(task.folder, time.process_time() - begin)
     if len(run.history) < task.descent.iterations:
         return task.folder
     write_atomic(task.folder / "history.csv", lambda p: run.history.to_csv(p, index=False))
     checkpoint.unlink(missing_ok=True)
     return task.folder
+
+# %% ../../nbs/53_sets.ipynb #53secs01
+def add_seconds(folder: Path, seconds: float):
+    "Note what a sitting of a set took the processor, beside what earlier sittings took."
+    file = folder / "seconds.json"
+    text = json.dumps(read_seconds(folder) + seconds)
+    write_atomic(file, lambda path: path.write_text(text, encoding="utf-8"))
+
+def read_seconds(folder: Path) -> float:
+    "Processor seconds that a set has taken; 0 where none were noted."
+    file = folder / "seconds.json"
+    return float(json.loads(file.read_text(encoding="utf-8"))) if file.exists() else 0.0
 
 # %% ../../nbs/53_sets.ipynb #7e78f19c
 def set_task(study: Study, name: str | Method, ratio: float, seed: int,
@@ -331,22 +365,57 @@ def small_sets(study: Study, names: Iterable[str | Method], ratios: Iterable[flo
     make_sets(study, tasks.values())
     return tasks
 
+# %% ../../nbs/53_sets.ipynb #53compl1
+def complete_set(item: tuple[ImageSet, ImageSet, int, dict]) -> dict[str, Tensor]:
+    "The task of `completion_plan`: the rows of the real images that join a base."
+    base, train, ipc, words = item
+    return {"rows": curriculum(base, train, ipc, **words)}
+
+def completion_plan(study: Study, bases: list[tuple[SetTask, SyntheticSet]]) -> Plan:
+    "One task for each distilled base; its teachers are trained first."
+    items, keys = [], []
+    for task, base in bases:
+        run, train = study.at(task.number), study.at(task.number).splits.train
+        words = {"difficulty": run.difficulty, "teachers": run.taught,
+                 "network": study.judge_network, "recipe": study.recipe("dsa"),
+                 "seed": run.seed("curriculum"), "rounds": study.profile.curriculum.rounds}
+        item = (base.data, train, study.ipc(task.start.card["ratio"]), words)
+        items.append((*item[:3], words | {"device": study.computer.device}))
+        keys.append(study.key(("select.curriculum",), "complete", *item))
+    return Plan("complete", complete_set, items, keys)
+
 # %% ../../nbs/53_sets.ipynb #d5fd3keptset
+def finish_sets(study: Study, sets: dict[Any, tuple[SetTask, SyntheticSet]],
+                ) -> dict[Any, SyntheticSet]:
+    "The sets as their methods mean them: completed by real images, or relabelled by a teacher."
+    finished = {w: small for w, (_, small) in sets.items()}
+    bases = {w: pair for w, pair in sets.items() if pair[0].method.completed}
+    found = study.run(completion_plan(study, list(bases.values()))) if bases else []
+    for (w, (task, base)), rows in zip(bases.items(), found):
+        finished[w] = join_real(base, study.at(task.number).splits.train.subset(rows["rows"]))
+    for w, (task, small) in sets.items():
+        if task.method.labels == "teacher":
+            teachers, temperature = study.at(task.number).teachers(), study.profile.teacher.temperature
+            finished[w] = replace(small, data=relabel(small.data, teachers, temperature))
+    return finished
+
+def join_real(base: SyntheticSet, real: ImageSet) -> SyntheticSet:
+    "A distilled base and real images: the real ones first in each class, as in a partial update."
+    data, k = join_sets(base.data, real), real.n_classes
+    n_base, n_real = len(base) // k, len(real) // k
+    mask = torch.arange(n_base + n_real) >= n_real
+    return replace(base, data=data, distilled=mask.repeat(k))
+
 def kept_sets(study: Study, task: SetTask) -> list[SyntheticSet]:
-    "The sets of all stops; those of a method with a teacher relabelled, as they then are."
-    if task.method.labels != "teacher":
-        return task.kept()
-    run, temperature = study.at(task.number), study.profile.teacher.temperature
-    teachers = run.teachers()
-    return [replace(small, data=relabel(small.data, teachers, temperature))
-            for small in task.kept()]
+    "The sets of all stops, finished."
+    return list(finish_sets(study, {i: (task, s) for i, s in enumerate(task.kept())}).values())
 
 # %% ../../nbs/53_sets.ipynb #9f582fbb
 fewest_to_choose = 1000       # validation images, below which no checkpoint is chosen
 
 def last_sets(study: Study, tasks: dict[tuple, SetTask]) -> dict[tuple, SyntheticSet]:
     "Of each run the set after its last iteration; of a selection the selection."
-    return {w: kept_sets(study, task)[-1] for w, task in tasks.items()}
+    return finish_sets(study, {w: (task, task.last()) for w, task in tasks.items()})
 
 def can_choose(study: Study) -> bool:
     "Whether checkpoints can be chosen: are there validation images enough?"
@@ -378,6 +447,6 @@ def chosen_sets(study: Study, tasks: dict[tuple, SetTask]) -> dict[tuple, Synthe
     chosen = {}
     for w, task in tasks.items():
         if task.objective is not None:
-            kept = {s.card["iteration"]: s for s in kept_sets(study, task)}
-            chosen[w] = kept[best.get(task.folder.name, max(kept))]
-    return chosen
+            kept = {s.card["iteration"]: s for s in task.kept()}
+            chosen[w] = task, kept[best.get(task.folder.name, max(kept))]
+    return finish_sets(study, chosen)

@@ -48,12 +48,15 @@ def module_file(name: str,          # "data.images", below the package
     return file if file.exists() else None
 
 def imported_modules(name: str, folder: Path = package) -> set[str]:
-    "Modules of the package that one module imports, by the relative imports of its file."
+    "Modules of the package that one module imports, by the imports of its file."
     found, parts = set(), name.split(".")
     for node in ast.walk(ast.parse(module_file(name, folder).read_text(encoding="utf-8"))):
-        if not isinstance(node, ast.ImportFrom) or not node.level:
+        if not isinstance(node, ast.ImportFrom):
             continue
-        base = [*parts[: len(parts) - node.level], *filter(None, (node.module or "").split("."))]
+        named = [*filter(None, (node.module or "").split("."))]
+        if not node.level and named[0] != "selmatch":
+            continue
+        base = [*parts[: len(parts) - node.level], *named] if node.level else named[1:]
         for alias in node.names:
             found |= {".".join(base), ".".join([*base, alias.name])}
     return {m for m in found if m and module_file(m, folder)}

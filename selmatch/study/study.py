@@ -39,6 +39,7 @@ from .store import Plan, Store, code_key
 from ..train.augment import Augmentation
 from ..train.judge import Trial, run_trial, trials
 from ..train.networks import make_network
+from ..train.teacher import OnlineTeachers
 from ..train.training import Recipe, steps_per_epoch, worth_compiling
 
 # %% ../../nbs/52_study.ipynb #434f54b4
@@ -70,7 +71,7 @@ def place_data(data: dict) -> dict:
 
 # %% ../../nbs/52_study.ipynb #f747b7e3
 seed_uses = ("watched networks", "C-score", "dynamics", "windows", "experts", "features",
-             "proxy", "teacher", "start", "draw judge", "descent", "checkpoint", "judge")
+             "proxy", "teacher", "start", "draw judge", "descent", "checkpoint", "judge", "curriculum")
 
 def seed_for(study_seed: int,     # of the profile, from 0
              use: str,            # what it is for: one of `seed_uses`
@@ -338,7 +339,9 @@ class Study(StudyScores):
     def trials_plan(self, work: list[Trial], label: str) -> Plan:
         "One task per network to train and test."
         bare = [replace(t, tags={}, device=self.computer.device) for t in work]
-        return Plan(label, run_trial, bare, [self.key(("train.judge",), "trial", t) for t in bare])
+        rooms = [("train.judge", "train.teacher") if t.loss else ("train.judge",) for t in bare]
+        keys = [self.key(room, "trial", t) for room, t in zip(rooms, bare)]
+        return Plan(label, run_trial, bare, keys)
 
     def run_trials(self, work: list[Trial], label: str) -> pd.DataFrame:
         """One row per trial, with the tags of this call; networks that are known are not trained
@@ -457,6 +460,12 @@ class Study(StudyScores):
     def teachers(self) -> list[nn.Module]:
         "Networks that saw all the data, to give labels."
         return [self.train_network(*self.teacher_words(i)) for i in range(self.profile.teacher.n)]
+
+    @cached_property
+    def taught(self) -> OnlineTeachers:
+        "The teachers of this run, for networks that ask them in every step."
+        weights = tuple(net.state_dict() for net in self.teachers())
+        return OnlineTeachers(self.judge_network, weights, self.profile.teacher.online)
 
     @cached_property
     def feature_space(self) -> tuple[Callable, Tensor, float]:

@@ -8,7 +8,7 @@ __all__ = ['walk_modules', 'score_table', 'windows', 'other_score', 'agreement',
            'ablation', 'losses_before', 'starts', 'before_after', 'own_probability', 'changes', 'space_out', 'spread']
 
 # %% ../../nbs/54_tables.ipynb #33dccacd
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 import numpy as np
 import pandas as pd
@@ -89,12 +89,13 @@ def readings(study: Study, ratio: float | None = None) -> pd.DataFrame:
 
 # %% ../../nbs/54_tables.ipynb #b205f338
 def trials_on(study: Study, data: ImageSet, augmentation: str, tags: dict, seed: int = 0,
-              judge: Evaluation | None = None, distilled: Tensor | None = None) -> list[Trial]:
+              judge: Evaluation | None = None, distilled: Tensor | None = None,
+              loss: Callable | None = None) -> list[Trial]:
     "The networks to train on one set, by the profile's evaluation or another judge."
     e, run = judge or study.profile.evaluation, study.at(seed)
     return trials(data, e.n, run.seed("judge"), network=e.network or study.network,
                   recipe=study.recipe(augmentation, e), distilled=distilled, tests=study.tests,
-                  easy=study.easy, tags=tags)
+                  easy=study.easy, loss=loss, tags=tags)
 
 def tags_of(study: Study, small: SyntheticSet, name: str | Method, ratio: float, seed: int) -> dict:
     "What a row says of the set that its network was trained on."
@@ -109,9 +110,10 @@ def set_trials(study: Study, sets: dict[tuple, SyntheticSet], judge: Evaluation 
     "The networks to train on the sets of several methods, (method, ratio, seed) -> set."
     work = []
     for (name, ratio, seed), small in sets.items():
-        said = tags | tags_of(study, small, name, ratio, seed)
-        work += trials_on(study, small.data, find_method(name).augmentation, said, seed, judge,
-                          small.distilled)
+        method, said = find_method(name), tags | tags_of(study, small, name, ratio, seed)
+        loss = study.at(seed).taught if method.labels == "online" else None
+        work += trials_on(study, small.data, method.augmentation, said, seed, judge,
+                          small.distilled, loss)
     return work
 
 # %% ../../nbs/54_tables.ipynb #bbb72e06

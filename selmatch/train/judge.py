@@ -7,6 +7,7 @@ __all__ = ['Trial', 'score_tests', 'run_trial', 'trials', 'evaluate', 'summarise
 
 # %% ../../nbs/13_judge.ipynb #34fbf01d
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 
 import pandas as pd
@@ -29,6 +30,7 @@ class Trial:
     distilled: Tensor | None = None   # (n,) bool: which images are distilled
     tests: dict = field(default_factory=dict)  # name -> ImageSet
     easy: Tensor | None = None        # (n_test,) bool: the easy half of tests["test"]
+    loss: Callable | None = None      # the set -> its loss for `train`; None: its own labels
     device: str = "cpu"
     tags: dict = field(default_factory=dict)   # columns to carry into the result
 
@@ -53,7 +55,8 @@ def run_trial(trial: Trial) -> dict:  # tags, seed, an accuracy for each test se
     begin, data = time.perf_counter(), trial.data.to(trial.device)
     net = make_network(trial.network, data.shape, data.n_classes, trial.seed).to(trial.device)
     order = torch.Generator().manual_seed(trial.seed)
-    train(net, data, trial.recipe, order, trial.distilled)
+    loss = trial.loss(data) if trial.loss else None
+    train(net, data, trial.recipe, order, trial.distilled, loss=loss)
     result = {**trial.tags, "seed": trial.seed} | score_tests(net, trial)
     return result | {"seconds": time.perf_counter() - begin}
 

@@ -260,13 +260,16 @@ def train(net: nn.Module, data: ImageSet,
           optimiser: torch.optim.SGD | None = None,  # to continue with its momentum
           first_step: int = 0,                # to continue from here; the beginning of an epoch
           graphs: bool = False,               # replay the compiled network as CUDA graphs
+          loss: Callable | None = None,       # (logits, images, rows) -> what is made small
 ) -> nn.Module:                               # the same network, trained
-    "Train by SGD on hard or soft labels. The same generator state gives the same bits on the CPU."
+    """Train by SGD on the set's hard or soft labels, or on another `loss` of each batch. The same
+    generator state gives the same bits on the CPU."""
     device, per_epoch = data.labels.device, steps_per_epoch(len(data), recipe)
     forward = make_forward(net, recipe, device, graphs)
     optimiser = optimiser or make_optimiser(net, recipe)
     lay_out_momentum(optimiser, net)
     steps = augmented_batches(data, recipe, generator, distilled, first_step)
+    loss = loss or (lambda logits, images, rows: F.cross_entropy(logits, data.labels[rows]))
     net.train()
     with arithmetic(recipe.precision, device):
         for step, epoch, rows, images in steps:
@@ -276,7 +279,7 @@ def train(net: nn.Module, data: ImageSet,
                 on_step(step, epoch, rows, logits.detach())
             for group in optimiser.param_groups:
                 group["lr"] = learning_rate(recipe, step)
-            F.cross_entropy(logits, data.labels[rows]).backward()
+            loss(logits, images, rows).backward()
             optimiser.step()
             if on_epoch and (step + 1) % per_epoch == 0:
                 on_epoch(epoch + 1)
