@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['field_sizes', 'race_cost', 'check_race', 'Race', 'promote', 'successive_halving', 'regret', 'list_candidates',
            'list_rungs', 'candidate_tasks', 'judge_candidates', 'say_what_was_paid', 'search', 'races', 'final_choice',
-           'regret_row', 'regrets']
+           'judge_choices', 'regret_row', 'regrets']
 
 # %% ../../nbs/55_search.ipynb #839a9124
 import math
@@ -18,6 +18,7 @@ from ..core import InputError, check_choice, check_range
 from ..methods import Method, find_method, methods
 from .sets import SetTask, kept_sets, make_sets, set_task
 from .study import Study
+from .verdicts import pair_test, set_means
 from ..train.judge import trials
 
 # %% ../../nbs/55_search.ipynb #4968841f
@@ -186,30 +187,41 @@ def final_choice(table: pd.DataFrame) -> tuple[float, float]:
     return tuple(last[["alpha", "beta"]].iloc[0])
 
 # %% ../../nbs/55_search.ipynb #5451a356
+def judge_choices(study: Study, ratio: float, choices: list[tuple[float, float]],
+                  name: str | Method) -> pd.DataFrame:
+    """Chosen (alpha, beta) made again in the runs on which nothing was chosen (run 0's sets, where
+    there is no other run), one row per network: alpha, beta, set_seed, accuracies."""
+    rungs, p, tables = list_rungs(study), study.profile, []
+    for number in range(1, p.seeds) if p.seeds > 1 else [0]:
+        tasks = {c: set_task(study.narrow(ratio, *c), find_method(name), ratio, number, rungs)
+                 for c in dict.fromkeys(choices)}
+        looks = judge_candidates(study, tasks, rungs[-1], p.evaluation.n,
+                                 study.at(number).seed("judge"))
+        tables.append(looks.assign(set_seed=number))
+    return pd.concat(tables, ignore_index=True)
+
 def regret_row(study: Study, ratio: float, both: pd.DataFrame, name: str | Method) -> dict:
     "The race beside the whole grid at one size: both choices, costs, and regrets in points."
-    p, tasks = study.profile, candidate_tasks(study, ratio, name)
+    p = study.profile
     sides = {way: both[both.way == way] for way in ("race", "grid")}
     picked = {way: final_choice(t) for way, t in sides.items()}
     scores = sides["grid"].set_index(["alpha", "beta"]).score.to_dict()
-    fresh = judge_candidates(study, {c: tasks[c] for c in picked.values()}, both.budget.max(),
-                             p.evaluation.n, study.seed("judge")).groupby(["alpha", "beta"])
-    row = {"ratio": ratio, "candidates": len(tasks), "found": picked["race"],
+    row = {"ratio": ratio, "candidates": len(scores), "found": picked["race"],
            "best": picked["grid"], "n": p.evaluation.n,
            "regret of the judges": 100 * regret(scores, picked["race"])}
+    fresh = judge_choices(study, ratio, list(picked.values()), name)
     for kind in dict.fromkeys([p.window.choose_on, "test"]):
-        best, found = (100 * fresh.get_group(picked[way])[f"{kind}_accuracy"].to_numpy()
-                       for way in ("grid", "race"))
-        gap = best - found
-        row |= {kind: gap.mean(),
-                f"{kind} error": gap.std(ddof=1) / len(gap)**0.5 if len(gap) > 1 else 0.0}
+        means = set_means(fresh, ["alpha", "beta"], f"{kind}_accuracy")
+        found = pair_test((means.loc[picked["grid"]] - means.loc[picked["race"]]).to_numpy())
+        row |= {kind: found["gap"], f"{kind} half": found["half"], f"{kind} p": found["p"],
+                "sets": found["sets"]}
     spent = {f"{what} {way}": int(t[what].sum())
              for what in ("paid", "networks") for way, t in sides.items()}
     return row | spent
 
 def regrets(study: Study, name: str | Method = "selmatch") -> pd.DataFrame:
-    """The race beside the whole grid, one row per size (`error`: one standard error over pairs of
-    fresh networks)."""
+    """The race beside the whole grid, one row per size: the found and the best candidate, what was
+    paid, and the regret on sets of other runs (half of Student's 95 % interval, p, sets)."""
     rows = [regret_row(study, ratio, both, name)
             for ratio, both in races(study, name).groupby("ratio")]
     names = {"paid race": "iterations race", "paid grid": "iterations grid"}
