@@ -37,7 +37,7 @@ notebooks: $(READY)
 
 # the README's table of results, from its CSV
 readme: $(READY)
-	$(BIN)/python tests/readme.py
+	$(BIN)/python scripts/write_readme.py
 
 $(READY): settings.ini setup.py
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "selmatch needs Python 3.11 or newer, this is " + sys.version.split()[0] + ": give PYTHON=python3.11")'

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['one_network', 'watched', 'following', 'made_start_names', 'start_costs', 'objective_costs', 'methods', 'variants',
-           'load_registers', 'check_known', 'Method', 'check_method', 'kind_of', 'find_method']
+           'load_registers', 'check_known', 'Method', 'check_method', 'check_agreement', 'kind_of', 'find_method']
 
 # %% ../nbs/40_methods.ipynb #7004f39a
 from dataclasses import dataclass, replace
@@ -104,6 +104,11 @@ def check_method(method: Method):
     check_choice("augmentation", method.augmentation, ["none", "simple", "dsa", "combined"])
     if method.alpha is not None:
         check_range("alpha", method.alpha, 0, 1)
+    check_agreement(method)
+
+# %% ../nbs/40_methods.ipynb #40agree1
+def check_agreement(method: Method):
+    "`InputError` for words of a method that contradict each other."
     if (method.objective is None) != (method.alpha == 0):
         raise InputError(f"method {method.name!r}: alpha={method.alpha} with "
                          f"objective={method.objective}: "

@@ -490,28 +490,63 @@ def test_committed_figures_are_complete_and_say_where_they_come_from():
             assert str(ROOT) not in path.with_suffix(".ipynb").read_text(), "an executed notebook shows a path of this machine"
 
 
-def test_readme_table_comes_from_its_csv():
-    import readme
-    text = (ROOT / "README.md").read_text(encoding="utf-8")
-    assert readme.renewed(text) == text, "the README's table is not what figures/digits/tab1_accuracy.csv says: make readme"
-    targets = re.findall(r"\]\((?!https?:)([^)#]+)\)", text)
+def readme_writer():
+    sys.path.insert(0, str(ROOT / "scripts"))
+    import write_readme
+    return write_readme
+
+
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+
+
+def test_the_numbers_of_the_readme_come_from_its_files():
+    writer = readme_writer()
+    assert writer.renew(README) == README, "the README's blocks are not what the files say: make readme"
+    named = re.findall(r"<!-- begin: ([^>]*?) -->", README)
+    assert sorted(named) == sorted(writer.BLOCKS), "a block of the README is written twice, or by nobody"
+
+
+def test_no_number_of_the_readme_is_typed():
+    assert readme_writer().stray_numbers(README) == []
+
+
+def test_a_typed_number_would_be_found():
+    writer = readme_writer()
+    planted = README.replace("## Results\n", "## Results\n\nSelMatch reaches 99.3 %.\n", 1)
+    assert writer.stray_numbers(planted) == ["99.3"]
+    assert writer.stray_numbers("Python 3.11, `1.5`, ## Withdrawn") == []
+    begin, end = "<!-- begin: table digits -->", "<!-- end: table digits -->"
+    inside = README.index(begin) + len(begin)
+    forged = README[:inside] + "\n12.3" + README[README.index(end):]
+    assert writer.renew(forged) == README
+
+
+def test_links_and_counts_of_the_readme():
+    from selmatch.methods import methods
+    targets = re.findall(r"\]\((?!https?:)([^)#]+)\)", README)
     assert len(targets) > 30
     for target in targets:
         assert (ROOT / target).exists(), f"the README links to {target}, which does not exist"
+    counts = set(re.findall(r"(\d+) methods", README))
+    assert counts == {str(len(methods))}
 
 
-def test_readme_marks_rows_that_are_the_start_itself():
+def test_claims_of_one_sentence_are_told_together():
+    claim = {"verdict": "holds", "gap": 1.234, "half": 0.4, "p_holm": 0.01, "sets": 5}
+    same = claim | {"verdict": "the same", "gap": 0.0, "half": None}
+    found = readme_writer().gather_claims([claim | {"sentence": "A beats B at 5%."}, same | {"sentence": "A beats B at 10%."}])
+    assert list(found) == ["A beats B"]
+    said = [readme_writer().say_claim(*look) for look in found["A beats B"]]
+    assert said == ["5%: **holds (+1.23 ± 0.40)**", "10%: the same images"]
+
+
+def test_no_distilling_row_of_the_digits_is_a_start():
     import pandas as pd
-    import readme
-    rows = [("Random", 0.1, 0, 0, 0.9), ("MTT", 0.1, 0, 0, 0.95), ("MTT", 0.1, 1, 40, 0.99), ("SelMatch", 0.1, 0, 40, 0.97), ("SelMatch", 0.2, 0, 0, 0.99)]
-    table = pd.DataFrame(rows, columns=["method", "ratio", "set_seed", "iteration", "test_accuracy"])
-    assert readme.undistilled(table).to_dict() == {("MTT", 0.1): "1 of 2", ("SelMatch", 0.2): "1 of 1"}
-    cells = readme.cells(table)
-    assert "†1 of 2 not distilled" in cells.loc["MTT", "10%"]
-    assert "†1 of 1 not distilled" in cells.loc["SelMatch", "20%"]
-    assert "†" not in cells.loc["SelMatch", "10%"] and "★" in cells.loc["SelMatch", "10%"]
-    assert "★" not in cells.loc["MTT", "10%"] + cells.loc["SelMatch", "20%"]
-    assert "†" not in cells.loc["Random", "10%"], "a selection distils nothing, and says so"
+    from selmatch.methods import methods
+    table = pd.read_csv(ROOT / "figures" / "digits" / "tab1_everything.csv")
+    distils = {m.title for m in methods.values() if m.objective}
+    assert (table[table.method.isin(distils)].iteration > 0).all()
+    assert table.groupby(["method", "ratio"]).set_seed.nunique().min() >= 5
 
 
 def test_the_picture_of_the_rooms_is_drawn_from_the_same_imports():

@@ -85,8 +85,8 @@ class Figure:
     windows: bool = False                    # needs the whole scan of windows
 
 def ask_tables(*calls: Callable) -> Callable:
-    """A function of a study that calls each of `calls` with the rooms `tables`, `search`, `tune` and
-    `beside` of the package, as attributes of one thing, and the study."""
+    """A function of a study that calls each of `calls` with the rooms `tables`, `search`, `tune`
+    and `beside` of the package, as attributes of one thing, and the study."""
     def compute(study):
         from selmatch.study import beside, search, tables, tune
         rooms = SimpleNamespace(tables=tables, search=search, tune=tune, beside=beside)

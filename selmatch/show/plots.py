@@ -471,7 +471,8 @@ def gains_over(table: pd.DataFrame,     # one row per network: method, ratio, se
         kinds_of = table.drop_duplicates("method").set_index("method").kind.to_dict()
     rivals = {name: rival_of(name, kinds_of, baseline) for name in table.method.unique()}
     apart = pd.concat([means.xs(name, level="method", drop_level=False)
-                       - means.xs(rival, level="method") for name, rival in rivals.items()]).dropna()
+                       - means.xs(rival, level="method") for name, rival in rivals.items()])
+    apart = apart.dropna()
     groups = apart.reorder_levels(means.index.names).groupby(level=["method", "ratio"], sort=False)
     half = groups.agg(lambda looks: half_width(looks.to_numpy())).fillna(0)
     return pd.DataFrame({"gap": groups.mean(), "half": half})
@@ -511,7 +512,7 @@ def beside_dots(scores: pd.DataFrame,   # by method: kind, gain, gain_plain, net
     rows = league_rows(scores[["gain"]], scores.kind)
     colors = dict(zip(kinds, sns.color_palette("deep", len(kinds))))
     with plt.rc_context(style):
-        fig, (left, right) = plt.subplots(1, 2, figsize=(7, .19 * len(rows) + 1), sharey=True,
+        fig, (left, right) = plt.subplots(1, 2, figsize=(7.6, .19 * len(rows) + 1), sharey=True,
                                           width_ratios=(3, 2))
         for y, (name, kind) in enumerate(rows):
             if kind:
@@ -521,10 +522,11 @@ def beside_dots(scores: pd.DataFrame,   # by method: kind, gain, gain_plain, net
                 left.plot(row.gain, y, "o", ms=4, color=colors[kind])
                 draw_price(right, y, row.seconds, row.networks, colors[kind])
         left.axvline(0, color="#666666", lw=1)
-        left.set(xlabel="points over random images, judged alike",
+        left.set(xlabel="points over random, judged alike",
                  yticks=range(len(rows)), ylim=(len(rows) - .5, -.5))
-        right.set(xscale="log", xlim=(.5, 40 * max(1, scores.seconds.max())),
-                  xlabel="processor seconds of a set; networks before it")
+        spent = scores.seconds[scores.seconds > 0]
+        right.set(xscale="log", xlim=(.5 * spent.min(), 40 * spent.max()),
+                  xlabel="seconds of a set; networks")
         label_rows(left, [name for name, _ in rows], [kind is None for _, kind in rows])
     return small_print(fig, note)
 

@@ -30,7 +30,7 @@ from ..distill.loop import Descent, distill
 from ..distill.sets import SyntheticSet, distilled_mask, load_set, relabel, save_set
 from ..distill.trajectories import correctly_classified, expert_logits, right_labels
 from ..methods import Method, find_method, load_registers, methods, variants
-from ..select.curriculum import curriculum, join_sets
+from ..select.curriculum import Filters, curriculum, join_sets
 from ..select.coresets import coreset_selections, scores_needed, validation_judge
 from ..select.window import read_options
 from .profile import at_size, read_words
@@ -376,12 +376,12 @@ def completion_plan(study: Study, bases: list[tuple[SetTask, SyntheticSet]]) -> 
     items, keys = [], []
     for task, base in bases:
         run, train = study.at(task.number), study.at(task.number).splits.train
-        words = {"difficulty": run.difficulty, "teachers": run.taught,
-                 "network": study.judge_network, "recipe": study.recipe("dsa"),
-                 "seed": run.seed("curriculum"), "rounds": study.profile.curriculum.rounds}
-        item = (base.data, train, study.ipc(task.start.card["ratio"]), words)
-        items.append((*item[:3], words | {"device": study.computer.device}))
-        keys.append(study.key(("select.curriculum",), "complete", *item))
+        filters = Filters(run.taught, study.judge_network, study.recipe("dsa"),
+                          run.seed("curriculum"), study.computer.device)
+        words = {"difficulty": run.difficulty, "filters": filters,
+                 "rounds": study.profile.curriculum.rounds}
+        items.append((base.data, train, study.ipc(task.start.card["ratio"]), words))
+        keys.append(study.key(("select.curriculum",), "complete", *items[-1]))
     return Plan("complete", complete_set, items, keys)
 
 # %% ../../nbs/53_sets.ipynb #d5fd3keptset
@@ -395,8 +395,9 @@ def finish_sets(study: Study, sets: dict[Any, tuple[SetTask, SyntheticSet]],
         finished[w] = join_real(base, study.at(task.number).splits.train.subset(rows["rows"]))
     for w, (task, small) in sets.items():
         if task.method.labels == "teacher":
-            teachers, temperature = study.at(task.number).teachers(), study.profile.teacher.temperature
-            finished[w] = replace(small, data=relabel(small.data, teachers, temperature))
+            teachers = study.at(task.number).teachers()
+            softly = study.profile.teacher.temperature
+            finished[w] = replace(small, data=relabel(small.data, teachers, softly))
     return finished
 
 def join_real(base: SyntheticSet, real: ImageSet) -> SyntheticSet:

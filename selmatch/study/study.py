@@ -71,7 +71,8 @@ def place_data(data: dict) -> dict:
 
 # %% ../../nbs/52_study.ipynb #f747b7e3
 seed_uses = ("watched networks", "C-score", "dynamics", "windows", "experts", "features",
-             "proxy", "teacher", "start", "draw judge", "descent", "checkpoint", "judge", "curriculum")
+             "proxy", "teacher", "start", "draw judge", "descent", "checkpoint", "judge",
+             "curriculum")
 
 def seed_for(study_seed: int,     # of the profile, from 0
              use: str,            # what it is for: one of `seed_uses`

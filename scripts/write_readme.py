@@ -1,0 +1,174 @@
+"""Write the blocks of README.md that hold numbers (`make readme`): numbers come from files, never
+from typing.
+
+A block stands between `<!-- begin: NAME -->` and `<!-- end: NAME -->`; everything else is prose, and
+`stray_numbers` finds what was typed there."""
+import json
+import re
+from collections.abc import Iterable
+from pathlib import Path
+
+import pandas as pd
+
+from selmatch.methods import methods
+from selmatch.select.window import best_beta
+from selmatch.show.bench import bench_table
+from selmatch.show.plots import accuracy_table
+from selmatch.show.published import published_accuracies, published_by_size
+from selmatch.study.verdicts import describe_sample
+
+ROOT = Path(__file__).resolve().parent.parent
+FIGURES = ROOT / "figures"
+
+
+def read_figure(profile: str, name: str) -> tuple[pd.DataFrame, dict]:
+    """The rows and the provenance of a committed figure."""
+    place = FIGURES / profile / name
+    card = json.loads(place.with_suffix(".json").read_text(encoding="utf-8"))
+    return pd.read_csv(place.with_suffix(".csv")), card
+
+
+def markdown(table: pd.DataFrame) -> str:
+    """A table of texts, its index as the first column."""
+    head = f"| {table.index.name or ''} | " + " | ".join(table.columns) + " |\n"
+    rows = [f"| {name} | " + " | ".join(row) + " |" for name, row in zip(table.index, table.values)]
+    return head + "|---" * (len(table.columns) + 1) + "|\n" + "\n".join(rows)
+
+
+def write_table(profile: str, beside: str = "") -> str:
+    """Table 1 of a profile; with `beside`, a dataset whose published numbers stand below."""
+    table, card = read_figure(profile, "tab1_accuracy")
+    wide = accuracy_table(table).rename_axis("method").rename(columns="{} kept".format)
+    if beside:
+        theirs = published_by_size(published_accuracies(beside)).unstack("ratio")
+        theirs = theirs.reindex(index=wide.index, columns=sorted(table.ratio.unique()))
+        theirs = theirs.dropna(how="all").rename(index="{}, published".format)
+        texts = theirs.map(lambda share: "–" if pd.isna(share) else f"{share:.1f}")
+        wide = pd.concat([wide, texts.set_axis(wide.columns, axis=1)]).rename_axis("method")
+    steps = card["profile"]["evaluation"]["steps"]
+    return (f"Test accuracy in percent, mean over sets ± half of Student's 95 % interval, in brackets "
+            f"sets × networks on each ({describe_sample(table)}; {steps:,} steps a network). ★ marks "
+            f"the highest mean of a column.\n\n{markdown(wide)}")
+
+
+def write_window(profile: str) -> str:
+    """Where validation images put the window, and what figure 3 rests on."""
+    table, card = read_figure(profile, "fig3_window")
+    chosen = best_beta(table, card["profile"]["window"]["choose_on"])
+    path = " → ".join(f"{beta:g}" for _, beta in sorted(chosen.items()))
+    sizes = ", ".join(f"{ratio:.0%}" for ratio in sorted(chosen))
+    return f"Chosen on validation images, β is {path} at sizes of {sizes}."
+
+
+def gather_claims(claims: Iterable[dict]) -> dict[str, list[tuple[str, dict]]]:
+    """Claims that differ only in the size, together: sentence -> (size, claim)."""
+    found = {}
+    for claim in claims:
+        parts = re.fullmatch(r"(.*) at ([\d.]+%)\.?", claim["sentence"])
+        sentence, size = parts.groups() if parts else (claim["sentence"].rstrip("."), "")
+        found.setdefault(sentence, []).append((size, claim))
+    return found
+
+
+def say_claim(size: str, claim: dict) -> str:
+    """One verdict with its numbers, such as `5%: holds (+1.20 ± 0.40)`."""
+    if claim["verdict"] == "the same":
+        said = "the same images"
+    elif claim["half"] is None:
+        said = f"{claim['verdict']} ({claim['gap']:+.2f}, {claim['sets']} set)"
+    else:
+        said = f"{claim['verdict']} ({claim['gap']:+.2f} ± {claim['half']:.2f})"
+    strong = claim["verdict"] in ("holds", "does not hold")
+    return f"{size}: {f'**{said}**' if strong else said}" if size else said
+
+
+def write_claims(profile: str, name: str, only: str = "") -> str:
+    """The claims of a figure, a line a sentence; `only`: those with this verdict, and a count of
+    the others."""
+    card = read_figure(profile, name)[1]
+    claims = card.get("claims", [])
+    shown = [claim for claim in claims if not only or claim["verdict"] == only]
+    lines = [f"* {sentence}: " + "; ".join(say_claim(*look) for look in looks) + "."
+             for sentence, looks in gather_claims(shown).items()]
+    if only:
+        rest = pd.Series([c["verdict"] for c in claims if c["verdict"] != only], dtype=object)
+        count = ", ".join(f"{n} {verdict}" for verdict, n in rest.value_counts().items())
+        lines.append(f"* Of {len(claims)} questions, the others are: {count or 'none'}.")
+    return "\n".join(lines)
+
+
+def write_first_row() -> str:
+    """The paper's first row, as one GPU gave it."""
+    found = json.loads((FIGURES / "bench" / "h200_first_row.json").read_text(encoding="utf-8"))
+    table = pd.DataFrame(found["table"])
+    titles = [methods[name].title for name in table.method]
+    sample = sorted(set(zip(table.sets, table.networks)))
+    assert len(sample) == 1, "rows of different samples cannot share a caption"
+    sets, networks = sample[0]
+    rows = pd.DataFrame([[f"{m:.1f}" for m in table["mean"]],
+                         [f"{p:.1f}" for p in table.published]], columns=titles,
+                        index=[f"ours, {sets} set × {networks} network", "published"])
+    s, machine = found["settings"], found["machine"]
+    return (f"{machine['processor']}, PyTorch {machine['torch'].split('+')[0]}: {s['ipc']} images a "
+            f"class, {s['judge']['name']}, {s['experts']} experts of {s['expert_epochs']} epochs for "
+            f"100 of 100, {s['iterations']} iterations for 10,000, {s['judge_steps']:,} steps of the "
+            f"judges for 19,500.\n\n{markdown(rows)}\n\n{found['note']}")
+
+
+def write_bench(file: str) -> str:
+    """What a bench file says of matching: memory first, then time, the fair allocator first."""
+    result = json.loads((FIGURES / "bench" / file).read_text(encoding="utf-8"))
+    table = bench_table(result)
+    times = table[(table.part == "matching") & (table.batch == 125)]
+    lines = [f"{result['processor']}, PyTorch {result['versions']['torch'].split('+')[0]}, "
+             f"medians (`figures/bench/{file}`):"]
+    for (n, memory), rows in times.groupby(["n_steps", "memory"], sort=False):
+        if "textbook" in set(rows.way):
+            said = "; ".join(f"{row.way} {row.median:.2f} s ({row.ratio:.2f})"
+                             for row in rows.itertuples())
+            how = "" if result["device"] == "cuda" else f", freed memory {memory}"
+            lines.append(f"* N = {n}{how}: {said}.")
+    lines.sort(key=lambda line: ("*" in line, "as it comes" in line))
+    memory = [row for row in result["rows"] if row["part"] == "memory" and row["batch"] == 125]
+    said = "; ".join(f"{row['way']} at N = {row['n_steps']} {row['peak_mb'] / 1000:.1f} GB"
+                     for row in memory if row.get("memory", "as it comes") == "as it comes")
+    return "\n".join([*lines, f"* Peak memory: {said}."])
+
+
+BLOCKS = {
+    "table digits": lambda: write_table("digits"),
+    "window digits": lambda: write_window("digits"),
+    "claims digits": lambda: write_claims("digits", "tab1_accuracy"),
+    "coverage digits": lambda: write_claims("digits", "fig1_coverage"),
+    "parts digits": lambda: write_claims("digits", "tab2_ablation"),
+    "everything digits": lambda: write_claims("digits", "tab1_everything", "holds"),
+    "variants digits": lambda: write_claims("digits", "tab6_variants"),
+    "table cifar10-jpeg-lite": lambda: write_table("cifar10-jpeg-lite", "cifar10"),
+    "window cifar10-jpeg-lite": lambda: write_window("cifar10-jpeg-lite"),
+    "first row": write_first_row,
+    "bench cpu": lambda: write_bench("cpu.json"),
+    "bench gpu": lambda: write_bench("h200.json"),
+}
+
+
+def renew(text: str) -> str:
+    """A README with its blocks as the files say."""
+    def block(match):
+        return f"{match[1]}\n{BLOCKS[match[2]]()}\n{match[4]}"
+    return re.sub(r"(<!-- begin: ([^>]*?) -->)\n(.*?)\n?(<!-- end: \2 -->)", block, text,
+                  flags=re.DOTALL)
+
+
+def stray_numbers(text: str) -> list[str]:
+    """Numbers with a decimal point that were typed: outside blocks, code, links and versions; what
+    was withdrawn is quoted, not said."""
+    for kind in (r"<!-- begin: ([^>]*?) -->.*?<!-- end: \1 -->", r"```.*?```", r"`[^`\n]*`",
+                 r"\]\([^)]*\)", r"## Withdrawn\n.*?(?=\n## )",
+                 r"(Python|PyTorch|Apache|version)[- ]\d+\.\d+(\.\d+)?"):
+        text = re.sub(kind, "", text, flags=re.DOTALL)
+    return re.findall(r"(?<![\w.])\d+\.\d+(?![\w.]*\d)", text)
+
+
+if __name__ == "__main__":
+    readme = ROOT / "README.md"
+    readme.write_text(renew(readme.read_text(encoding="utf-8")), encoding="utf-8")
