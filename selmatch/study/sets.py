@@ -4,11 +4,11 @@
 
 # %% auto #0
 __all__ = ['fewest_to_choose', 'selection_needs', 'difficulty_for', 'start_function', 'asks', 'is_searched', 'find_start',
-           'start_plan', 'choose_start', 'label_start', 'objective_class', 'start_card', 'distilled_share', 'start_set',
-           'descent_words', 'set_leader', 'describe_objective', 'plan_descent', 'SetTask', 'make_set', 'add_seconds',
-           'read_seconds', 'set_task', 'describe_task', 'sets_plan', 'make_sets', 'small_sets', 'complete_set',
-           'completion_plan', 'finish_sets', 'join_real', 'kept_sets', 'last_sets', 'can_choose', 'checkpoint_trials',
-           'chosen_sets']
+           'start_plan', 'look_up_start', 'choose_start', 'as_start', 'label_start', 'objective_class', 'start_card',
+           'distilled_share', 'start_set', 'descent_words', 'set_leader', 'describe_objective', 'plan_descent',
+           'SetTask', 'make_set', 'add_seconds', 'read_seconds', 'set_task', 'describe_task', 'sets_plan', 'make_sets',
+           'small_sets', 'complete_set', 'completion_plan', 'finish_sets', 'join_real', 'kept_sets', 'last_sets',
+           'can_choose', 'checkpoint_trials', 'chosen_sets']
 
 # %% ../../nbs/53_sets.ipynb #a1008569
 import functools
@@ -82,13 +82,19 @@ def is_searched(selection: str) -> bool:
 
 # %% ../../nbs/53_sets.ipynb #8c3ffb5c
 def find_start(item: tuple[Study, str, float, int]) -> dict[str, Tensor]:
-    "The task of `start_plan`: rows of a selection, or made images with their labels."
+    """The task of `start_plan`: rows of a selection, or made images with their labels; and what
+    the proxy knows of the training images, where one is looked at."""
     study, selection, ratio, ipc = item
     words = selection_needs(study, selection, ratio)
     found = start_function(selection)(study.splits.train, ipc, **words)
+    about = {}
+    if "evidence" in words:
+        seen = words["evidence"]
+        right = seen.probabilities.argmax(1) == seen.labels
+        about = {"proxy_accuracy": right.double().mean().cpu()}
     if isinstance(found, ImageSet):
-        return {"images": found.images, "labels": found.labels}
-    return {"rows": found}
+        return {"images": found.images, "labels": found.labels} | about
+    return {"rows": found} | about
 
 # %% ../../nbs/53_sets.ipynb #8c3ffstartpl
 def start_plan(study: Study, selection: str, ratio: float,
@@ -107,15 +113,21 @@ def start_plan(study: Study, selection: str, ratio: float,
     return Plan(selection, find_start, [(study, selection, ratio, ipc)], [key])
 
 # %% ../../nbs/53_sets.ipynb #bcc48bd0
-def choose_start(study: Study, selection: str, ratio: float,
-                 ipc: int | None = None) -> Tensor | ImageSet:    # None: as the ratio says
-    """Rows of a selection, or the images of a made start; remembered where networks had to be
-    trained."""
+def look_up_start(study: Study, selection: str, ratio: float,
+                  ipc: int | None = None) -> dict[str, Tensor]:    # None: as the ratio says
+    "What `find_start` finds; remembered where networks had to be trained."
     ipc = ipc or study.ipc(ratio)
     if is_searched(selection):
-        found = study.run_one(start_plan(study, selection, ratio, ipc))
-    else:
-        found = find_start((study, selection, ratio, ipc))
+        return study.run_one(start_plan(study, selection, ratio, ipc))
+    return find_start((study, selection, ratio, ipc))
+
+def choose_start(study: Study, selection: str, ratio: float,
+                 ipc: int | None = None) -> Tensor | ImageSet:    # None: as the ratio says
+    "Rows of a selection, or the images of a made start."
+    return as_start(study, selection, look_up_start(study, selection, ratio, ipc))
+
+def as_start(study: Study, selection: str, found: dict[str, Tensor]) -> Tensor | ImageSet:
+    "Rows, or an image set, from what was found."
     if "rows" in found:
         return found["rows"]
     made = {"images": found["images"], "labels": found["labels"]}
@@ -165,12 +177,16 @@ def start_set(study: Study, name: str | Method, ratio: float, seed: int) -> Synt
     study, method, train = study.at(seed), find_method(name), study.splits.train
     alpha = distilled_share(study, method, ratio)
     n_base = max(1, round(alpha * study.ipc(ratio))) if method.completed else study.ipc(ratio)
-    picked = choose_start(study, method.start, ratio, n_base)
+    found = look_up_start(study, method.start, ratio, n_base)
+    picked = as_start(study, method.start, found)
     rows = None if isinstance(picked, ImageSet) else picked
     data = picked if rows is None else train.subset(rows)
     distilled = distilled_mask(train.n_classes, n_base, 1.0 if method.completed else alpha)
     data = label_start(study, method, data, rows, distilled)
-    return SyntheticSet(data, distilled, card=start_card(study, method, ratio, alpha))
+    card = start_card(study, method, ratio, alpha)
+    if "proxy_accuracy" in found:
+        card["proxy_accuracy"] = float(found["proxy_accuracy"])    # of the training images
+    return SyntheticSet(data, distilled, card=card)
 
 # %% ../../nbs/53_sets.ipynb #329baf69
 def descent_words(study: Study, method: Method, ratio: float) -> tuple[dict, dict]:
