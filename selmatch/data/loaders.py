@@ -7,8 +7,8 @@ __all__ = ['image_suffixes', 'show_progress', 'unpickling_errors', 'datasets', '
            'check_class_folders', 'list_image_folder', 'open_image', 'read_image', 'decode_part', 'decode_images',
            'name_decoded', 'is_whole', 'write_decoded', 'decode_once', 'class_numbers', 'pick_rows', 'load_parts',
            'load_files', 'load_folder', 'NumbersOnly', 'read_pickle', 'find_place', 'read_batch', 'warn_of_checksum',
-           'read_cifar', 'download_cifar', 'find_cifar', 'load_cifar', 'class_words', 'read_annotations', 'list_val',
-           'load_tinyimagenet', 'check_filled', 'load_data']
+           'read_cifar', 'find_cifar', 'load_cifar', 'class_words', 'read_annotations', 'list_val', 'load_tinyimagenet',
+           'check_filled', 'load_data']
 
 # %% ../../nbs/04_loaders.ipynb #9cefe584
 import functools
@@ -374,26 +374,14 @@ def read_cifar(place: Path,                # the official folder
     pixels, labels = (torch.cat(tensors) for tensors in zip(*batches))
     return {"pixels": pixels, "labels": labels, "ends": torch.tensor(ends)}
 
-# %% ../../nbs/04_loaders.ipynb #cc654ac8
-def download_cifar(official: type,  # torchvision's class
-                   root: str,       # where the files are to be
-):
-    "Fetch CIFAR's files into `root` where they are not there; `InputError` when that fails."
-    places = (Path(root) / official.base_folder, Path(root))
-    if not any((place / official.meta["filename"]).exists() for place in places):
-        try:
-            official(root, download=True)
-        except (OSError, RuntimeError) as error:
-            raise InputError(f"cannot download {official.url} into {root}: {error}") from error
-
 # %% ../../nbs/04_loaders.ipynb #a4b26f40
 def find_cifar(official: type,  # torchvision's class
                root: str,       # the folder that holds the official one, or that one itself
 ) -> Path:                      # the official folder, complete
     "The folder of CIFAR's files. Raises `InputError` naming the first that is missing."
     place = find_place(root, official.base_folder, official.meta["filename"],
-                       f"get {official.url}, unpack it in a folder and name that folder as root "
-                       "(--root), or ask for the download (--download)")
+                       f"`selmatch fetch {official.__name__.lower()}` brings it; or get "
+                       f"{official.url}, unpack it in a folder and name that folder (--root)")
     needed = [file for file, _ in official.train_list + official.test_list]
     missing = [place / file for file in needed if not (place / file).exists()]
     if missing:
@@ -404,7 +392,6 @@ def find_cifar(official: type,  # torchvision's class
 # %% ../../nbs/04_loaders.ipynb #2d6937d8
 def load_cifar(kind: str,                   # "CIFAR10" or "CIFAR100", as torchvision calls them
                root: str = "data",          # holds the official folder, or is it
-               download: bool = False,      # fetch the files into `root` if they are not there
                validation: float = 0.2,     # share of the training data held out for choices
                seed: int = 0,               # fixes the split
                classes: int | Sequence | None = None,   # the first so many; names or numbers
@@ -415,8 +402,6 @@ def load_cifar(kind: str,                   # "CIFAR10" or "CIFAR100", as torchv
     from torchvision import datasets
 
     official, name = getattr(datasets, kind), kind.lower()
-    if download:
-        download_cifar(official, root)
     place, listed = find_cifar(official, root), [official.train_list, official.test_list]
     names = list(read_pickle(place / official.meta["filename"])[official.meta["key"]])
     key = {"CIFAR10": "labels", "CIFAR100": "fine_labels"}[kind]
@@ -482,8 +467,9 @@ def load_tinyimagenet(root: str = "data",          # the layout's folder, or the
 ) -> Splits:
     "Tiny ImageNet (Le and Yang 2015) in its official layout; the `val` images are the test set."
     place = find_place(root, "tiny-imagenet-200", "wnids.txt",
-                       "get http://cs231n.stanford.edu/tiny-imagenet-200.zip, unpack it in a "
-                       "folder and name that folder as root (--root)")
+                       "`selmatch fetch tinyimagenet` brings it; or get "
+                       "http://cs231n.stanford.edu/tiny-imagenet-200.zip, unpack it in a folder "
+                       "and name that folder (--root)")
     ids = sorted((place / "wnids.txt").read_text(encoding="utf-8").split())
     found, train = list_image_folder(place / "train")
     if found != ids:

@@ -22,6 +22,7 @@ from torch import Tensor, nn
 
 from ..computer import Computer, with_threads
 from ..core import InputError, check_choice, fingerprint, home, root
+from ..data.fetch import official_files
 from ..data.images import ImageSet, Splits, class_rows
 from ..data.loaders import datasets, load_data
 from ..data.whitening import Whitening, fit_whitening
@@ -212,6 +213,9 @@ class StudyData(StudyNetworks):
         if self.profile.score.kind != "file":
             return None
         advice = "; score.kind 'forgetting' measures difficulty without a file"
+        for name, files in official_files.items():
+            if self.profile.score.path in [file.name for file in files]:
+                advice = f"; `selmatch fetch {name}` brings it" + advice
         return find_data("score.path", self.profile.score.path, advice)
 
 # %% ../../nbs/52_study.ipynb #4dec4613

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['list_leaders', 'default_pace', 'trial_task', 'share_runs', 'try_set', 'list_trials', 'list_looks', 'judge_looks',
-           'tuning_plan', 'tune', 'mark_picks', 'list_picks', 'write_tuned']
+           'tuning_plan', 'tune', 'standard_error', 'mark_picks', 'list_picks', 'write_tuned']
 
 # %% ../../nbs/57_tune.ipynb #f2986a21
 import functools
@@ -112,7 +112,8 @@ def tuning_plan(study: Study, listed: pd.DataFrame) -> Plan:    # from `list_tri
 
 def tune(study: Study, names: Iterable[str] | None = None) -> pd.DataFrame:
     """Every look at every trial: method, objective, ratio, factor, lr_images (0: the start),
-    iterations, share, score (validation accuracy; NaN: gave up), networks, picked."""
+    iterations, share, score (validation accuracy; NaN: gave up), error (one standard error of the
+    score over validation images), networks, picked."""
     if len(study.splits.validation) == 0:
         raise InputError(f"data.validation={study.profile.data.get('validation')} leaves no "
                          "validation image to tune on: hold some out")
@@ -121,20 +122,28 @@ def tune(study: Study, names: Iterable[str] | None = None) -> pd.DataFrame:
     looks = list_looks(study, listed)
     record = looks.drop(columns=["task", "small"])
     record["score"] = judge_looks(study, looks)
+    record["error"] = standard_error(record.score, len(study.splits.validation))
     record["networks"] = study.profile.tuning.judges
     return mark_picks(record)
 
 # %% ../../nbs/57_tune.ipynb #bfc64c6c
-def mark_picks(rows: pd.DataFrame) -> pd.DataFrame:    # method, factor, share, score
-    """The rows with a column `picked`: the factor and the share of each method that are best over
-    all its sizes."""
-    means = rows[rows.factor > 0].groupby(["method", "factor", "share"]).score
-    means, picks = means.agg(lambda s: s.mean(skipna=False)).dropna(), {}
+def standard_error(score: pd.Series, images: int) -> pd.Series:    # shares of so many images
+    "One standard error of an accuracy over the choice of images: those of a share."
+    return (score * (1 - score) / images) ** 0.5
+
+def mark_picks(rows: pd.DataFrame) -> pd.DataFrame:    # method, factor, share, ratio, score, error
+    """The rows with a column `picked`: of each method the factor and the share that are nearest to
+    the defaults among those within one standard error of the best, over all its sizes."""
+    looks = rows[rows.factor > 0].groupby(["method", "factor", "share"])
+    means = looks.score.agg(lambda s: s.mean(skipna=False)).dropna()
+    errors = looks.error.agg(lambda e: (e**2).sum()**0.5 / len(e))
+    picks = {}
     for method, scores in means.groupby(level="method"):
-        best = scores[scores == scores.max()].index.droplevel("method")
-        picks[method] = min(best, key=lambda look: (max(look[0], 1 / look[0]), -look[1]))
-    looks = zip(rows.method, rows.factor, rows["share"])
-    return rows.assign(picked=[picks.get(m) == (f, s) for m, f, s in looks])
+        margin = errors[scores.idxmax()]
+        near = scores[scores >= scores.max() - margin].index.droplevel("method")
+        picks[method] = min(near, key=lambda look: (max(look[0], 1 / look[0]), -look[1]))
+    looked = zip(rows.method, rows.factor, rows["share"])
+    return rows.assign(picked=[picks.get(m) == (f, s) for m, f, s in looked])
 
 # %% ../../nbs/57_tune.ipynb #8a34c21a
 def list_picks(study: Study, record: pd.DataFrame) -> dict[str, dict]:    # from `tune`
