@@ -184,7 +184,7 @@ def test_scores_of_other_images_are_refused(server, tmp_path, monkeypatch):
         expected = 1 - arrays["scores"][splits.rows.numpy()]
         np.savez(tmp_path / "turned.npz", scores=arrays["scores"], labels=np.roll(arrays["labels"], 1))
     assert np.allclose(difficulty.numpy(), expected)
-    with pytest.raises(InputError, match="labels"):
+    with pytest.raises(InputError, match="rows differ"):
         load_difficulty(tmp_path / "turned.npz", "c_score", splits, "scores")
 
 
