@@ -9,6 +9,7 @@ __all__ = ['check_descent', 'Descent', 'through_softmax', 'start_logits', 'make_
 
 # %% ../../nbs/39_loop.ipynb #075dfdff
 import json
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
@@ -190,11 +191,12 @@ class DistilledSets:
 # %% ../../nbs/39_loop.ipynb #f7159067
 class Distillation:
     "A run in progress. `card` says which run it is: objective, settings, seed and start."
-    def __init__(self, start: SyntheticSet, objective, descent: Descent, seed: int):
-        self.descent, self.pixels = descent, OptimisedImages(start, descent)
+    def __init__(self, start: SyntheticSet, objective, descent: Descent, seed: int,
+                 keep: Callable[[int, SyntheticSet], None] | None = None):   # takes what is kept
+        self.descent, self.pixels, self.keep = descent, OptimisedImages(start, descent), keep
         self.generator = torch.Generator().manual_seed(seed)
         self.ask = objective.start(start.data)
-        self.kept, self.rows = {0: self.pixels.as_set(iteration=0)}, []
+        self.kept, self.rows = {}, []
         self.card = {"objective": fingerprint(objective.identity()), "descent": asdict(descent),
                      "seed": seed, "start": fingerprint(start.data, start.distilled)}
 
@@ -208,7 +210,16 @@ class Distillation:
         self.rows.append({"iteration": i + 1, "loss": loss, "lr": rate, "skipped": not good})
         refuse_divergence(self.rows, self.descent)
         if i + 1 in self.descent.stops:
-            self.kept[i + 1] = self.pixels.as_set(iteration=i + 1)
+            self.keep_set()
+
+    def keep_set(self):
+        "Keep the set as it is now, or hand it over; of those only the last stays in memory."
+        i = len(self.rows)
+        if self.keep is not None:
+            self.kept.clear()
+        self.kept[i] = self.pixels.as_set(iteration=i)
+        if self.keep is not None:
+            self.keep(i, self.kept[i])
 
 # %% ../../nbs/39_loop.ipynb #eae3355a
 def collect_state(pixels: OptimisedImages) -> dict[str, Tensor]:
@@ -237,12 +248,13 @@ def put_back(pixels: OptimisedImages, state: dict[str, Tensor]):
 # %% ../../nbs/39_loop.ipynb #a008229a
 def save_checkpoint(file: Path, run: Distillation):
     "Everything needed to go on, in one file."
+    mine = {} if run.keep else run.kept          # handed over: written by somebody else already
     sets = {f"kept.{part}.{i}": getattr(small.data, part)
-            for i, small in run.kept.items() for part in ("images", "labels")}
+            for i, small in mine.items() for part in ("images", "labels")}
     carried = {f"objective.{name}": value for name, value in run.ask.state().items()}
     chance = {"generator": run.generator.get_state()}
     tensors = {**collect_state(run.pixels), **carried, **chance, **sets}
-    rates = {i: small.lr for i, small in run.kept.items()}
+    rates = {i: small.lr for i, small in mine.items()}
     save_tensors(file, tensors, {"run": run.card, "rows": run.rows, "kept": rates})
 
 # %% ../../nbs/39_loop.ipynb #6d66a18f
@@ -272,6 +284,8 @@ def resume(file: Path, run: Distillation):
                for name, value in tensors.items() if name.startswith("objective.")}
     run.ask.restore(carried)
     run.kept, run.rows = read_kept(tensors, saved["kept"], run.pixels.start), saved["rows"]
+    if run.keep:
+        run.kept = {len(run.rows): run.pixels.as_set(iteration=len(run.rows))}
 
 # %% ../../nbs/39_loop.ipynb #961cf04c
 def distill(start: SyntheticSet,
@@ -283,14 +297,17 @@ def distill(start: SyntheticSet,
             label: str = "distill", quiet: bool = True,
             stop_after: int | None = None,    # give up after so many iterations, to try resuming
             until: int | None = None,      # pause after so many, checkpoint written; None: the end
-) -> DistilledSets:
+            keep: Callable[[int, SyntheticSet], None] | None = None,   # takes the set of each stop
+) -> DistilledSets:                        # all kept sets; with `keep` only the last
     "Descend on the distilled share of `start`; the frozen stay bit for bit. Resumes `checkpoint`."
     end = descent.iterations
     if until is not None:
         end = check_range("until", until, 0, descent.iterations)
-    run = Distillation(start, objective, descent, seed)
+    run = Distillation(start, objective, descent, seed, keep)
     if checkpoint and Path(checkpoint).exists():
         resume(checkpoint, run)
+    else:
+        run.keep_set()
     done = len(run.rows)
     for i in tqdm(range(done, end), label, end, initial=done, disable=quiet, dynamic_ncols=True):
         run.step()

@@ -127,6 +127,7 @@ def start_plans(study: Study, method: Method, ratio: float, seed: int) -> Iterat
     follows = {"experts", "flat experts"} & set(needs)
     if method.start == "well_classified" or method.labels == "soft" and follows:
         yield run.experts_plan(flat=True)
+        yield run.expert_scores_plan()
 
 # %% ../../nbs/56_estimate.ipynb #38029525
 def find_task(study: Study, method: Method, ratio: float, seed: int) -> sets.SetTask | None:

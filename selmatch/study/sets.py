@@ -7,8 +7,8 @@ __all__ = ['fewest_to_choose', 'selection_needs', 'difficulty_for', 'start_funct
            'start_plan', 'look_up_start', 'choose_start', 'as_start', 'label_start', 'objective_class', 'start_card',
            'distilled_share', 'start_set', 'descent_words', 'set_leader', 'describe_objective', 'plan_descent',
            'SetTask', 'make_set', 'add_seconds', 'read_seconds', 'set_task', 'describe_task', 'sets_plan', 'make_sets',
-           'small_sets', 'complete_set', 'completion_plan', 'finish_sets', 'join_real', 'kept_sets', 'last_sets',
-           'can_choose', 'checkpoint_trials', 'chosen_sets']
+           'small_sets', 'complete_set', 'completion_plan', 'finish_sets', 'ask_for_labels', 'join_real', 'kept_sets',
+           'last_sets', 'can_choose', 'checkpoint_trials', 'chosen_sets']
 
 # %% ../../nbs/53_sets.ipynb #a1008569
 import functools
@@ -28,7 +28,7 @@ from ..core import write_atomic
 from ..data.images import ImageSet
 from ..distill.loop import Descent, distill
 from ..distill.sets import SyntheticSet, distilled_mask, load_set, relabel, save_set
-from ..distill.trajectories import correctly_classified, expert_logits, right_labels
+from ..distill.trajectories import right_labels
 from ..methods import Method, find_method, load_registers, methods, variants
 from ..select.curriculum import Filters, curriculum, join_sets
 from ..select.coresets import coreset_selections, scores_needed, validation_judge
@@ -53,8 +53,7 @@ def selection_needs(study: Study, selection: str, ratio: float) -> dict[str, Any
         "judge": lambda: validation_judge(splits.validation, study.judge_network,
                                           study.recipe("dsa"),
                                           seed=study.seed("draw judge")),
-        "right": lambda: correctly_classified(splits.train, study.network,
-                                              study.experts(flat=True)),
+        "right": lambda: study.expert_scores().argmax(2) == splits.train.hard_labels,
     }
     named, is_open = read_options(start_function(selection))
     asked = {*named, *(("generator", "difficulty") if is_open else ())}
@@ -143,8 +142,7 @@ def label_start(study: Study, method: Method, data: ImageSet, rows: Tensor | Non
     soft = 0.9 * hard + 0.1 / data.n_classes
     needs = objective_class(method).needs
     if rows is not None and {"experts", "flat experts"} & set(needs):
-        logits = expert_logits(study.splits.train, study.network, study.experts(flat=True))
-        soft = right_labels(logits[:, rows], data.labels).to(hard)
+        soft = right_labels(study.expert_scores()[:, rows], data.labels).to(hard)
     return replace(data, labels=torch.where(distilled[:, None], soft, hard))
 
 def objective_class(method: Method) -> type | None:
@@ -303,10 +301,9 @@ def make_set(
     data, distilled = task.start.data.to(device), task.start.distilled.to(device)
     start = replace(task.start, data=data, distilled=distilled)
     checkpoint, begin = task.folder / "checkpoint.safetensors", time.process_time()
-    run = distill(start, task.objective, task.descent, task.seed, checkpoint,
+    keep = lambda iteration, small: save_set(small, task.folder / f"at_{iteration:06d}")
+    run = distill(start, task.objective, task.descent, task.seed, checkpoint, keep=keep,
                   label=f"distill {task.folder.name}", quiet=quiet, until=until)
-    for iteration, small in run.kept.items():
-        save_set(small, task.folder / f"at_{iteration:06d}")
     add_seconds(task.folder, time.process_time() - begin)
     if len(run.history) < task.descent.iterations:
         return task.folder
@@ -411,10 +408,14 @@ def finish_sets(study: Study, sets: dict[Any, tuple[SetTask, SyntheticSet]],
         finished[w] = join_real(base, study.at(task.number).splits.train.subset(rows["rows"]))
     for w, (task, small) in sets.items():
         if task.method.labels == "teacher":
-            teachers = study.at(task.number).teachers()
-            softly = study.profile.teacher.temperature
-            finished[w] = replace(small, data=relabel(small.data, teachers, softly))
+            finished[w] = ask_for_labels(study.at(task.number), small)
     return finished
+
+def ask_for_labels(run: Study, small: SyntheticSet) -> SyntheticSet:
+    "A set with the labels that the teachers of a run give it; they look at it on the device."
+    data = relabel(small.data.to(run.computer.device), run.teachers(),
+                   run.profile.teacher.temperature)
+    return replace(small, data=data.to(small.data.images.device))
 
 def join_real(base: SyntheticSet, real: ImageSet) -> SyntheticSet:
     "A distilled base and real images: the real ones first in each class, as in a partial update."

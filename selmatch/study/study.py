@@ -4,7 +4,8 @@
 
 # %% auto #0
 __all__ = ['seed_uses', 'data_folder', 'find_data', 'place_data', 'seed_for', 'StudyStore', 'StudyNetworks', 'StudyData',
-           'count_images', 'check_data', 'StudyRecipes', 'StudyScores', 'Study', 'train_weights', 'open_study']
+           'count_images', 'check_data', 'StudyRecipes', 'StudyScores', 'Study', 'train_weights', 'say_scores',
+           'open_study']
 
 # %% ../../nbs/52_study.ipynb #88befe67
 import functools
@@ -28,7 +29,7 @@ from ..data.loaders import datasets, load_data
 from ..data.whitening import Whitening, fit_whitening
 from ..distill.experts import ExpertTask, expert_recipe, is_trained, list_expert_tasks
 from ..distill.experts import train_expert
-from ..distill.trajectories import Flatness
+from ..distill.trajectories import Flatness, expert_logits
 from ..select.coresets import Evidence, gather
 from ..select.coverage import feature_network, features, radius
 from ..select.dynamics import record_dynamics
@@ -428,6 +429,20 @@ class Study(StudyScores):
         "Expert trajectories on the training set, trained once for all methods."
         return [task.path for task in self.run(self.experts_plan(flat))]
 
+    def expert_scores_plan(self) -> Plan:
+        "What each flat expert says of the training images at its end, one task an expert."
+        train, paths = self.splits.train, self.experts(flat=True)
+        say = functools.partial(say_scores, data=train, network=self.network,
+                                device=self.computer.device)
+        names = [f"{path.parent.name}/{path.name}" for path in paths]
+        keys = [self.key(("distill.trajectories",), "scores", train, self.network, name)
+                for name in names]
+        return Plan("ask experts", say, paths, keys)
+
+    def expert_scores(self) -> Tensor:
+        "`(experts, n, k)` class scores of the training images, on the CPU; remembered."
+        return torch.stack(self.run(self.expert_scores_plan()))
+
     def network_plan(self, network: dict, recipe: Recipe, seed: int, label: str) -> Plan:
         "One network, to be trained on the whole training set and remembered by its weights."
         train = self.splits.train
@@ -437,12 +452,12 @@ class Study(StudyScores):
         return Plan(label, build, [train], [key])
 
     def train_network(self, network: dict, recipe: Recipe, seed: int, label: str) -> nn.Module:
-        "A network trained on the whole training set, in evaluation mode."
+        "A network trained on the whole training set, in evaluation mode, on the device."
         train = self.splits.train
         state = self.run_one(self.network_plan(network, recipe, seed, label))
         net = make_network(network, train.shape, train.n_classes, 0)
         net.load_state_dict(state)
-        return net.eval()
+        return net.to(self.computer.device).eval()
 
     def proxy_words(self) -> tuple:
         "The proxy of this run, as `network_plan` takes it."
@@ -469,7 +484,7 @@ class Study(StudyScores):
     @cached_property
     def taught(self) -> OnlineTeachers:
         "The teachers of this run, for networks that ask them in every step."
-        weights = tuple(net.state_dict() for net in self.teachers())
+        weights = tuple(net.cpu().state_dict() for net in self.teachers())
         return OnlineTeachers(self.judge_network, weights, self.profile.teacher.online)
 
     @cached_property
@@ -497,6 +512,10 @@ def train_weights(data: ImageSet, network: dict, recipe: Recipe, seed: int,
                   device: str) -> dict[str, Tensor]:
     "The weights and running statistics of a network trained on all of `data`, on the CPU."
     return feature_network(data, network, recipe, seed, device).cpu().state_dict()
+
+def say_scores(path: Path, data: ImageSet, network: dict, device: str) -> Tensor:    # (n, k)
+    "The class scores that one expert gives to images; back on the CPU."
+    return expert_logits(data.to(device), network, [path])[0].cpu()
 
 def open_study(profile: str = "digits", home: str = "", device: str = "cpu", workers: int = 2,
                seed: int | None = None) -> Study:
