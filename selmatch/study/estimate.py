@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['patience', 'compiled_share', 'tried_sets', 'now', 'seconds', 'Enough', 'step_seconds', 'sweep_seconds',
-           'difficulty_plans', 'all_difficulty_plans', 'start_plans', 'find_task', 'find_tasks', 'Prices', 'one_answer',
+           'difficulty_plans', 'all_difficulty_plans', 'start_steps', 'find_task', 'find_tasks', 'Prices', 'one_answer',
            'iteration_seconds', 'Part', 'watch_part', 'window_part', 'expert_part', 'set_parts', 'set_seconds',
            'watch_helper_parts', 'choose_helper_parts', 'count_completions', 'teacher_parts', 'needs_teachers',
            'count_choices', 'count_judgements', 'judge_parts', 'needs_flat_experts', 'costs', 'wall_seconds',
@@ -109,42 +109,52 @@ def all_difficulty_plans(study: Study) -> Iterator[Plan]:
         yield from difficulty_plans(run)
     yield study.at(0).observations_plan()
 
-def start_plans(study: Study, method: Method, ratio: float, seed: int) -> Iterator[Plan]:
-    "What must be done before a set's start is known, in order; later ones are built on demand."
-    run = study.at(seed)
-    yield from difficulty_plans(run)
-    if "beta" in sets.asks(method.start) and ratio not in (study.profile.window.beta or {}):
-        yield from all_difficulty_plans(study)
-        yield study.at(0).windows_plan()
+def start_steps(study: Study, method: Method, ratio: float, seed: int,
+                ) -> Iterator[tuple[tuple, Callable[[], Iterable[Plan]]]]:
+    """What must be done before a set's start is known, in order: a name, and what makes its plans.
+    Later ones can be made only when the earlier ones are done."""
+    run, words = study.at(seed), sets.asks(method.start)
+    yield ("difficulty", seed), lambda: difficulty_plans(run)
+    if "beta" in words and ratio not in (study.profile.window.beta or {}):
+        yield ("all difficulties",), lambda: all_difficulty_plans(study)
+        yield ("windows",), lambda: [study.at(0).windows_plan()]
     kind = scores_needed.get(method.start)
     if kind:
-        yield run.c_score_plan() if kind == "c_score" else run.observations_plan()
-    if "probabilities" in sets.asks(method.start):
-        yield run.dynamics_plan()
+        plan = run.c_score_plan if kind == "c_score" else run.observations_plan
+        yield ("score", kind, seed), lambda: [plan()]
+    if "probabilities" in words:
+        yield ("dynamics", seed), lambda: [run.dynamics_plan()]
     if sets.is_searched(method.start):
-        yield sets.start_plan(run, method.start, ratio)
+        yield ("start", method.start, ratio, seed), lambda: [
+            sets.start_plan(run, method.start, ratio)]
     needs = sets.objective_class(method).needs if method.objective else ()
     follows = {"experts", "flat experts"} & set(needs)
     if method.start == "well_classified" or method.labels == "soft" and follows:
-        yield run.experts_plan(flat=True)
-        yield run.expert_scores_plan()
+        yield ("flat experts", seed), lambda: [run.experts_plan(flat=True)]
+        yield ("expert scores", seed), lambda: [run.expert_scores_plan()]
 
 # %% ../../nbs/56_estimate.ipynb #38029525
-def find_task(study: Study, method: Method, ratio: float, seed: int) -> sets.SetTask | None:
+def find_task(study: Study, method: Method, ratio: float, seed: int,
+              known: dict | None = None,      # name of a step -> is something left of it?
+              ) -> sets.SetTask | None:
     """The task of a set, or None while something is missing that it starts from. Computes nothing
-    long."""
-    for plan in start_plans(study, method, ratio, seed):
-        if study.left(plan):
+    long; with `known` no step is looked up twice."""
+    known = {} if known is None else known
+    for name, plans in start_steps(study, method, ratio, seed):
+        if name not in known:
+            known[name] = any(study.left(plan) for plan in plans())
+        if known[name]:
             return None
     start = sets.start_set(study, method, ratio, seed)
     if method.objective is None or not bool(start.distilled.any()):
         return sets.SetTask(method, start, None, None, seed, study.folder)
     return sets.describe_task(study, method, ratio, seed, start)
 
-def find_tasks(study: Study, method: Method) -> dict[tuple, sets.SetTask | None]:
+def find_tasks(study: Study, method: Method,
+               known: dict | None = None) -> dict[tuple, sets.SetTask | None]:
     "(method, ratio, seed) -> task or None, for all sets of a method in a profile."
-    p = study.profile
-    return {(method, r, s): find_task(study, method, r, s)
+    p, known = study.profile, {} if known is None else known
+    return {(method, r, s): find_task(study, method, r, s, known)
             for r in p.ratios for s in range(p.seeds)}
 
 # %% ../../nbs/56_estimate.ipynb #acde4db2
@@ -163,6 +173,18 @@ class Prices:
     @cached_property
     def known(self) -> dict:
         return {}
+
+    @cached_property
+    def looked_up(self) -> tuple[dict, dict]:
+        "What was looked up: steps before a start, and the tasks of methods."
+        return {}, {}
+
+    def tasks(self, method: Method) -> dict[tuple, sets.SetTask | None]:
+        "The tasks of a method, each looked up once."
+        steps, found = self.looked_up
+        if method not in found:
+            found[method] = find_tasks(self.study, method, steps)
+        return found[method]
 
     def once(self, name: str, what: Callable, *given) -> float:
         "`what(*given)`, measured with the threads of one worker."
@@ -265,7 +287,7 @@ def set_parts(prices: Prices, methods: list[Method]) -> list[Part]:
             groups.setdefault((m.start, m.objective, m.alpha, m.labels == "soft"), []).append(m)
     for group in groups.values():
         first, titles = group[0], " / ".join(m.title for m in group)
-        tasks = find_tasks(study, first)
+        tasks = prices.tasks(first)
         for ratio in study.profile.ratios:
             asked = sets.describe_objective(study, first, ratio)
             descent = sets.plan_descent(study, first, *asked)
@@ -317,11 +339,11 @@ def choose_helper_parts(prices: Prices, methods: list[Method]) -> list[Part]:
         parts.append(Part(f"choose a start: {start}", len(places), left, each))
     return parts
 
-def count_completions(study: Study, methods: list[Method]) -> tuple[int, int]:
+def count_completions(prices: Prices, methods: list[Method]) -> tuple[int, int]:
     "Sets that are completed by real images after distilling: all, and left."
-    every = left = 0
+    study, every, left = prices.study, 0, 0
     for m in methods:
-        tasks = find_tasks(study, m) if m.completed else {}
+        tasks = prices.tasks(m) if m.completed else {}
         every += len(tasks)
         if any(t is None or not t.done for t in tasks.values()) or needs_teachers(study, m):
             left += len(tasks)
@@ -338,7 +360,7 @@ def teacher_parts(prices: Prices, methods: list[Method]) -> list[Part]:
     if any(m.labels in ("teacher", "online") for m in methods):
         plans = [plan for run in study.runs for plan in run.teacher_plans()]
         parts.append(Part("train teachers", len(plans), sum(map(study.left, plans)), once))
-    counted = count_completions(study, methods)
+    counted = count_completions(prices, methods)
     filters = study.profile.curriculum.rounds * (1 + study.profile.teacher.n / 3)
     return [*parts, Part("complete sets", *counted, lambda: filters * once())]
 
@@ -360,12 +382,12 @@ def count_choices(study: Study, method: Method, tasks: dict) -> tuple[int, int]:
     choosing = sets.checkpoint_trials(study, tasks.values())
     return every, study.left(study.trials_plan(choosing, "choose checkpoints"))
 
-def count_judgements(study: Study, method: Method) -> tuple[int, int, int, int]:
+def count_judgements(prices: Prices, method: Method) -> tuple[int, int, int, int]:
     "Networks that choose checkpoints: all, and left; networks that judge: all, and left."
-    tasks = find_tasks(study, method)
+    study, tasks = prices.study, prices.tasks(method)
     choices, judged = count_choices(study, method, tasks), len(tasks) * study.profile.evaluation.n
     waits = any(task is None or not task.done for task in tasks.values())
-    waits = waits or bool(method.completed and count_completions(study, [method])[1])
+    waits = waits or bool(method.completed and count_completions(prices, [method])[1])
     if waits or needs_teachers(study, method) or study.left(study.at(0).observations_plan()):
         return *choices, judged, judged
     last = sets.last_sets(study, tasks)
@@ -374,7 +396,7 @@ def count_judgements(study: Study, method: Method) -> tuple[int, int, int, int]:
 def judge_parts(prices: Prices, methods: list[Method]) -> list[Part]:
     "Choosing checkpoints, judging the chosen sets, and networks on all the data."
     study, p, s = prices.study, prices.study.profile, prices.study.splits
-    counts = np.array([count_judgements(study, m) for m in methods]).sum(0).tolist()
+    counts = np.array([count_judgements(prices, m) for m in methods]).sum(0).tolist()
     recipe, tested = study.recipe("dsa"), len(s.validation) + len(s.test)
     chosen_on = len(s.validation)
     watched = not study.left(study.observations_plan())
