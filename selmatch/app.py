@@ -33,10 +33,11 @@ from .study.profile import list_profiles, load_profile
 # %% ../nbs/64_app.ipynb #ae5d70ff
 data_names = ["digits", "cifar10", "cifar100", "tinyimagenet"]
 
-def choose_device(device: str) -> str:    # "auto", "cpu" or "cuda"
+def choose_device(device: str) -> str:    # "auto", "cpu", "cuda" or "cuda:N"
     "`auto` is cuda where there is one."
-    if check_choice("device", device, ["auto", "cpu", "cuda"]) != "auto":
-        return device
+    if device != "auto":
+        from selmatch.computer import check_device
+        return check_device(device)
     import torch
     return "cuda" if torch.cuda.is_available() else "cpu"
 
@@ -200,7 +201,8 @@ shared_options = {
     "size": click.option("--size", type=int,
                          help="Bring the images of a folder or of Tiny ImageNet to SIZE × SIZE "
                               "pixels."),
-    "device": click.option("--device", default="auto", show_default=True, metavar="auto|cpu|cuda",
+    "device": click.option("--device", default="auto", show_default=True,
+                           metavar="auto|cpu|cuda|cuda:N",
                            help="Where to compute."),
     "seed": click.option("--seed", default=0, show_default=True,
                          help="Every random number derives from it."),

@@ -10,8 +10,8 @@ from selmatch.study.store import code_key, import_closure, module_file, package
 # what the rooms of the study pass to `study.key`, told once more: the test below holds them to it
 PASSED = {
     "study.study": {("select.scores",), ("select.dynamics",), ("train.judge",), ("select.coverage",), ("distill.experts",),
-                    ("distill.experts", "distill.trajectories")},
-    "study.sets": {("select.coresets", "select.coverage", "select.dynamics", "select.scores"), ("distill.loop",)},
+                    ("distill.experts", "distill.trajectories"), ("distill.trajectories",), ("train.judge", "train.teacher")},
+    "study.sets": {("select.coresets", "select.coverage", "select.dynamics", "select.scores"), ("distill.loop",), ("select.curriculum",)},
     "study.tables": {("distill.compiled", "distill.experts", "distill.sweep")},
 }
 STAGES = {" + ".join(modules): modules for passed in PASSED.values() for modules in passed} | {"data.whitening": ("data.whitening",)}
@@ -97,7 +97,7 @@ def test_a_family_of_objectives_discards_its_own_sets_only(module, changed_by):
 
 def test_trajectory_matching_discards_what_follows_experts(changed_by):
     """And the flat experts, whose training is written there."""
-    flat = {"distill.experts + distill.trajectories"}
+    flat = {"distill.experts + distill.trajectories", "distill.trajectories"}
     assert changed_by("distill.trajectories") == sets(FOLLOWING) | flat
 
 

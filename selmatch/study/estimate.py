@@ -45,7 +45,7 @@ patience = 5.0       # seconds for one measurement, unless its first step takes 
 
 def now(device: str) -> float:
     "The clock, after all work on the device is done."
-    if device == "cuda":
+    if device.startswith("cuda"):
         torch.cuda.synchronize()
     return time.perf_counter()
 
@@ -444,7 +444,7 @@ def costs(study: Study,
 
 def wall_seconds(table: pd.DataFrame, study: Study) -> float:
     "Seconds until all of it is done."
-    workers = study.computer.workers if study.computer.device == "cpu" else 1
+    workers = study.computer.places or study.computer.workers
     return table.seconds.sum() / workers
 
 # %% ../../nbs/56_estimate.ipynb #d1fbd8c4

@@ -113,7 +113,7 @@ class StudyStore:
 
     def key(self, modules: tuple[str, ...], *things) -> str:
         "The key of a result: settings, data, threads, device, and the code of these modules."
-        return fingerprint(things, self.computer.device, self.computer.threads, code_key(*modules))
+        return fingerprint(things, self.computer.kind, self.computer.threads, code_key(*modules))
 
     def seed(self, use: str, number: int = 0) -> int:
         "The seed of one use of randomness in this run."
