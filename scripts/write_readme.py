@@ -82,19 +82,11 @@ def say_claim(size: str, claim: dict) -> str:
     return f"{size}: {f'**{said}**' if strong else said}" if size else said
 
 
-def write_claims(profile: str, name: str, only: str = "") -> str:
-    """The claims of a figure, a line a sentence; `only`: those with this verdict, and a count of
-    the others."""
-    card = read_figure(profile, name)[1]
-    claims = card.get("claims", [])
-    shown = [claim for claim in claims if not only or claim["verdict"] == only]
-    lines = [f"* {sentence}: " + "; ".join(say_claim(*look) for look in looks) + "."
-             for sentence, looks in gather_claims(shown).items()]
-    if only:
-        rest = pd.Series([c["verdict"] for c in claims if c["verdict"] != only], dtype=object)
-        count = ", ".join(f"{n} {verdict}" for verdict, n in rest.value_counts().items())
-        lines.append(f"* Of {len(claims)} questions, the others are: {count or 'none'}.")
-    return "\n".join(lines)
+def write_claims(profile: str, name: str) -> str:
+    """The claims of a figure, a line a sentence."""
+    claims = read_figure(profile, name)[1].get("claims", [])
+    return "\n".join(f"* {sentence}: " + "; ".join(say_claim(*look) for look in looks) + "."
+                     for sentence, looks in gather_claims(claims).items())
 
 
 def write_first_row() -> str:
@@ -141,7 +133,6 @@ BLOCKS = {
     "claims digits": lambda: write_claims("digits", "tab1_accuracy"),
     "coverage digits": lambda: write_claims("digits", "fig1_coverage"),
     "parts digits": lambda: write_claims("digits", "tab2_ablation"),
-    "everything digits": lambda: write_claims("digits", "tab1_everything", "holds"),
     "variants digits": lambda: write_claims("digits", "tab6_variants"),
     "table cifar10-jpeg-lite": lambda: write_table("cifar10-jpeg-lite", "cifar10"),
     "window cifar10-jpeg-lite": lambda: write_window("cifar10-jpeg-lite"),

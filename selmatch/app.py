@@ -4,12 +4,12 @@
 
 # %% auto #0
 __all__ = ['data_names', 'official_places', 'shared_options', 'common', 'settings', 'long_names', 'fetched_names', 'set_option',
-           'choose_device', 'data_section', 'choose_profile', 'narrow_profile', 'make_study', 'find_roots',
-           'list_sources', 'is_same', 'check_apart', 'check_out', 'check_table', 'check_gallery', 'share', 'cli',
-           'write_table', 'figures_command', 'read_parameters', 'profiles_command', 'methods_command', 'fetch_command',
-           'fetch_official', 'score_command', 'window_command', 'experts_command', 'search_command', 'tune_command',
-           'write_set', 'select_command', 'distill_command', 'read_given_set', 'evaluate_command', 'coverage_command',
-           'bench_command', 'main', 'keep_memory_of_command']
+           'choose_device', 'data_section', 'choose_profile', 'narrow_profile', 'make_study', 'make_computer',
+           'find_roots', 'list_sources', 'is_same', 'check_apart', 'check_out', 'check_table', 'check_gallery', 'share',
+           'cli', 'write_table', 'figures_command', 'read_parameters', 'profiles_command', 'methods_command',
+           'fetch_command', 'fetch_official', 'score_command', 'window_command', 'experts_command', 'search_command',
+           'tune_command', 'write_set', 'select_command', 'distill_command', 'read_given_set', 'evaluate_command',
+           'coverage_command', 'bench_command', 'main', 'keep_memory_of_command']
 
 # %% ../nbs/64_app.ipynb #1ccb4a46
 import contextlib
@@ -83,16 +83,25 @@ def narrow_profile(p, ratio: float | None, alpha: float | None, beta: float | No
 # %% ../nbs/64_app.ipynb #c3524f2f
 def make_study(data: str | None = None, profile: str | None = None, root: str | None = None,
                download: bool = False, size: int | None = None, device: str = "auto", seed: int = 0,
-               workers: int = 1, ratio: float | None = None, alpha: float | None = None,
+               workers: int = 1, cluster: str | None = None,
+               ratio: float | None = None, alpha: float | None = None,
                beta: float | None = None, quiet: bool = False):
     "A `Study` from the options that all stage commands share. `ratio`, `alpha`, `beta` narrow it."
-    from selmatch.computer import Computer
     from selmatch.study.study import Study
     given = data_section(data, root, size=size)
     p = narrow_profile(choose_profile(data, profile, given, seed), ratio, alpha, beta)
     if download:
         fetch_official(p.data["name"], p.data.get("root"))
-    return Study(p, Computer(choose_device(device), workers, quiet=quiet), home())
+    return Study(p, make_computer(device, workers, cluster, quiet), home())
+
+def make_computer(device: str, workers: int, cluster: str | None = None, quiet: bool = False):
+    "Where the work runs, from the options that say so."
+    from selmatch.computer import Computer
+    there = None
+    if cluster:
+        from selmatch.cluster import Cluster, run_on_cluster
+        there = functools.partial(run_on_cluster, Cluster(cluster, home()))
+    return Computer(choose_device(device), workers, quiet=quiet, cluster=there)
 
 # %% ../nbs/64_app.ipynb #33f563bc
 official_places = {"cifar10": ("cifar-10-batches-py", "batches.meta"),
@@ -208,11 +217,14 @@ shared_options = {
                          help="Every random number derives from it."),
     "workers": click.option("--workers", default=min(2, os.cpu_count() or 1), show_default=True,
                             help="Processes side by side. The result does not depend on it."),
+    "cluster": click.option("--cluster", metavar="ADDRESS|local:N",
+                            help="Run the tasks on a Dask cluster, tcp://HOST:8786, or on N "
+                                 "processes that are one."),
     "ratio": click.option("--ratio", default=0.1, show_default=True,
                           help="Size of the small set, as a share of the training images."),
     "out": click.option("--out", type=click.Path(path_type=Path), help="Where to write."),
 }
-common = ("data", "root", "download", "profile", "size", "device", "seed", "workers")
+common = ("data", "root", "download", "profile", "size", "device", "seed", "workers", "cluster")
 
 def share(*options: str) -> Callable:
     "A decorator that adds the named options to a command."
@@ -250,9 +262,9 @@ long_names = ", ".join(name for name, figure in figures.items() if figure.is_lon
               help="Say what it would take, from single steps measured here, and stop.")
 @click.option("--download", is_flag=True,
               help="First fetch the official files that the profile names and that are missing.")
-@share("device", "workers", "out")
+@share("device", "workers", "cluster", "out")
 def figures_command(profile, only, everything, parameters, only_estimate, download, device,
-                    workers, out):
+                    workers, cluster, out):
     "Draw figures and tables into figures/PROFILE."
     names = [check_choice("figure", n, list(figures)) for n in only]
     names = names or [n for n, figure in figures.items() if everything or not figure.is_long]
@@ -260,9 +272,8 @@ def figures_command(profile, only, everything, parameters, only_estimate, downlo
     p = load_profile(profile)
     if download:
         fetch_official(p.data["name"], p.data.get("root"))
-    from selmatch.computer import Computer
     from selmatch.study.study import Study
-    study = Study(p, Computer(choose_device(device), workers), home())
+    study = Study(p, make_computer(device, workers, cluster), home())
     if only_estimate:
         return click.echo(f"{p.name}: {', '.join(names)}\n{expect(study, names)[1]}")
     if out:
@@ -395,8 +406,8 @@ def search_command(method, out, **options):
               help="Settings: a name from `selmatch profiles`, or a YAML file.")
 @click.option("--only", multiple=True, metavar="METHOD",
               help="Tune only this method (may be repeated).")
-@share("device", "workers", "out")
-def tune_command(profile, only, device, workers, out):
+@share("device", "workers", "cluster", "out")
+def tune_command(profile, only, device, workers, cluster, out):
     "Find step sizes: the same trials for every method. --out: a profile with the picks."
     for name in only:
         if find_method(name).objective is None:
@@ -404,11 +415,10 @@ def tune_command(profile, only, device, workers, out):
     if out and out.exists():
         raise InputError(f"--out {out} exists: choose another file")
     p = load_profile(profile)
-    from selmatch.computer import Computer
     from selmatch.study.profile import profile_folder
     from selmatch.study.study import Study
     from selmatch.study.tune import list_picks, tune, write_tuned
-    study = Study(p, Computer(choose_device(device), workers), home())
+    study = Study(p, make_computer(device, workers, cluster), home())
     record = tune(study, only or None)
     click.echo(record.round(4).to_string(index=False))
     picks = list_picks(study, record)

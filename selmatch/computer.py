@@ -4,15 +4,16 @@
 
 # %% auto #0
 __all__ = ['keepers', 'check_device', 'Computer', 'c_function', 'give_back', 'kept_memory', 'is_our_process', 'with_threads',
-           'run_all']
+           'run_all', 'run_there']
 
 # %% ../nbs/02_computer.ipynb #4bcebe64
 import contextlib
 import ctypes
+import functools
 import multiprocessing
 import os
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import joblib
@@ -45,6 +46,8 @@ class Computer:
     threads: int = 1         # CPU threads inside one task
     quiet: bool = False      # no progress bars
     keep_memory: bool = False   # keep freed memory in this process, too (workers always do)
+    cluster: Any = field(default=None, repr=False, compare=False)   # runs the tasks elsewhere:
+                             # called with (task, items, label, quiet, keep) (chapter 8)
 
     def __post_init__(self):
         check_device(self.device)
@@ -127,14 +130,26 @@ def run_all(task: Callable,         # called with one item; must depend on nothi
             items: Iterable,        # the independent pieces of work
             label: str,             # what the progress bar says
             computer: Computer = Computer(),
+            keep: Callable[[int, Any], None] | None = None,   # is told (place, result), one by one
 ) -> list:                          # results, in the order of `items`
-    "Run independent tasks with progress, by joblib (Dask too, inside `joblib.parallel_config`)."
+    "Run independent tasks with progress, by joblib, or on the computer's cluster."
     items, places = list(items), computer.places
+    if computer.cluster is not None:
+        alone = functools.partial(run_there, task, computer.threads)
+        return computer.cluster(alone, items, label, computer.quiet, keep)
     turns = [i % places if places > 1 else None for i in range(len(items))]
     run = joblib.delayed(with_threads)
     jobs = (run(task, item, computer.threads, computer.keep_memory, turn)
             for item, turn in zip(items, turns))
     jobs_at_once = min(computer.side_by_side, max(len(items), 1))
-    pool = joblib.Parallel(n_jobs=jobs_at_once, return_as="generator")
-    return list(tqdm(pool(jobs), total=len(items), desc=label, unit="task",
-                     disable=computer.quiet, dynamic_ncols=True))
+    pool, results = joblib.Parallel(n_jobs=jobs_at_once, return_as="generator"), []
+    for result in tqdm(pool(jobs), total=len(items), desc=label, unit="task",
+                       disable=computer.quiet, dynamic_ncols=True):
+        results.append(result)
+        if keep:
+            keep(len(results) - 1, result)
+    return results
+
+def run_there(task: Callable, threads: int, item: Any) -> Any:
+    "One task on a machine of a cluster."
+    return with_threads(task, item, threads, keep_memory=True)

@@ -187,12 +187,17 @@ class Store:
         """The results of all tasks, in order (the items where tasks keep their own files);
         only what is missing is computed, with progress shown."""
         missing = self.missing(plan)
-        work = functools.partial(store_result, self, plan.task)
-        if plan.is_done:
-            work, missing = plan.task, [item for _, item in missing]
-        if missing:
-            run_all(work, missing, plan.label, computer)
+        if missing and (plan.is_done or computer.cluster is not None):
+            self.run_and_keep(plan, missing, computer)
+        elif missing:
+            run_all(functools.partial(store_result, self, plan.task), missing, plan.label, computer)
         return list(plan.items) if plan.is_done else [self.load(key) for key in plan.keys]
+
+    def run_and_keep(self, plan: Plan, missing: list[tuple], computer: Computer):
+        "Run tasks that keep files of their own, or whose results come back from a cluster."
+        keys, items = zip(*missing)
+        keep = None if plan.is_done else lambda place, result: self.save(keys[place], result)
+        run_all(plan.task, items, plan.label, computer, keep)
 
 def store_result(store: Store, task: Callable, pair: tuple[str, Any]):
     "Run one task and keep its result, in whatever process this is; the result travels by disk."

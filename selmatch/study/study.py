@@ -105,7 +105,8 @@ class StudyStore:
 
     def run_one(self, plan: Plan):
         "The only result of a plan of one task, made in this process."
-        return self.run(plan, replace(self.computer, workers=1, quiet=True))[0]
+        alone = replace(self.computer, workers=1, quiet=True, cluster=None)
+        return self.run(plan, alone)[0]
 
     def left(self, plan: Plan) -> int:
         "How many tasks of a plan are still to be done."
