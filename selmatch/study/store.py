@@ -199,6 +199,7 @@ class Store:
         keep = None if plan.is_done else lambda place, result: self.save(keys[place], result)
         run_all(plan.task, items, plan.label, computer, keep)
 
+# %% ../../nbs/51_store.ipynb #51result
 def store_result(store: Store, task: Callable, pair: tuple[str, Any]):
     "Run one task and keep its result, in whatever process this is; the result travels by disk."
     key, item = pair
