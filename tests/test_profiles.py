@@ -1,7 +1,7 @@
 """The profiles that come with the package: whole, honest about their data, and refused in one line where it is missing; whitening; the estimate."""
 import json
 import shutil
-from dataclasses import replace
+from dataclasses import fields, replace
 
 import numpy as np
 import pytest
@@ -67,7 +67,7 @@ def test_jpeg_is_compared_with_what_was_published_on_cifar10():
     assert block["5%"].loc["SelMatch", "gap"] == pytest.approx(60 - 82.8)
 
 
-@pytest.mark.parametrize("name, words", [("cifar10", ["SELMATCH_DATA", "cifar10_scores.npz"]), ("cifar100", ["cifar100_scores.npz"]), ("tinyimagenet", ["tiny-imagenet-200.zip"]),
+@pytest.mark.parametrize("name, words", [("cifar10", ["SELMATCH_DATA", "cifar10-cscores-orig-order.npz"]), ("cifar100", ["cifar100-cscores-orig-order.npz"]), ("tinyimagenet", ["forgetting_Tiny.npy", "selmatch fetch tinyimagenet"]),
                                          ("cifar10-jpeg", ["SELMATCH_DATA", "score.path"]), ("cifar10-jpeg-lite", ["score.path"])])
 def test_missing_data_is_named_before_work(name, words, tmp_path, monkeypatch, capsys):
     monkeypatch.setenv("SELMATCH_DATA", str(tmp_path)); monkeypatch.setenv("SELMATCH_HOME", str(tmp_path / "home"))
@@ -207,3 +207,20 @@ def test_figures_estimate_prints_and_stops(selmatch_command, tmp_path):
     assert not (tmp_path / "home" / "sets").exists()
     assert not list((tmp_path / "home").rglob("*.pkl"))      # nothing was computed
     assert expect(Study(profile(), QUIET, tmp_path / "home"), ["tab1_accuracy"], quick=True) == (0.0, "")
+
+
+def test_the_lite_profiles_differ_in_their_files_only():
+    ours, theirs = load_profile("cifar10-lite"), load_profile("cifar10-jpeg-lite")
+    apart = {f.name for f in fields(ours) if getattr(ours, f.name) != getattr(theirs, f.name)}
+    assert apart <= {"name", "title", "data", "score", "published", "differs"}
+    assert ours.published_as == theirs.published_as == "cifar10"
+    assert replace(ours.score, path=theirs.score.path, key=theirs.score.key, order=theirs.score.order) == theirs.score
+
+
+def test_the_papers_profiles_name_official_files():
+    from selmatch.data.fetch import official_files
+    for name in ("cifar10", "cifar100", "tinyimagenet", "cifar10-lite", "cifar10-gpu"):
+        p = load_profile(name)
+        assert p.score.path in [file.name for file in official_files[p.data["name"]]], name
+    by_size = load_profile("cifar10").objectives["trajectory"]["lr_images"]
+    assert by_size == {0.05: 1000, 0.1: 1000, 0.2: 10_000, 0.3: 10_000}
