@@ -47,7 +47,7 @@ def set_files(study):
     return {p.relative_to(study.folder): p.read_bytes() for p in sorted(study.folder.rglob("at_*/set.safetensors"))}
 
 
-@pytest.mark.parametrize("shared", [None, False])
+@pytest.mark.parametrize("shared", [pytest.param(None, marks=pytest.mark.slow), False])
 def test_the_same_bits_as_serial(dask, serial, tmp_path, shared):
     study, cluster = study_on(dask, tmp_path / "home", shared)
     here, windows, accuracies = serial
@@ -69,6 +69,7 @@ def test_tasks_are_light(dask, tmp_path):
         assert len(parcel.content) < images / 2, "test images travel with every task"
 
 
+@pytest.mark.slow
 def test_what_was_there_travels_and_what_is_made_comes_back(dask, serial, tmp_path):
     """Experts are trained here, sets are made by workers that do not see them."""
     home = tmp_path / "home"
@@ -80,6 +81,7 @@ def test_what_was_there_travels_and_what_is_made_comes_back(dask, serial, tmp_pa
     assert torch.equal(task.last().data.images, theirs.last().data.images)
 
 
+@pytest.mark.slow
 def test_a_worker_that_is_killed_takes_nothing_with_it(serial, tmp_path):
     client = room.connect("local:2")
     study, _ = study_on(client, tmp_path / "home", None)
