@@ -434,15 +434,23 @@ def tune_command(profile, only, device, workers, cluster, out):
 def write_set(method: str, study, ratio: float, out: Path | None):
     "Make one set (or find it) and write it with its card and its images."
     from selmatch.distill.sets import save_set
+    from selmatch.study.beside import gain_over_start, say_gain
     from selmatch.study.sets import last_sets, small_sets
     out = out or Path(f"{method}-{ratio}")
     check_out(out, study.profile.data)
-    small = last_sets(study, small_sets(study, [method], [ratio], 1))[method, ratio, 0]
+    tasks = small_sets(study, [method], [ratio], 1)
+    small, gain = last_sets(study, tasks)[method, ratio, 0], None
+    if tasks[method, ratio, 0].objective is not None:
+        gain = gain_over_start(study, tasks[method, ratio, 0])
+    if gain:
+        small = replace(small, card=small.card | {"gain_over_start": gain})
     save_set(replace(small, data=study.as_pictures(small.data)), out, export=True)
     if study.whitening:
         save_set(small, out)       # pictures as anybody reads them, numbers as they were optimised
     click.echo(f"{len(small)} images of {len(study.splits.train)} ({int(small.distilled.sum())} "
                f"distilled), kept at iteration {small.card.get('iteration', 0)}")
+    if gain:
+        click.echo(say_gain(gain))
     click.echo(f"Written: {out}/images (one folder per class), {out}/card.json, "
                f"{out}/set.safetensors")
 

@@ -125,3 +125,17 @@ def test_the_regret_is_measured_where_nothing_was_chosen(study):
     assert sorted(looks.set_seed.unique()) == [1, 2]
     assert isinstance(looks, pd.DataFrame)
     assert set(zip(looks.alpha, looks.beta)) == set(choices)
+
+
+def test_a_distilled_set_says_whether_distilling_helped(study, tmp_path, capsys):
+    import json
+    from selmatch.app import write_set
+    write_set("dm", study, 0.3, tmp_path / "dm")
+    said = capsys.readouterr().out
+    card = json.loads((tmp_path / "dm" / "card.json").read_text(encoding="utf-8"))
+    gain = card["gain_over_start"]
+    assert gain["images"] == len(study.splits.validation)
+    assert gain["gain"] == pytest.approx(gain["after"] - gain["before"])
+    assert ("did not help" in said) == (gain["gain"] <= 0)
+    write_set("random", study, 0.3, tmp_path / "random")
+    assert "gain_over_start" not in json.loads((tmp_path / "random" / "card.json").read_text(encoding="utf-8"))

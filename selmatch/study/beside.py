@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['squeeze', 'label_robust_score', 'augmentation_robust_score', 'list_ways', 'way_trials', 'judge_ways', 'score_ways',
-           'count_networks', 'needs_difficulty', 'needs_experts', 'budget', 'budgets']
+           'count_networks', 'needs_difficulty', 'needs_experts', 'budget', 'budgets', 'gain_over_start', 'say_gain']
 
 # %% ../../nbs/58_beside.ipynb #d2b99c14
 import math
@@ -19,13 +19,13 @@ from ..distill.sets import SyntheticSet
 from ..select.coresets import coreset_selections, scores_needed
 from ..select.window import read_options
 from selmatch.study.sets import (
-    ask_for_labels, asks, describe_objective, last_sets, objective_class, plan_descent,
-    read_seconds, set_leader, small_sets, start_function,
+    SetTask, ask_for_labels, asks, describe_objective, finish_sets, last_sets, objective_class,
+    plan_descent, read_seconds, set_leader, small_sets, start_function,
 )
 from .study import Study
 from .tables import tags_of, trials_on
 from .verdicts import set_means
-from ..train.judge import Trial
+from ..train.judge import Trial, trials
 
 # %% ../../nbs/58_beside.ipynb #95f5c68e
 def squeeze(difference: float) -> float:     # in [-1, 1] -> in [0, 1]
@@ -144,3 +144,31 @@ def budget(study: Study, name: str | Method, ratio: float) -> dict:
 def budgets(study: Study, names: Iterable[str | Method], ratio: float) -> pd.DataFrame:
     "A row for each method, by title: what `budget` says."
     return pd.DataFrame([budget(study, name, ratio) for name in names]).set_index("method")
+
+# %% ../../nbs/58_beside.ipynb #58start1
+def gain_over_start(study: Study, task: SetTask) -> dict | None:
+    """Accuracies on validation images of a set before and after distilling: before, after, gain
+    (points), networks (each), images; None when nothing was distilled, or none are held out."""
+    held = study.splits.validation
+    if task.objective is None or not len(held):
+        return None
+    method, e = task.method, study.profile.evaluation
+    looks = finish_sets(study, {"before": (task, task.start), "after": (task, task.last())})
+    loss, work = study.at(task.number).taught if method.labels == "online" else None, []
+    for name, small in looks.items():
+        work += trials(small.data, e.n, study.at(task.number).seed("judge"),
+                       network=study.judge_network, distilled=small.distilled, loss=loss,
+                       recipe=study.recipe(method.augmentation), tests={"on": held},
+                       tags={"look": name})
+    rows = study.run_trials(work, "judge before and after")
+    before, after = (100 * rows.on_accuracy[rows["look"] == name].mean() for name in looks)
+    return {"before": before, "after": after, "gain": after - before, "networks": e.n,
+            "images": len(held)}
+
+def say_gain(found: dict) -> str:      # from `gain_over_start`
+    "The answer in a sentence."
+    said = (f"on {found['images']} held-out images, {found['networks']} networks each: "
+            f"{found['before']:.1f} % before distilling, {found['after']:.1f} % after")
+    if found["gain"] > 0:
+        return f"{said} ({found['gain']:+.1f} points)"
+    return f"{said}: distilling did not help here; the images it started from serve as well"
