@@ -502,14 +502,19 @@ class Study(StudyScores):
                                           self.computer.threads)
         return see, see(self.splits.test.images), radius(see(self.splits.train.images))
 
+    def with_profile(self, profile: Profile, *names: str) -> "Study":
+        "The same images under another profile; of what is named it takes over what is there."
+        other = replace(self, profile=profile)
+        made = self.__dict__
+        other.__dict__.update({name: made[name] for name in names if name in made})
+        return other
+
     def narrow(self, ratio: float, alpha: float, beta: float) -> "Study":
         "This study at one size, with an alpha and a beta of its own; data and scores are shared."
-        p = self.profile
+        p, _ = self.profile, (self.splits, self.difficulty)
         window = replace(p.window, beta={ratio: beta})
         profile = replace(p, ratios=(ratio,), alpha={ratio: alpha}, window=window)
-        other = replace(self, profile=profile)
-        other.__dict__.update(splits=self.splits, difficulty=self.difficulty)
-        return other
+        return self.with_profile(profile, "splits", "difficulty")
 
 # %% ../../nbs/52_study.ipynb #8b38d6f6
 def train_weights(data: ImageSet, network: dict, recipe: Recipe, seed: int,
