@@ -161,3 +161,12 @@ def test_a_claim_without_a_number_is_shown():
     claim = {"sentence": "A < B.", "verdict": "undecided", "gap": 1.0, "half": None, "p_holm": None, "sets": 1}
     assert "A &lt; B." in list_claims([claim])
     assert "± unknown, p = unknown, 1 sets" in list_claims([claim])
+
+
+@pytest.mark.parametrize("sizes", [(0.1,), (0.05, 0.1, 0.2, 0.3)])
+def test_an_effect_is_found_under_the_size_and_not_under_a_tuple_of_it(sizes):
+    rows = [{"ratio": r, "set_seed": s, "start": start, "augmentation": how, "test_accuracy": 0.8 + 0.01 * s + 0.02 * (start == "window")}
+            for r in sizes for s in range(3) for start in ("window", "random") for how in ("dsa", "simple")]
+    effect = main_effect(pd.DataFrame(rows), "start", "window", "random", ["augmentation"])
+    assert effect.index.tolist() == list(sizes)
+    assert effect.gap.round(6).tolist() == [2.0] * len(sizes)

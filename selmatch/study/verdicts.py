@@ -144,7 +144,8 @@ def main_effect(table: pd.DataFrame,        # one row per network, with a column
     apart = (wide[a] - wide[b]).dropna()
     looks = apart.groupby([*by, "set_seed"]).mean()
     pairs = apart.groupby(list(by)).size() // apart.groupby(list(by)).apply(count_sets)
-    rows = {place: pair_test(one.to_numpy()) for place, one in looks.groupby(list(by))}
+    level = list(by) if len(by) > 1 else by[0]          # one name: plain values, no tuples of one
+    rows = {place: pair_test(one.to_numpy()) for place, one in looks.groupby(level)}
     found = pd.DataFrame(rows).T.rename_axis(list(by)).assign(pairs=pairs.to_numpy())
     return found.astype({"sets": int, "pairs": int})
 
