@@ -133,7 +133,6 @@ BLOCKS = {
     "claims digits": lambda: write_claims("digits", "tab1_accuracy"),
     "coverage digits": lambda: write_claims("digits", "fig1_coverage"),
     "parts digits": lambda: write_claims("digits", "tab2_ablation"),
-    "variants digits": lambda: write_claims("digits", "tab6_variants"),
     "table cifar10-jpeg-lite": lambda: write_table("cifar10-jpeg-lite", "cifar10"),
     "window cifar10-jpeg-lite": lambda: write_window("cifar10-jpeg-lite"),
     "first row": write_first_row,

@@ -680,7 +680,8 @@ def bench_table(result: dict) -> pd.DataFrame:
     same size and memory. Rows from before there was a choice of memory are \"as it comes\"."""
     sizes = ["part", "n_steps", "batch", "images", "memory"]
     timed = pd.DataFrame([row for row in result["rows"] if "seconds" in row])
-    timed = timed.reindex(columns=[*sizes, "way", "seconds"]).fillna({"memory": memories[0]})
+    timed = timed.reindex(columns=[*sizes, "way", "seconds"])
+    timed["memory"] = timed.memory.astype(object).fillna(memories[0])
     timed = timed.astype(dict.fromkeys(["n_steps", "batch", "images"], "Int64"))
     groups = timed.groupby([*sizes, "way"], sort=False, dropna=False).seconds
     table = groups.agg(median="median", n="count").reset_index()
