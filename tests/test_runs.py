@@ -125,7 +125,10 @@ def test_only_numbers_are_loaded():
         for node in ast.walk(ast.parse(text)):
             names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else [node.module] if isinstance(node, ast.ImportFrom) else []
             importing |= {path.stem for name in names if name in ("pickle", "cPickle", "dill", "cloudpickle", "shelve")}
-    assert importing == {"bench", "loaders"}                                            # the bench measures the plain way
+    assert importing == {"bench", "cluster", "loaders"}     # the bench measures the plain way; tasks travel to a cluster
+    there = (ROOT / "selmatch" / "cluster.py").read_text()
+    assert "pickle.load" not in there
+    assert there.count("Unpickler(") == 2, "what came with a task is unpickled, and no file"
     loaders = (ROOT / "selmatch" / "data" / "loaders.py").read_text()
     assert "pickle.load" not in loaders
     assert loaders.count("Unpickler") == 1
