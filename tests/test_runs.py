@@ -128,7 +128,7 @@ def test_only_numbers_are_loaded():
     assert importing == {"bench", "cluster", "loaders"}     # the bench measures the plain way; tasks travel to a cluster
     there = (ROOT / "selmatch" / "cluster.py").read_text()
     assert "pickle.load" not in there
-    assert there.count("Unpickler(") == 2, "what came with a task is unpickled, and no file"
+    assert there.count("Unpacker(") == 2, "what came with a task is unpickled, and no file"
     loaders = (ROOT / "selmatch" / "data" / "loaders.py").read_text()
     assert "pickle.load" not in loaders
     assert loaders.count("Unpickler") == 1
