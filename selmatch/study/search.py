@@ -192,10 +192,12 @@ def judge_choices(study: Study, ratio: float, choices: list[tuple[float, float]]
     """Chosen (alpha, beta) made again in the runs on which nothing was chosen (run 0's sets, where
     there is no other run), one row per network: alpha, beta, set_seed, accuracies."""
     rungs, p, tables = list_rungs(study), study.profile, []
-    for number in range(1, p.seeds) if p.seeds > 1 else [0]:
-        tasks = {c: set_task(study.narrow(ratio, *c), find_method(name), ratio, number, rungs)
-                 for c in dict.fromkeys(choices)}
-        looks = judge_candidates(study, tasks, rungs[-1], p.evaluation.n,
+    tasks = {number: {c: set_task(study.narrow(ratio, *c), find_method(name), ratio, number, rungs)
+                      for c in dict.fromkeys(choices)}
+             for number in (range(1, p.seeds) if p.seeds > 1 else [0])}
+    make_sets(study, [task for mine in tasks.values() for task in mine.values()])   # side by side
+    for number, mine in tasks.items():
+        looks = judge_candidates(study, mine, rungs[-1], p.evaluation.n,
                                  study.at(number).seed("judge"))
         tables.append(looks.assign(set_seed=number))
     return pd.concat(tables, ignore_index=True)
