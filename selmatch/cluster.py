@@ -24,7 +24,7 @@ import torch
 from cloudpickle import CloudPickler
 from tqdm import tqdm
 
-from .core import InputError, fingerprint
+from .core import InputError, fingerprint, write_atomic
 
 # %% ../nbs/08_cluster.ipynb #e3502a54
 large = 2**14      # bytes; smaller tensors travel with their task
@@ -107,10 +107,7 @@ def lay_out(folder: Path, files: dict[str, bytes]):
     for inside, content in files.items():
         path = folder / inside
         if not path.exists():
-            path.parent.mkdir(parents=True, exist_ok=True)
-            part = path.with_name(f".{path.name}.{os.getpid()}")
-            part.write_bytes(content)
-            os.replace(part, path)
+            write_atomic(path, lambda part, content=content: part.write_bytes(content))
 
 # %% ../nbs/08_cluster.ipynb #f614eebc
 def worker_folder(name: str) -> Path:

@@ -18,6 +18,7 @@ from ..methods import Method, find_method
 from ..distill.sets import SyntheticSet
 from ..select.coresets import coreset_selections, scores_needed
 from ..select.window import read_options
+from .estimate import tried_sets
 from selmatch.study.sets import (
     SetTask, ask_for_labels, asks, describe_objective, finish_sets, last_sets, objective_class,
     plan_descent, read_seconds, set_leader, small_sets, start_function,
@@ -106,7 +107,7 @@ def count_networks(study: Study, method: Method, ratio: float) -> int:
         "experts": p.experts.n if needs_experts(method) else 0,
         "teachers": p.teacher.n if method.labels in ("teacher", "online") else 0,
         "filters": p.curriculum.rounds if method.completed else 0,
-        "tried": {"optimised_real": p.proxy.draws, "ccs": 5}.get(method.start, 0),
+        "tried": tried_sets.get(method.start, lambda p: 0)(p),
     }
     return sum(counts.values())
 
