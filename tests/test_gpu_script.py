@@ -176,5 +176,5 @@ def test_every_caller_of_graphs_marks_its_steps(monkeypatch):
     import inspect
     from selmatch.distill import compiled
     from selmatch.train import training
-    for function in (training.make_forward, compiled.compiled_steps):
+    for function in (training.make_forward, compiled.compiled_steps, compiled.compiled_keep):
         assert "begin_graphs(device)" in inspect.getsource(function), function

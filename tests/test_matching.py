@@ -1,15 +1,19 @@
 """The reverse sweep against two oracles: autograd through all steps, and finite differences."""
+import functools
 from functools import partial
 
 import pytest
 import torch
+from torch.utils.flop_counter import FlopCounterMode
 
 from selmatch.train.augment import Augmentation, apply
 from selmatch.data.images import ImageSet
 from selmatch.distill.sets import SyntheticSet
 from selmatch.distill.loop import Descent, distill
-from selmatch.distill.sweep import draw_steps, reverse_sweep, second_order, unrolled
-from selmatch.distill.compiled import channels_last_loss, compiled_steps, reverse_over_forward, write_out_norms
+from selmatch.distill.sweep import Keeper, Kept, draw_steps, first_order, keep_graph, reverse_sweep, second_order, unrolled
+from selmatch.core import InputError
+from selmatch.distill.compiled import channels_last_loss, compiled_keep, compiled_steps, gradient_and_back, make_loss, reverse_over_forward, write_out_norms
+from selmatch.train.cut import cut, trace
 from selmatch.train.networks import FlatNetwork, flatten, make_network
 from selmatch.distill.objectives import Answer, RunningObjective
 
@@ -146,6 +150,91 @@ def test_compiled_steps_are_exact_too(dtype, bound, soft):
         assert relative(getattr(ours, part), getattr(oracle, part)) <= bound, part
 
 
+@pytest.mark.parametrize("soft, dtype, bound", [(True, torch.float64, 1e-10), (False, torch.float32, 1e-5)])
+def test_memory_buys_time_and_changes_no_bit_compiled(soft, dtype, bound):
+    p = problem(dtype, soft=soft, n_steps=3)
+    keep = compiled_keep(p["flat"])
+    rows = p["steps"][0].rows
+    size = keep(p["flat"], p["theta_start"], p["images"][rows], p["labels"][rows]).size
+    none, two, every = (sweep_keeping(p, keep, n * size) for n in (0, 2, 3))
+    oracle = unrolled(**p)
+    for part in ("loss", "images", "lr", "theta_end") + (("labels",) if soft else ()):
+        assert torch.equal(getattr(none, part), getattr(every, part)), part
+        assert torch.equal(getattr(none, part), getattr(two, part)), part
+        assert relative(getattr(every, part), getattr(oracle, part)) <= bound, part
+
+
+def sweep_keeping(p, keep, memory):
+    keeper = Keeper(keep, memory)
+    matched = reverse_sweep(**p, first=keeper.first, second=keeper.second)
+    assert not keeper.backs                                  # every step was gone back over
+    return matched
+
+
+@pytest.mark.parametrize("soft", [True, False])
+def test_memory_buys_time_and_changes_no_bit(soft):
+    p = problem(torch.float32, soft=soft, n_steps=4)
+    plain = reverse_sweep(**p)
+    for memory in (0, 1, 10**5, float("inf")):
+        ours = sweep_keeping(p, keep_graph, memory)
+        for part in ("loss", "images", "lr", "theta_end") + (("labels",) if soft else ()):
+            assert torch.equal(getattr(ours, part), getattr(plain, part)), (memory, part)
+
+
+def test_steps_are_kept_while_they_fit():
+    taken = []
+    def keep(*given):
+        taken.append(given)
+        return Kept(torch.zeros(1), lambda v: ("kept", given), 40)
+    keeper = Keeper(keep, memory=100)
+    for i in range(4): keeper.first(i)
+    assert [back is not None for back in keeper.backs] == [True, True, False, False] and keeper.room == 20
+    for i in reversed(range(4)): assert keeper.second(i, "v") == ("kept", (i,))
+    assert [given[0] for given in taken] == [0, 1, 2, 3, 3, 2]            # two were taken again
+    with pytest.raises(InputError, match="memory=-1"): Keeper(keep, -1)
+
+
+@pytest.mark.parametrize("spec", [
+    *({"name": "ConvNet", "width": 4, "depth": 2, "norm": norm} for norm in ("batch", "group", "instance", "layer", "none")),
+    {"name": "AlexNet"}, pytest.param({"name": "ResNet18"}, marks=pytest.mark.slow)], ids=str)
+def test_a_step_cut_in_two_is_exact(spec):
+    net, generator = make_network(spec, (3, 16, 16), 10, 0).double(), torch.Generator().manual_seed(0)
+    flat, theta = FlatNetwork(net), flatten(net)
+    x = torch.randn(4, 3, 16, 16, generator=generator, dtype=torch.float64)
+    v = torch.randn(theta.shape, generator=generator, dtype=torch.float64)
+    for y in (torch.arange(4), torch.rand(4, 10, generator=generator, dtype=torch.float64).softmax(1)):
+        whole = functools.partial(gradient_and_back, make_loss(flat, "float32"))
+        one, two = cut(trace(whole, theta, x, y, v), n_early=1)
+        (g,), kept = one(theta, x, y)
+        assert relative(g, first_order(flat, theta, x, y)) <= 1e-10
+        for ours, exact in zip(two(theta, x, y, v, *kept), second_order(flat, theta, x, y, v)):
+            assert relative(ours, exact) <= 1e-10
+
+
+def test_the_first_part_looks_at_no_direction_and_the_second_repeats_no_convolution():
+    net = make_network({"name": "ConvNet", "width": 4, "depth": 2}, (3, 16, 16), 10, 0)
+    flat, theta, x = FlatNetwork(net), flatten(net), torch.randn(4, 3, 16, 16)
+    whole = functools.partial(gradient_and_back, make_loss(flat, "float32"))
+    one, two = cut(trace(whole, theta, x, torch.arange(4), torch.ones_like(theta)), n_early=1)
+    assert len([n for n in one.graph.nodes if n.op == "placeholder"]) == 3
+    def flops(call):
+        with FlopCounterMode(display=False) as counter: call()
+        return counter.get_total_flops()
+    forward = flops(lambda: make_loss(flat, "float32")(theta, x, torch.arange(4)))
+    _, kept = one(theta, x, torch.arange(4))
+    units = (flops(lambda: one(theta, x, torch.arange(4))) / forward,
+             flops(lambda: two(theta, x, torch.arange(4), torch.ones_like(theta), *kept)) / forward)
+    # three and six, and a little: the first layer's gradient by the images is formed in both
+    assert units[0] < 4.2 and units[1] < 6.2 and sum(units) < 9.7, units
+
+
+def test_memory_is_in_no_key_and_is_checked():
+    from selmatch.distill.trajectories import TrajectoryMatching
+    plain, frugal = (TrajectoryMatching({}, ["a/b"], memory=m) for m in (None, 0.5))
+    assert plain.identity() == frugal.identity()
+    with pytest.raises(InputError, match="memory=-1"): TrajectoryMatching({}, ["a/b"], memory=-1)
+
+
 class Unusable(RunningObjective):
     """An objective whose answers are not finite from some iteration on."""
     def __init__(self, bad, since): self.bad, self.since = bad, since
@@ -161,7 +250,6 @@ class Unusable(RunningObjective):
 
 @pytest.mark.parametrize("bad", ["loss", "infinite", "gradient"])
 def test_an_unusable_answer_changes_nothing_and_twenty_end_the_run(bad, tmp_path):
-    from selmatch.core import InputError
     data = ImageSet(torch.zeros(4, 1, 4, 4), torch.tensor([0, 0, 1, 1]), ("a", "b"), (0.5,), (0.25,))
     start = SyntheticSet(data, torch.tensor([True, False, True, False]))
     run = distill(start, Unusable(bad, 5), Descent(iterations=15, lr_images=1.0, start_lr=0.1, evaluate_at=(5,)), seed=0)

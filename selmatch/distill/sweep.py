@@ -5,13 +5,16 @@
 # %% auto #0
 __all__ = ['match_loss', 'Step', 'shuffled_chunks', 'draw_steps', 'Matched', 'unrolled', 'student_loss', 'first_order',
            'second_order', 'place_steps', 'block_steps', 'augment_steps', 'walk_forward', 'Sums', 'add_images',
-           'sweep_block', 'sweep_back', 'reverse_sweep']
+           'sweep_block', 'sweep_back', 'reverse_sweep', 'Kept', 'weigh_graph', 'keep_graph', 'Keeper', 'free_share']
 
 # %% ../../nbs/31_sweep.ipynb #4f6b1ad4
+import functools
 import math
+import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 
+import psutil
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -289,3 +292,71 @@ def reverse_sweep(flat: FlatNetwork,
     v = 2 * (path[-1] - theta_goal) / (theta_start - theta_goal).square().sum()
     grads = sweep_back(flat, path, v, images, labels, lr, steps, distilled, learn_labels, second)
     return Matched(loss, *grads, path[-1])
+
+# %% ../../nbs/31_sweep.ipynb #31kept01
+@dataclass(frozen=True)
+class Kept:
+    "A step that was taken forward, and what it takes to go back over it."
+    g: Tensor            # (P,) the student's gradient
+    back: Callable       # of v: what `second_order` returns
+    size: int            # bytes that it holds until it is dropped
+
+# %% ../../nbs/31_sweep.ipynb #31kept03
+@functools.cache
+def weigh_graph(flat: FlatNetwork,
+                shape: tuple,              # (b, c, h, w) of a batch
+                n_params: int, dtype: torch.dtype, device: torch.device) -> int:
+    "Bytes that autograd holds for one step whose gradient is to be differentiated."
+    held = {}
+    def weigh(t):
+        held[t.untyped_storage().data_ptr()] = t.untyped_storage().nbytes()
+        return t.detach()
+    theta, x = (torch.zeros(size, dtype=dtype, device=device, requires_grad=True)
+                for size in (n_params, shape))
+    y = torch.zeros(shape[0], dtype=torch.int64, device=device)
+    with torch.enable_grad(), torch.autograd.graph.saved_tensors_hooks(weigh, lambda t: t):
+        torch.autograd.grad(student_loss(flat, theta, x, y), theta, create_graph=True)
+    return sum(held.values())
+
+# %% ../../nbs/31_sweep.ipynb #31kept06
+def keep_graph(flat: FlatNetwork, theta: Tensor, x: Tensor, y: Tensor) -> Kept:
+    "Take a step and keep its graph; arguments as for `second_order`, whose bits it gives."
+    soft = y.is_floating_point()
+    leaves = [t.detach().requires_grad_() for t in ((theta, x, y) if soft else (theta, x))]
+    with torch.enable_grad():
+        loss = student_loss(flat, leaves[0], leaves[1], leaves[2] if soft else y)
+        g = torch.autograd.grad(loss, leaves[0], create_graph=True)[0]
+    def back(v):
+        with torch.enable_grad():
+            s = torch.dot(g, v)
+        grads = torch.autograd.grad(s, leaves, materialize_grads=True)
+        return s.detach(), grads[0], grads[1], grads[2] if soft else None
+    return Kept(g.detach(), back, weigh_graph(flat, x.shape, len(theta), x.dtype, x.device))
+
+# %% ../../nbs/31_sweep.ipynb #31kept09
+class Keeper:
+    "`first` and `second` of one sweep; steps are kept while they fit into `memory` bytes."
+    def __init__(self, keep: Callable,     # `keep_graph`, or a compiled one
+                 memory: float):           # bytes
+        self.keep, self.room, self.backs = keep, check_range("memory", memory, 0), []
+
+    def first(self, *given) -> Tensor:
+        kept = self.keep(*given)
+        fits = kept.size <= self.room
+        self.backs.append(kept.back if fits else None)
+        self.room -= kept.size * fits
+        return kept.g
+
+    def second(self, *given) -> tuple:
+        *place, v = given
+        back = self.backs.pop()
+        return (back or self.keep(*place).back)(v)
+
+# %% ../../nbs/31_sweep.ipynb #31kept16
+def free_share(device: torch.device | str = "cpu") -> float:   # bytes
+    """Half of the memory that is free on a device: of a machine's the part that belongs to this
+    task's threads, of a GPU's all."""
+    if torch.device(device).type == "cuda":
+        return torch.cuda.mem_get_info(device)[0] / 2
+    mine = min(1, torch.get_num_threads() / (os.cpu_count() or 1))
+    return psutil.virtual_memory().available / 2 * mine

@@ -27,9 +27,11 @@ from ..train.networks import FlatNetwork, make_network
 from ..train.training import Recipe, arithmetic, make_optimiser
 from ..select.scores import check_difficulty
 from ..select.window import check_ipc, selections
-from .compiled import compiled_steps
+from .compiled import compiled_keep
 from .experts import Trajectory, open_expert
-from .sweep import Matched, draw_steps, reverse_sweep, second_order
+from selmatch.distill.sweep import (
+    Keeper, Matched, draw_steps, free_share, keep_graph, reverse_sweep, second_order,
+)
 from .objectives import Answer, Objective, RunningObjective, SetState, register
 
 # %% ../../nbs/34_trajectories.ipynb #a33f0006
@@ -41,6 +43,7 @@ def check_stretch(spec: "TrajectoryMatching"):
     check_range("max_start", spec.max_start, spec.min_start + 1)
     check_range("inner batch", spec.batch, 1)
     check_range("expansion_end", spec.expansion_end, 0)
+    check_range("memory", spec.memory or 0, 0)
     if spec.first_max_start is not None:
         check_range("first_max_start", spec.first_max_start, spec.min_start + 1, spec.max_start)
     if not spec.experts:
@@ -69,6 +72,8 @@ class TrajectoryMatching(Objective):
     first_max_start: int | None = None # the bound on t at iteration 0; None: `max_start`
     expansion_end: int = 0             # iteration from which the bound is `max_start`
     precision: str = "float32"         # of compiled steps: "float32", "tf32" or "bfloat16"
+    memory: float | None = None        # GB in which steps are kept (chapter 31); None: half of
+                                       # what is free when the run begins. Changes no result
     needs: ClassVar[tuple[str, ...]] = ("network", "experts")
     source: ClassVar[str] = "SelMatch and MTT: a profile's section `matching`, which is theirs"
     sweep: ClassVar[Callable] = staticmethod(reverse_sweep)    # what computes the gradient
@@ -91,10 +96,11 @@ class TrajectoryMatching(Objective):
         return FollowExperts(self, like)
 
     def identity(self) -> dict:
-        return super().identity() | {"experts": [name_expert(path) for path in self.experts]}
+        words = super().identity() | {"experts": [name_expert(path) for path in self.experts]}
+        return {name: word for name, word in words.items() if name != "memory"}
 
 # %% ../../nbs/34_trajectories.ipynb #ac02d815
-matching_names = ("n_steps", "expert_epochs", "max_start", "batch", "precision")
+matching_names = ("n_steps", "expert_epochs", "max_start", "batch", "precision", "memory")
 
 # %% ../../nbs/34_trajectories.ipynb #b61ada69
 def check_epochs(expert: Trajectory, spec: TrajectoryMatching):
@@ -124,9 +130,8 @@ class FollowExperts(RunningObjective):
         words = json.dumps(spec.network, sort_keys=True)
         self.flat = student_network(words, like.shape, like.n_classes, self.device)
         self.experts: list[Trajectory] = [open_expert(path, self.flat) for path in spec.experts]
-        self.steps = {}
-        if spec.compiled:
-            self.steps = dict(zip(("first", "second"), compiled_steps(self.flat, spec.precision)))
+        self.keep = compiled_keep(self.flat, spec.precision) if spec.compiled else keep_graph
+        self.memory = free_share(self.device) if spec.memory is None else 1e9 * spec.memory
         for expert in self.experts:
             check_epochs(expert, spec)
 
@@ -138,10 +143,12 @@ class FollowExperts(RunningObjective):
         steps = draw_steps(
             spec.n_steps, current.distilled, spec.batch, spec.augmentation, generator)
         start, goal = (place_on(expert[e], self.device) for e in (t, t + spec.expert_epochs))
+        keeper = Keeper(self.keep, self.memory)
         with arithmetic(spec.precision if spec.compiled else "float32", self.device):
             matched = spec.sweep(
                 self.flat, start, goal, current.images, current.labels, current.lr, steps,
-                current.distilled, learn_labels=current.labels.ndim == 2, **self.steps)
+                current.distilled, learn_labels=current.labels.ndim == 2,
+                first=keeper.first, second=keeper.second)
         return Answer(matched.loss, matched.images, matched.labels, matched.lr)
 
 # %% ../../nbs/34_trajectories.ipynb #021ec5a1

@@ -191,18 +191,21 @@ class Matching:
     judges: int = 2            # networks per judgement, on validation
     compile: str = "auto"      # "yes", "no", or "auto": when the run is long enough
     precision: str = "float32" # of compiled steps: "float32", "tf32" or "bfloat16"
+    memory: float | None = None   # GB for steps that are kept (chapter 31); None: half of what
+                                  # is free. No result depends on it
 
     def __post_init__(self):
         check_choice("matching.compile", self.compile, ["auto", "yes", "no"])
         check_choice("matching.precision", self.precision, ["float32", "tf32", "bfloat16"])
         check_least(self, "matching", 1, "judges n_steps expert_epochs max_start batch")
         check_least(self, "matching", 0, "iterations lr_images lr_lr start_lr")
+        check_range("matching.memory", self.memory or 0, 0)
         for i in self.evaluate_at:
             check_range("matching.evaluate_at", i, 0, self.iterations)
 
     def words(self) -> dict:
         "What trajectory matching is told."
-        names = ("n_steps", "expert_epochs", "max_start", "batch", "precision")
+        names = ("n_steps", "expert_epochs", "max_start", "batch", "precision", "memory")
         return {name: getattr(self, name) for name in names}
 
     @property

@@ -107,6 +107,7 @@ def is_of_compiler(error: BaseException | None) -> bool:
 # %% ../../nbs/12_training.ipynb #d7996353
 def with_fallback(fast: Callable,    # compiled
                   plain: Callable,   # the same, uncompiled
+                  refusals: tuple[type, ...] = (),   # errors that also say: this cannot be compiled
 ) -> Callable:
     """Call `fast`; where it cannot be compiled and `plain` can do the same, warn once and call
     `plain` from then on. Other errors are raised. `broken` of the result holds what went wrong."""
@@ -117,7 +118,7 @@ def with_fallback(fast: Callable,    # compiled
         try:
             return fast(*given)
         except Exception as error:
-            if not is_of_compiler(error):
+            if not (is_of_compiler(error) or isinstance(error, refusals)):
                 raise
             result = plain(*given)            # raises what is wrong with the input
             broken.append(error)
