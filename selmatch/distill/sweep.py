@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['match_loss', 'Step', 'shuffled_chunks', 'draw_steps', 'Matched', 'unrolled', 'student_loss', 'first_order',
-           'second_order', 'place_steps', 'block_steps', 'augment_steps', 'walk_forward', 'Sums', 'add_images',
-           'sweep_block', 'sweep_back', 'reverse_sweep']
+           'second_order', 'probe_network', 'place_steps', 'block_steps', 'augment_steps', 'walk_forward', 'Sums',
+           'add_images', 'sweep_block', 'sweep_back', 'reverse_sweep']
 
 # %% ../../nbs/31_sweep.ipynb #4f6b1ad4
 import math
@@ -17,7 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ..core import InputError, check_range
-from ..train.networks import FlatNetwork
+from ..train.networks import FlatNetwork, flatten, make_network
 from ..train.augment import Augmentation, Draw, apply, draw, place_on
 from ..train.training import block_numbers
 
@@ -138,6 +138,25 @@ def second_order(flat: FlatNetwork,
         s = torch.dot(torch.autograd.grad(loss, leaves[0], create_graph=True)[0], v)
     grads = torch.autograd.grad(s, leaves, materialize_grads=True)
     return s.detach(), grads[0], grads[1], grads[2] if len(leaves) == 3 else None
+
+# %% ../../nbs/31_sweep.ipynb #31probe1
+def probe_network(spec: dict,      # words for `make_network`
+                  shape: tuple,    # (c, h, w) of an image
+                  n_classes: int):
+    "`InputError` for a network that has no second derivative, or throws dice."
+    flat = FlatNetwork(make_network(spec, shape, n_classes, 0))
+    theta, labels = flatten(flat.module), torch.arange(2) % n_classes
+    images = torch.linspace(-1, 1, 2 * math.prod(shape)).view(2, *shape)
+    advice = "choose another network, or a method that asks less, such as dm or window"
+    if not torch.equal(flat(theta, images), flat(theta, images)):
+        raise InputError(f"network {spec['name']!r} answers the same images differently each time "
+                         f"(dropout?): no method can retrace its steps; {advice}")
+    try:
+        second_order(flat, theta, images, labels, torch.ones_like(theta))
+    except (RuntimeError, NotImplementedError) as error:
+        reason = str(error).splitlines()[0]
+        raise InputError(f"network {spec['name']!r} has no second derivative, which this method "
+                         f"needs: {reason}; {advice}") from error
 
 # %% ../../nbs/31_sweep.ipynb #17b5dfc5
 def place_steps(steps: list[Step], device: torch.device) -> list[Step]:

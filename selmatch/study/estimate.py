@@ -114,7 +114,8 @@ def start_steps(study: Study, method: Method, ratio: float, seed: int,
     """What must be done before a set's start is known, in order: a name, and what makes its plans.
     Later ones can be made only when the earlier ones are done."""
     run, words = study.at(seed), sets.asks(method.start)
-    yield ("difficulty", seed), lambda: difficulty_plans(run)
+    if sets.is_ordered(study, method):
+        yield ("difficulty", seed), lambda: difficulty_plans(run)
     if "beta" in words and ratio not in (study.profile.window.beta or {}):
         yield ("all difficulties",), lambda: all_difficulty_plans(study)
         yield ("windows",), lambda: [study.at(0).windows_plan()]
@@ -126,7 +127,7 @@ def start_steps(study: Study, method: Method, ratio: float, seed: int,
         yield ("dynamics", seed), lambda: [run.dynamics_plan()]
     if sets.is_searched(method.start):
         yield ("start", method.start, ratio, seed), lambda: [
-            sets.start_plan(run, method.start, ratio)]
+            sets.start_plan(run, method.start, ratio, ordered=sets.is_ordered(study, method))]
     needs = sets.objective_class(method).needs if method.objective else ()
     follows = {"experts", "flat experts"} & set(needs)
     if method.start == "well_classified" or method.labels == "soft" and follows:
@@ -328,13 +329,16 @@ def choose_helper_parts(prices: Prices, methods: list[Method]) -> list[Part]:
     "Sets that are tried on validation images until a start is found."
     study, p, s = prices.study, prices.study.profile, prices.study.splits
     parts = []
-    for start in sorted({m.start for m in methods} & set(tried_sets)):
+    firsts = {m.start: m for m in reversed(methods)}
+    for start in sorted(set(firsts) & set(tried_sets)):
         looks = tried_sets[start](p)
         places = [(run, ratio) for run in study.runs for ratio in p.ratios]
         ready = not any(study.left(plan) for run in study.runs for plan in difficulty_plans(run))
         left = len(places)
         if ready:
-            left = sum(study.left(sets.start_plan(run, start, ratio)) for run, ratio in places)
+            ordered = sets.is_ordered(study, firsts[start])
+            left = sum(study.left(sets.start_plan(run, start, ratio, ordered=ordered))
+                       for run, ratio in places)
         each = lambda looks=looks: looks * prices.trial(study.recipe("dsa"), len(s.validation))
         parts.append(Part(f"choose a start: {start}", len(places), left, each))
     return parts

@@ -96,11 +96,14 @@ class Score:
     file_kind: str = "forgetting"   # for kind "file": what the numbers are
     key: str | None = None      # the array's name in an .npz file
     order: str = "as_loaded"    # the array of that file that leads to its order
+    sort: str = "always"        # hardest images first: "always", or "needed": where a choice rests
+                                # on it, so that no network is trained for the sake of order
 
     def __post_init__(self):
         check_choice("score.kind", self.kind, ["forgetting", "el2n", "c_score", "file"])
         check_choice("score.ties", self.ties, [None, "el2n", "forgetting"])
         check_choice("score.compile", self.compile, ["auto", "yes", "no"])
+        check_choice("score.sort", self.sort, ["always", "needed"])
         kinds = ["forgetting", "el2n", "c_score", "difficulty"]
         check_choice("score.file_kind", self.file_kind, kinds)
         check_least(self, "score", 1, "runs epochs batch")

@@ -40,7 +40,7 @@ from .profile import Evaluation, Profile, at_place, load_profile, read_judges
 from .store import Plan, Store, code_key
 from ..train.augment import Augmentation
 from ..train.judge import Trial, run_trial, trials
-from ..train.networks import make_network
+from ..train.networks import carry, make_network
 from ..train.teacher import OnlineTeachers
 from ..train.training import Recipe, steps_per_epoch, worth_compiling
 
@@ -101,6 +101,7 @@ class StudyStore:
     folder: Path = field(default_factory=home)
     number: int = 0                # of this run; set number s of every method is made in run s
     base: "StudyStore | None" = field(default=None, repr=False)     # run 0, for the others
+    given: Splits | None = field(default=None, repr=False)   # images that no loader brings
 
     @cached_property
     def store(self) -> Store:
@@ -152,12 +153,12 @@ class StudyNetworks(StudyStore):
     @property
     def network(self) -> dict:
         "The network that distils."
-        return self.profile.network
+        return carry(self.profile.network)
 
     @property
     def judge_network(self) -> dict:
         "The network that judges."
-        return self.profile.evaluation.network or self.network
+        return carry(self.profile.evaluation.network or self.profile.network)
 
     @cached_property
     def judges(self) -> dict[str, Evaluation]:
@@ -181,7 +182,7 @@ class StudyData(StudyNetworks):
     def loaded(self) -> Splits:
         "The data as it was read, checked against the profile."
         self.score_file                          # a missing one is named before anything is read
-        splits = load_data(**place_data(self.profile.data))
+        splits = self.given or load_data(**place_data(self.profile.data))
         check_data(self, splits)
         return splits
 
