@@ -8,7 +8,7 @@ __all__ = ['brief', 'efforts', 'Sizes', 'count_classes', 'count_given', 'count_s
            'at_size', 'make_small', 'depth_for', 'fit_network', 'without_flips', 'flip_trials', 'do_flips_help',
            'random_rows', 'random_set', 'judge_trials', 'judge_sets', 'summarise_sets', 'window_trials', 'best_window',
            'Effort', 'apply_effort', 'count_windows', 'plan_stages', 'wall_of', 'choose_effort', 'say_plan', 'Shrunk',
-           'choose_set', 'shrink', 'keep_random', 'read_pictures']
+           'choose_set', 'find_small', 'keep_random', 'judge_pictures', 'read_pictures']
 
 # %% ../../nbs/59_shrink.ipynb #9ae8de04
 import math
@@ -463,10 +463,10 @@ def choose_set(table: pd.DataFrame,        # from `judge_sets`, with validation 
     return best, (f"{why}; distilling gains {test['gap']:+.1f} ± {test['half']:.1f} points, "
                   "which chance may explain, so real images are kept")
 
-# %% ../../nbs/59_shrink.ipynb #6e33fffd
-def shrink(study: Study, sizes: Sizes, effort: Effort,
-           flips: bool | None = None,      # may images be mirrored? None: found out
-           tell: Callable[[str], None] = print) -> Shrunk:
+# %% ../../nbs/59_shrink.ipynb #41405198
+def find_small(study: Study, sizes: Sizes, effort: Effort,
+               flips: bool | None = None,      # may images be mirrored? None: found out
+               tell: Callable[[str], None] = print) -> Shrunk:
     "Make, compare and choose. Everything is remembered: an interrupted call goes on."
     begin = time.perf_counter()
     study = study.with_profile(apply_effort(study.profile, effort), "loaded", "splits", "whitening")
@@ -488,6 +488,8 @@ def shrink(study: Study, sizes: Sizes, effort: Effort,
     tell(f"chosen: {method} ({reason})")
     if method == "random":
         made["random"] = keep_random(study, sizes)
+    if bool(made[method][0].distilled.any()):
+        proof = pd.concat([proof, judge_pictures(study, made[method][0], recipes)])
     coverage = {name: cover(study, small.data) for name, (small, _) in made.items()}
     coverage.setdefault("random", cover(study, random_set(study, sizes, 0).data))
     seconds = time.perf_counter() - begin
@@ -500,6 +502,12 @@ def keep_random(study: Study, sizes: Sizes) -> tuple[SyntheticSet, Tensor]:
     there = at_size(study, sizes, 0.0)
     card = start_card(there, method, sizes.ratio, 0.0) | {"ipc": list(sizes.small)}
     return replace(small, card=card), random_rows(study, sizes, 0)
+
+def judge_pictures(study: Study, small: SyntheticSet, recipes: dict[str, str]) -> pd.DataFrame:
+    "What the set teaches after its pixels were rounded and clipped to pictures."
+    seen = replace(small, data=read_pictures(study, small.data))
+    return judge_sets(study, {"this set, from its pictures": seen}, recipes=recipes, easy=True,
+                      label="judge its pictures")
 
 def read_pictures(study: Study, data: ImageSet) -> ImageSet:
     "A set as its PNG files give it back: rounded to 256 shades, and clipped."
