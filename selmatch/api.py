@@ -50,6 +50,10 @@ def change_words(p: Profile, words: Mapping[str, Any]) -> Profile:
                 raise InputError(f"{place}={value!r} is not allowed: {name} holds no words")
             section[name] = section = dict(below)
         section[last] = value
+    if "matching.iterations" in words and "matching.evaluate_at" not in words:
+        own = values["matching"]
+        stops = [i for i in own["evaluate_at"] if i <= own["iterations"]]
+        values["matching"] = own | {"evaluate_at": stops}
     if "ratios" in words and "alpha" not in words:
         nearest = lambda r: p.alpha[min(p.alpha, key=lambda known: abs(known - r))]
         values["alpha"] = {r: nearest(r) for r in values["ratios"]} | values["alpha"]
@@ -116,7 +120,10 @@ def open_study(profile: str | Path | Profile = "folder", data: Mapping | None = 
                given: Splits | None = None, words: Mapping | None = None,
                network: str | Mapping | Callable | None = None, seed: int | None = None,
                workers: int | None = None, device: str = "auto",
-               results: str | Path | None = None, quiet: bool = False) -> Data:
+               results: str | Path | None = None, quiet: bool = False,
+               fit: bool | None = None,    # a ConvNet as deep as the images ask for; None: in the
+                                           # profile `folder`, where no network is named
+) -> Data:
     "What all ways to data end with. The profile's sizes are left out: each call names its own."
     p = profile if isinstance(profile, Profile) else load_profile(profile)
     p = replace(p, ratios=(), transfer={}, window=replace(p.window, beta=None),
@@ -131,7 +138,7 @@ def open_study(profile: str | Path | Profile = "folder", data: Mapping | None = 
     computer = Computer(device, workers, quiet=quiet)
     study = Study(p, computer, Path(results or home()), given=given)
     asked = network is not None or any(place.startswith("network") for place in words or ())
-    if not asked:
+    if (p.name == "folder" and not asked) if fit is None else fit:
         study = study.with_profile(fit_network(p, study.loaded.train.shape), "loaded")
     return Data(study)
 
@@ -221,7 +228,7 @@ def from_arrays(x: Any,                       # images, as `read_pixels` takes t
     splits = make_splits(pixels, labels, names, name, official, test_share, validation, seed or 0)
     return open_study(data={"name": "folder", "root": name}, given=splits, seed=seed, **settings)
 
-def from_torch(dataset: Any,                  # gives (image, label) by number, such as torchvision's
+def from_torch(dataset: Any,                  # gives (image, label) by number, as torchvision's do
                test: Any = None,              # another of these, the official test set
                classes: Sequence[str] | None = None,   # None: `dataset.classes`
                **settings,                    # of `from_arrays`
@@ -265,7 +272,7 @@ def as_plain(label: Any) -> Any:
     return label.item() if hasattr(label, "item") else label
 
 def stack_images(images: Sequence) -> np.ndarray:
-    "Pictures, arrays or tensors of one shape, stacked. Raises `InputError` naming one that differs."
+    "Pictures, arrays or tensors of one shape, stacked. `InputError` names one that differs."
     arrays = [np.asarray(one.detach().cpu() if isinstance(one, Tensor) else one) for one in images]
     shapes = [array.shape for array in arrays]
     for i, shape in enumerate(shapes):
@@ -370,8 +377,8 @@ def make(study: Study, method: Method, sizes: Sizes, beta: float | None = None,
 
 # %% ../nbs/64_api.ipynb #2a7e29e4
 class Question(Objective):
-    """An objective in one class: a subclass defines `loss(images, labels, generator)`, and finds the
-    real images in `self.train`. Fields with defaults become words of a profile."""
+    """An objective in one class: a subclass defines `loss(images, labels, generator)`, and finds
+    the real images in `self.train`. Fields with defaults become words of a profile."""
     train: ImageSet
     needs: ClassVar[tuple[str, ...]] = ("train",)
 

@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['keepers', 'stride', 'marks', 'check_device', 'Computer', 'c_function', 'give_back', 'kept_memory', 'is_our_process',
-           'Marks', 'advance', 'marking', 'count_marks', 'count_steps', 'bar_of_steps', 'some_threads', 'with_threads',
-           'run_all', 'run_there']
+           'Marks', 'advance', 'marking', 'count_marks', 'count_steps', 'StepBar', 'looked_at', 'bar_of_steps',
+           'some_threads', 'with_threads', 'run_all', 'run_there']
 
 # %% ../nbs/02_computer.ipynb #4bcebe64
 import contextlib
@@ -123,6 +123,7 @@ class Marks:
 
 marks = Marks()
 
+# %% ../nbs/02_computer.ipynb #02mark1b
 def advance(steps: int = 1):
     "Say that so many steps of training or distilling are done; where nobody listens, nothing."
     if marks.folder is None:
@@ -158,34 +159,54 @@ def count_steps(item: Any) -> int:
     return max(1, getattr(recipe, "steps", 0) or getattr(descent, "iterations", 0))
 
 # %% ../nbs/02_computer.ipynb #02mark06
+@dataclass
+class StepBar:
+    "A bar over the steps of all items, moved by the marks in a folder and by finished items."
+    bar: tqdm
+    folder: str
+    weights: list[int]
+    finished: int = 0
+
+    def show(self):
+        done = max(count_marks(self.folder), sum(self.weights[:self.finished]))
+        self.bar.n = min(self.bar.total, done)
+        self.bar.refresh()
+
+    def tell(self, finished: int):
+        self.finished = finished
+        self.show()
+
+# %% ../nbs/02_computer.ipynb #02mark6b
 @contextlib.contextmanager
-def bar_of_steps(items: list, label: str, quiet: bool = False,
-                 every: float = 0.5,    # seconds between two looks
+def looked_at(call: Callable, every: float):    # seconds
+    "Inside, `call` is called again and again, by another thread."
+    ended = threading.Event()
+    def look():
+        while not ended.wait(every):
+            call()
+    watcher = threading.Thread(target=look, daemon=True)
+    watcher.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        watcher.join()
+
+# %% ../nbs/02_computer.ipynb #02mark6c
+@contextlib.contextmanager
+def bar_of_steps(items: list, label: str, quiet: bool = False, every: float = 0.5,
 ) -> Iterator[tuple[str | None, Callable[[int], None]]]:
-    "A bar over the steps of all items: the folder for their marks, and who is told of finished ones."
-    weights, finished, ended = [count_steps(item) for item in items], [0], threading.Event()
+    "The folder for marks, and who is told how many items are finished; a bar shows both."
     if quiet:
-        yield None, lambda count: None
+        yield None, lambda finished: None
         return
+    weights = [count_steps(item) for item in items]
+    unit = "step" if max(weights, default=1) > 1 else "task"
     with (tempfile.TemporaryDirectory(prefix="selmatch-", ignore_cleanup_errors=True) as folder,
-          tqdm(total=sum(weights), desc=label, dynamic_ncols=True,
-               unit="step" if max(weights, default=1) > 1 else "task") as bar):
-        def show():
-            bar.n = min(bar.total, max(count_marks(folder), sum(weights[:finished[0]])))
-            bar.refresh()
-        def look():
-            while not ended.wait(every):
-                show()
-        def tell(count):
-            finished[0] = count
-            show()
-        watcher = threading.Thread(target=look, daemon=True)
-        watcher.start()
-        try:
-            yield folder, tell
-        finally:
-            ended.set()
-            watcher.join()
+          tqdm(total=sum(weights), desc=label, unit=unit, dynamic_ncols=True) as bar):
+        steps = StepBar(bar, folder, weights)
+        with looked_at(steps.show, every):
+            yield folder, steps.tell
 
 # %% ../nbs/02_computer.ipynb #ad63a7b8
 @contextlib.contextmanager

@@ -17,7 +17,6 @@ import pandas as pd
 import torch
 from torch import Tensor
 from tqdm import tqdm
-
 from ..computer import advance, some_threads
 from selmatch.core import (
     InputError, check_choice, check_range, fingerprint, load_tensors, save_tensors,

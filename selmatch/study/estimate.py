@@ -7,8 +7,9 @@ __all__ = ['patience', 'compiled_share', 'tried_sets', 'now', 'seconds', 'Enough
            'difficulty_plans', 'all_difficulty_plans', 'start_steps', 'find_task', 'find_tasks', 'Prices', 'one_answer',
            'iteration_seconds', 'Part', 'watch_part', 'window_part', 'expert_part', 'set_parts', 'set_seconds',
            'watch_helper_parts', 'choose_helper_parts', 'count_completions', 'teacher_parts', 'needs_teachers',
-           'count_choices', 'count_judgements', 'judge_parts', 'needs_flat_experts', 'costs', 'wall_seconds',
-           'measure_kept_bytes', 'sizes', 'duration', 'describe_costs', 'estimate_flops']
+           'count_choices', 'count_judgements', 'judge_parts', 'needs_flat_experts', 'costs', 'tabulate_parts',
+           'wall_seconds', 'command_costs', 'measure_kept_bytes', 'sizes', 'duration', 'describe_costs',
+           'estimate_flops']
 
 # %% ../../nbs/56_estimate.ipynb #03d6d925
 import functools
@@ -441,15 +442,45 @@ def costs(study: Study,
     parts += watch_helper_parts(prices, methods) + choose_helper_parts(prices, methods)
     parts += set_parts(prices, methods) + teacher_parts(prices, methods)
     parts += judge_parts(prices, methods)
+    return tabulate_parts(parts)
+
+def tabulate_parts(parts: list[Part]) -> pd.DataFrame:
+    "A row for each stage that has tasks; measures single steps of what is left."
     rows = [{"stage": p.stage, "tasks": p.tasks, "left": p.left,
              "each": p.each() if p.left else 0.0}
             for p in parts if p.tasks]
-    return pd.DataFrame(rows).assign(seconds=lambda t: t.left * t.each)
+    table = pd.DataFrame(rows, columns=["stage", "tasks", "left", "each"])
+    return table.assign(seconds=lambda t: t.left * t.each)
 
 def wall_seconds(table: pd.DataFrame, study: Study) -> float:
     "Seconds until all of it is done."
     workers = study.computer.places or study.computer.workers
     return table.seconds.sum() / workers
+
+# %% ../../nbs/56_estimate.ipynb #56cmdc01
+def command_costs(study: Study,
+                  what: str,                  # the name of a command that does one stage
+                  method: str | None = None,  # of those that make a set
+) -> pd.DataFrame:                            # as `costs`
+    "What one command still takes, stage by stage."
+    prices, p = Prices(study), study.profile
+    if what in ("select", "distill"):
+        table, chosen = costs(study, [method], windows=False), find_method(method)
+        judged = ["evaluate", "train on all data", "choose checkpoints"]
+        if not sets.is_ordered(study, chosen) and "beta" not in sets.asks(chosen.start):
+            judged.append("watch networks learn")
+        return table[~table.stage.isin(judged)].reset_index(drop=True)
+    tested = len(study.splits.validation) + len(study.splits.test)
+    features = Part("train a network for its features", 1, 1,
+                    lambda: prices.training(study.network, study.recipe("simple")))
+    judging = Part("evaluate", p.evaluation.n, p.evaluation.n,
+                   lambda: prices.trial(study.recipe("dsa"), tested))
+    parts = {"score": lambda: [watch_part(prices)],
+             "window": lambda: [watch_part(prices), window_part(prices)],
+             "experts": lambda: [expert_part(prices, False)],
+             "coverage": lambda: [watch_part(prices), features],
+             "evaluate": lambda: [judging]}[what]()
+    return tabulate_parts(parts)
 
 # %% ../../nbs/56_estimate.ipynb #d1fbd8c4
 def measure_kept_bytes(data: ImageSet, network: dict, batch: int) -> int:

@@ -42,6 +42,7 @@ from .profile import at_size, read_words
 from .store import Plan, code_of, own_code
 from .study import Study
 from ..train.judge import trials
+from ..train.networks import takes_option
 
 # %% ../../nbs/53_sets.ipynb #c2adc85e
 def selection_needs(study: Study, selection: str, ratio: float,
@@ -239,7 +240,8 @@ def describe_objective(study: Study, method: Method, ratio: float) -> tuple[Any,
     "A method's objective as it is asked at one size, and the words for its outer loop."
     p, kind = study.profile, objective_class(method)
     words, moves = descent_words(study, method, ratio)
-    network = study.network | ({"norm": kind.norm} if kind.norm else {})
+    told = kind.norm and takes_option(study.network, "norm")
+    network = study.network | ({"norm": kind.norm} if told else {})
     given = {"network": network, "train": study.splits.train}
     given = {need: given[need] for need in kind.needs if need in given}
     if {"experts", "flat experts"} & set(kind.needs):

@@ -249,7 +249,8 @@ def do_flips_help(study: Study, sizes: Sizes, n: int = 2) -> bool:
 
 def random_rows(study: Study, sizes: Sizes, number: int) -> Tensor:
     "Rows of random draw number so and so, of the sizes asked for."
-    chance, picks = torch.Generator().manual_seed(study.at(number).seed("start")), []
+    chance = torch.Generator().manual_seed(study.at(number).seed("start"))
+    picks = []
     for rows, n in zip(class_rows(study.splits.train), sizes.small):
         picks.append(rows[torch.randperm(len(rows), generator=chance)[:n].sort().values])
     return torch.cat(picks)
@@ -344,7 +345,8 @@ def best_window(study: Study, sizes: Sizes) -> tuple[float, pd.Series]:
         raise InputError("there is no validation image to find the window on: give beta")
     rows = study.run_trials(window_trials(study, sizes), "slide the window")
     means = rows.groupby("beta").validation_accuracy.mean()
-    return float(means.iloc[::-1].idxmax()), means
+    smooth = means.rolling(3, center=True, min_periods=1).mean()
+    return float(smooth.iloc[::-1].idxmax()), means
 
 # %% ../../nbs/59_shrink.ipynb #dabd9751
 @dataclass(frozen=True)

@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['norms', 'poolings', 'networks', 'conv_block', 'Classifier', 'ConvNet', 'n_params', 'ResNet18', 'fit_poolings',
-           'VGG11', 'stack_convolutions', 'AlexNet', 'ViT', 'make_network', 'take_off_head', 'Adapted', 'OwnNetwork',
-           'carry', 'FlatNetwork', 'flatten', 'load_flat', 'fresh_weights']
+           'VGG11', 'stack_convolutions', 'AlexNet', 'ViT', 'make_network', 'take_off_head', 'part_network', 'Adapted',
+           'OwnNetwork', 'carry', 'takes_option', 'FlatNetwork', 'flatten', 'load_flat', 'fresh_weights']
 
 # %% ../../nbs/10_networks.ipynb #757bee38
 import copy
@@ -210,30 +210,35 @@ def take_off_head(net: nn.Module,
     return head
 
 # %% ../../nbs/10_networks.ipynb #10own005
+def part_network(net: nn.Module, n_classes: int, few: Tensor) -> tuple[nn.Module, nn.Module]:
+    "Body and head that together say what the network says of `few`; or itself, and nothing."
+    whole, said = copy.deepcopy(net), net(few)
+    if not isinstance(said, Tensor) or said.shape != (len(few), n_classes):
+        raise InputError(f"network {type(net).__name__} answers {len(few)} images with "
+                         f"{getattr(said, 'shape', type(said))}: "
+                         f"it must be scores ({len(few)}, {n_classes})")
+    head = take_off_head(net, n_classes)
+    features = net(few)
+    same = features.ndim == 2 and torch.equal(head(features), said)
+    return (net, head) if same else (whole, nn.Identity())
+
+# %% ../../nbs/10_networks.ipynb #10own05b
 class Adapted(Classifier):
-    """A network that has no `embed`, in two parts: all before its last linear layer, and that layer.
+    """A network without `embed`, in two parts: all before its last linear layer, and that layer.
     `InputError` when it does not give `(b, k)` scores for `(b, c, h, w)` images."""
     def __init__(self, net: nn.Module, n_classes: int, shape: tuple):
         super().__init__()
-        self.body, self.classifier = copy.deepcopy(net), nn.Identity()
+        self.body, self.classifier = net, nn.Identity()
         if any(p.is_meta for p in net.parameters()):
             return                              # without weights there is nothing to compare
         few = torch.linspace(-1, 1, 2 * math.prod(shape)).view(2, *shape)
         with torch.no_grad():
-            said = net.eval()(few)
-            if not isinstance(said, Tensor) or said.shape != (2, n_classes):
-                raise InputError(f"network {type(net).__name__} answers two images with "
-                                 f"{getattr(said, 'shape', type(said))}: "
-                                 f"it must be scores (2, {n_classes})")
-            head = take_off_head(net, n_classes)
-            features = net(few)
-            if features.ndim == 2 and torch.equal(head(features), said):
-                self.body, self.classifier = net, head
+            self.body, self.classifier = part_network(net.eval(), n_classes, few)
         self.train()
 
 # %% ../../nbs/10_networks.ipynb #10own008
 class OwnNetwork(str):
-    "The code of somebody's network, as text that keys and cards can hold; `kind` makes the network."
+    "The code of somebody's network, as text that keys and cards can hold; `kind` makes it."
 
 def carry(spec: dict,    # words for `make_network`
 ) -> dict:               # the same, with the class or function itself when it is not of this package
@@ -247,6 +252,12 @@ def carry(spec: dict,    # words for `make_network`
         own = OwnNetwork(f"{kind.__module__}.{kind.__qualname__}")
     own.kind = kind
     return spec | {"own": own}
+
+# %% ../../nbs/10_networks.ipynb #10own08b
+def takes_option(spec: dict, option: str) -> bool:
+    "Whether a network can be told this; the first three words are given to all."
+    kind = spec["own"].kind if "own" in spec else networks[spec["name"]]
+    return option in list(inspect.signature(kind).parameters)[3:]
 
 # %% ../../nbs/10_networks.ipynb #c49c12c5
 class FlatNetwork:

@@ -20,7 +20,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
-
 from ..computer import advance
 from ..core import check_choice, check_range
 from ..data.images import ImageSet
