@@ -194,7 +194,7 @@ def test_images_that_are_not_square_are_named(tmp_path):
     for c in "ab":
         for i in range(8):
             (tmp_path / c).mkdir(exist_ok=True)
-            Image.new("RGB", (8, 12), (i, 0, 0)).save(tmp_path / c / f"{i}.png")
+            Image.new("RGB", (8, 12), (i, 0, 100 * (c == "b"))).save(tmp_path / c / f"{i}.png")
     splits = load_data("folder", root=str(tmp_path))
     with refuses("(3, 12, 8)", "square"): make_network(SPEC, splits.train.shape, 2, 0)
 
