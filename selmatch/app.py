@@ -731,7 +731,7 @@ def coverage_command(path, **options):
 @click.option("--originals", type=click.Choice(["none", "link", "copy"]), default="none",
               show_default=True, help="Also the chosen photographs at full size.")
 @click.option("--flips", type=click.Choice(["auto", "yes", "no"]), default="auto",
-              show_default=True, help="Is a mirrored image still one of its class? auto: found out.")
+              show_default=True, help="Is a mirrored image one of its class? auto: found out.")
 @click.option("--size", type=int, default=32, show_default=True,
               help="Bring images to SIZE × SIZE pixels.")
 @click.option("--estimate", is_flag=True, help="Look, say the plan and its time, and stop.")

@@ -171,7 +171,6 @@ class StepBar:
         done = max(count_marks(self.folder), sum(self.weights[:self.finished]))
         self.bar.n = min(self.bar.total, done)
         self.bar.refresh()
-
     def tell(self, finished: int):
         self.finished = finished
         self.show()

@@ -19,7 +19,7 @@ from torch import Tensor
 from .api import Data, Small, check_data, check_small, name_network
 from .core import InputError, check_choice
 from .data.images import ImageSet, pictures
-from .data.loaders import list_image_folder, read_image
+from .data.folders import list_image_folder, read_image
 from .data.whitening import fit_whitening, whitening_mark
 from .distill.sets import SyntheticSet, load_set
 from .study.shrink import judge_sets, summarise_sets

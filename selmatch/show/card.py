@@ -322,8 +322,8 @@ def write_readme(found: Shrunk, name: str, root: str, folders: dict[str, str], a
              f"> {warning}\n" if warning else "",
              "## What it is worth\n",
              "Fresh networks, trained on each set and tested on images that took part in no "
-             "choice. ± is half a 95 % interval: over sets where there are several, else over the networks "
-             "of the one set. The easy and the hard half of the test images are told apart by what "
+             "choice. ± is half a 95 % interval: over sets where there are several, else over the "
+             "networks of the one set. The easy and the hard half of the test images are told apart by what "
              "networks forget; covered are those that look like an image of the set to a network "
              "trained on everything.\n",
              "**Recipe of the set.** " + say_recipe(found) + "\n", tabulate_proof(found, "own"),

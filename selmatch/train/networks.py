@@ -241,7 +241,7 @@ class OwnNetwork(str):
     "The code of somebody's network, as text that keys and cards can hold; `kind` makes it."
 
 def carry(spec: dict,    # words for `make_network`
-) -> dict:               # the same, with the class or function itself when it is not of this package
+) -> dict:               # the same, with the class or function itself when it is somebody's
     "A description that any process understands. `InputError` for an unknown network."
     kind = networks[check_choice("network", spec.get("name"), list(networks))]
     if str(kind.__module__).startswith("selmatch."):
