@@ -152,8 +152,7 @@ def from_folder(path: str | Path,            # one sub-folder per class, or trai
     "A folder of images. Raises `InputError` naming what is wrong with it."
     own = {name: settings.pop(name) for name in list(settings) if name not in open_words}
     root = {"name": "folder", "root": str(Path(path).expanduser().resolve())}
-    seed = {"seed": settings["seed"]} if settings.get("seed") is not None else {}
-    data = root | seed | own | ({} if size is None else {"size": size})
+    data = root | own | ({} if size is None else {"size": size})
     return open_study(data=data, **settings)
 
 open_words = ("profile", "words", "network", "seed", "workers", "device", "results", "quiet")

@@ -4,14 +4,14 @@
 
 # %% auto #0
 __all__ = ['data_names', 'official_places', 'shared_options', 'common', 'limits', 'settings', 'sections', 'long_names',
-           'fetched_names', 'set_option', 'others', 'choose_device', 'data_section', 'choose_profile', 'narrow_profile',
-           'make_study', 'make_computer', 'say_words', 'make_data', 'read_time', 'begin', 'find_roots', 'list_sources',
-           'is_same', 'check_apart', 'check_out', 'check_table', 'check_gallery', 'share', 'Sections', 'example', 'cli',
+           'fetched_names', 'others', 'choose_device', 'data_section', 'choose_profile', 'narrow_profile', 'make_study',
+           'make_computer', 'say_words', 'make_data', 'read_time', 'begin', 'find_roots', 'list_sources', 'is_same',
+           'check_apart', 'check_out', 'check_table', 'check_gallery', 'share', 'Sections', 'example', 'cli',
            'write_table', 'figures_command', 'read_parameters', 'profiles_command', 'methods_command', 'fetch_command',
            'fetch_official', 'score_command', 'window_command', 'experts_command', 'search_command', 'tune_command',
            'write_set', 'write_from_folder', 'make_one', 'select_command', 'distill_command', 'read_given_set',
-           'read_any_set', 'read_network', 'evaluate_command', 'coverage_command', 'shrink_command', 'of_others',
-           'import_command', 'compare_command', 'bench_command', 'main', 'keep_memory_of_command']
+           'find_set', 'read_any_set', 'read_network', 'evaluate_command', 'coverage_command', 'shrink_command',
+           'of_others', 'import_command', 'compare_command', 'bench_command', 'main', 'keep_memory_of_command']
 
 # %% ../nbs/68_app.ipynb #1ccb4a46
 import contextlib
@@ -658,6 +658,16 @@ def read_given_set(path: Path, study):    # a folder written by `selmatch distil
                          "test images may be among its own")
     return small
 
+def find_set(path: str | None, options: dict) -> Path:
+    """The folder or file of a set: as named first, or by `--set PATH`, where words of a profile may
+    stand, too."""
+    words = [w for w in options["words"] if "=" in w and not Path(w).exists()]
+    paths = [w for w in (path, *options["words"]) if w is not None and w not in words]
+    if len(paths) != 1:
+        raise InputError(f"{len(paths)} sets are named: give one, as SET or by --set SET")
+    options["words"] = tuple(words)
+    return Path(paths[0])
+
 def read_any_set(path: Path, data):
     "A set of ours, of others, or a folder of images, for this data (chapter 65)."
     from selmatch.others import count_leaks, read_set
@@ -675,11 +685,8 @@ def read_network(text: str | None) -> dict | None:    # "ConvNet,width=64"
     name, *words = text.split(",")
     return {"name": name} | read_parameters(tuple(words))
 
-set_option = click.option("--set", "path", required=True, type=click.Path(path_type=Path),
-                          help="A folder written by `selmatch distill`.")
-
-@cli.command("evaluate", epilog=example("evaluate --data folder:my/images --set made --draws 2"))
-@set_option
+@cli.command("evaluate", epilog=example("evaluate made --data folder:my/images --draws 2"))
+@click.argument("path", metavar="SET", required=False)
 @click.option("--draws", type=int, default=0, show_default=True,
               help="Random sets of the same sizes beside it.")
 @click.option("--full", is_flag=True, help="All training images beside it, too.")
@@ -687,6 +694,7 @@ set_option = click.option("--set", "path", required=True, type=click.Path(path_t
 def evaluate_command(path, out, draws, full, network, epochs, networks, **options):
     "Train fresh networks on a small set and test them."
     check_table(out, "set,seed")
+    path = find_set(path, options)
     if options["estimate"] or options["minutes"]:
         if begin("evaluate", dict(options)) is None:
             return
@@ -707,11 +715,12 @@ def evaluate_command(path, out, draws, full, network, epochs, networks, **option
     named = table.replace({"set": {"small": str(path)}})
     write_table(named[["set", "seed", *[c for c in named if c not in ("set", "seed")]]], out)
 
-@cli.command("coverage", epilog=example("coverage --data folder:my/images --set made"))
-@set_option
+@cli.command("coverage", epilog=example("coverage made --data folder:my/images"))
+@click.argument("path", metavar="SET", required=False)
 @share(*common)
 def coverage_command(path, **options):
     "Share of test images that a small set covers."
+    path = find_set(path, options)
     from selmatch.study.tables import cover
     study = make_study(**options)
     for name, share in cover(study, read_given_set(path, study).data).items():

@@ -323,9 +323,9 @@ def write_readme(found: Shrunk, name: str, root: str, folders: dict[str, str], a
              "## What it is worth\n",
              "Fresh networks, trained on each set and tested on images that took part in no "
              "choice. ± is half a 95 % interval: over sets where there are several, else over the "
-             "networks of the one set. The easy and the hard half of the test images are told apart by what "
-             "networks forget; covered are those that look like an image of the set to a network "
-             "trained on everything.\n",
+             "networks of the one set. The easy and the hard half of the test images are told "
+             "apart by what networks forget; covered are those that look like an image of the set "
+             "to a network trained on everything.\n",
              "**Recipe of the set.** " + say_recipe(found) + "\n", tabulate_proof(found, "own"),
              "\n**A plain recipe.** The same, with crop and flip only, for all sets.\n",
              tabulate_proof(found, "plain"), f"\n{say_verdict(found)}\n", "## How many\n",
@@ -484,7 +484,7 @@ def shrink(images: str | Path | Data,        # a folder, or data that are read a
         return None
     found = find_small(data.study, sizes, effort, flips, tell)
     name = Path(root).name if root else data.train.name.removesuffix(" train")
-    again = f"selmatch evaluate --set {Path(out).name} {asked_data(data, name if root else None)}"
+    again = f"selmatch evaluate {Path(out).name} {asked_data(data, name if root else None)}"
     write_shrunk(found, Path(out), name, root, files, originals, asked, warning, again)
     return found
 
