@@ -380,6 +380,7 @@ class Question(Objective):
     the real images in `self.train`. Fields with defaults become words of a profile."""
     train: ImageSet
     needs: ClassVar[tuple[str, ...]] = ("train",)
+    descent: ClassVar[dict] = {"lr_images": 1.0}    # words of the outer loop; a subclass may differ
 
     def __init_subclass__(cls, **words):
         super().__init_subclass__(**words)
