@@ -582,14 +582,22 @@ def write_from_folder(method: str, ratio: float, out: Path, options: dict,
                       alpha: float | None = None, beta: float | None = None):
     """A set of a folder's images: the ratio counts of what was given, and of each class. Written
     with its card and its images."""
-    from selmatch.api import make
-    from selmatch.study.shrink import say_sizes
+    from selmatch.api import Small
+    from selmatch.study.beside import gain_over_start, say_gain
+    from selmatch.study.sets import finish_sets, make_sets
+    from selmatch.study.shrink import plan_small, say_sizes
     data = make_data(**options)
     sizes = data.sizes(ratio=ratio)
     click.echo(say_sizes(sizes))
-    small = make(data.study, find_method(method), sizes, beta, alpha)
-    small.save(out)
-    click.echo(f"{len(small)} images ({int(small.distilled.sum())} distilled)\n"
+    there, task, rows = plan_small(data.study, find_method(method), sizes, beta, alpha)
+    make_sets(there, [task])
+    made = finish_sets(there, {0: (task, task.last())})[0]
+    gain = gain_over_start(there, task) if task.objective else None
+    if gain:
+        made = replace(made, card=made.card | {"gain_over_start": gain})
+        click.echo(say_gain(gain))
+    Small(made, there, rows).save(out)
+    click.echo(f"{len(made)} images ({int(made.distilled.sum())} distilled)\n"
                f"Written: {out}/images (one folder per class), {out}/card.json, "
                f"{out}/set.safetensors")
 

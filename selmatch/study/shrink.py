@@ -5,10 +5,11 @@
 # %% auto #0
 __all__ = ['brief', 'efforts', 'Sizes', 'count_classes', 'count_given', 'count_small', 'say_sizes', 'fill_classes',
            'window_of_counts', 'choose_rows', 'take_rows', 'mask_of_counts', 'start_of_counts', 'nearest_alpha',
-           'at_size', 'make_small', 'depth_for', 'fit_network', 'without_flips', 'flip_trials', 'do_flips_help',
-           'random_rows', 'random_set', 'judge_trials', 'judge_sets', 'summarise_sets', 'window_trials', 'best_window',
-           'Effort', 'apply_effort', 'count_windows', 'plan_stages', 'wall_of', 'choose_effort', 'say_plan', 'Shrunk',
-           'choose_set', 'find_small', 'keep_random', 'judge_pictures', 'read_pictures']
+           'at_size', 'plan_small', 'make_small', 'depth_for', 'fit_network', 'without_flips', 'flip_trials',
+           'do_flips_help', 'random_rows', 'random_set', 'judge_trials', 'judge_sets', 'summarise_sets',
+           'window_trials', 'best_window', 'Effort', 'apply_effort', 'count_windows', 'plan_stages', 'wall_of',
+           'choose_effort', 'say_plan', 'Shrunk', 'choose_set', 'find_small', 'keep_random', 'judge_pictures',
+           'read_pictures']
 
 # %% ../../nbs/59_shrink.ipynb #9ae8de04
 import math
@@ -28,7 +29,7 @@ from ..select.scores import rank_classes
 from .estimate import Prices, duration, iteration_seconds
 from .profile import Profile
 from selmatch.study.sets import (
-    finish_sets, is_ordered, label_start, make_sets, selection_needs, set_task, start_card,
+    SetTask, finish_sets, is_ordered, label_start, make_sets, selection_needs, set_task, start_card,
     start_function,
 )
 from .study import Study
@@ -196,19 +197,22 @@ def at_size(study: Study, sizes: Sizes, beta: float | None = None,
     shared = ("loaded", "splits", "whitening", "observations", "difficulty", "easy")
     return study.with_profile(replace(p, **words), *shared)
 
-def make_small(study: Study, method: Method, sizes: Sizes,
+def plan_small(study: Study, method: Method, sizes: Sizes,
                beta: float | None = None, alpha: float | None = None,
-) -> tuple[SyntheticSet, Tensor | None]:
-    "The finished set of a method at these sizes, and the rows it began from."
+) -> tuple[Study, SetTask, Tensor | None]:
+    "The task of a set of these sizes, the study at this size, and the rows that it begins from."
     if alpha is not None:
         check_range("alpha", alpha, 0, 1)
         method = replace(method, alpha=alpha) if method.objective and alpha else method
     start, rows = start_of_counts(study, method, sizes, beta)
     there = at_size(study, sizes, start.card["beta"], start.card["alpha"])
-    task = set_task(there, method, sizes.ratio, 0, start=start)
+    return there, set_task(there, method, sizes.ratio, 0, start=start), rows
+
+def make_small(*given, **words) -> tuple[SyntheticSet, Tensor | None]:    # as for `plan_small`
+    "The finished set, and the rows it began from."
+    there, task, rows = plan_small(*given, **words)
     make_sets(there, [task])
-    small = finish_sets(there, {0: (task, task.last())})[0]
-    return small, rows
+    return finish_sets(there, {0: (task, task.last())})[0], rows
 
 # %% ../../nbs/59_shrink.ipynb #e086c8fd
 def depth_for(side: int,    # pixels
