@@ -59,6 +59,7 @@ def change_words(p: Profile, words: Mapping[str, Any]) -> Profile:
         values["alpha"] = {r: nearest(r) for r in values["ratios"]} | values["alpha"]
     return read_section(values, Profile)
 
+# %% ../nbs/64_api.ipynb #0fddb48d
 def limit_iterations(p: Profile, iterations: int) -> Profile:
     "The profile with so many iterations of every objective; stops beyond are left out."
     stops = [i for i in p.matching.evaluate_at if i < iterations]
@@ -108,6 +109,7 @@ class Data:
                           for name in ("train", "validation", "test"))
         return f"{len(self.classes)} classes of {self.shape} images: {parts}"
 
+# %% ../nbs/64_api.ipynb #dfb6be9c
 def check_data(data: Any) -> Data:
     "`data` when it is one; raises `InputError` that says how to make one."
     if isinstance(data, Data):
@@ -183,6 +185,7 @@ def read_pixels(x: Any) -> Tensor:    # (n, c, h, w), from 0 to 1
                          "numbers from 0 to 1 (undo a normalisation first)")
     return torch.from_numpy(np.ascontiguousarray(x)).float()
 
+# %% ../nbs/64_api.ipynb #09628d14
 def read_labels(y: Any, n: int, classes: Sequence[str] | None = None,
 ) -> tuple[Tensor, tuple[str, ...]]:      # (n,) int64, and class names
     "Labels as numbers of classes; names are sorted. Raises `InputError`."
@@ -227,6 +230,7 @@ def from_arrays(x: Any,                       # images, as `read_pixels` takes t
     splits = make_splits(pixels, labels, names, name, official, test_share, validation, seed or 0)
     return open_study(data={"name": "folder", "root": name}, given=splits, seed=seed, **settings)
 
+# %% ../nbs/64_api.ipynb #603a3058
 def from_torch(dataset: Any,                  # gives (image, label) by number, as torchvision's do
                test: Any = None,              # another of these, the official test set
                classes: Sequence[str] | None = None,   # None: `dataset.classes`
@@ -238,6 +242,7 @@ def from_torch(dataset: Any,                  # gives (image, label) by number, 
     x, y = stack_dataset(dataset)
     return from_arrays(x, y, part, named, **{"name": type(dataset).__name__} | settings)
 
+# %% ../nbs/64_api.ipynb #6b8e7b6f
 def from_huggingface(dataset: Any,            # of `datasets`: a split, or a dict of splits
                      image: str | None = None,   # its columns; None: found by their types
                      label: str | None = None,
@@ -267,9 +272,11 @@ def stack_dataset(dataset: Any) -> tuple[np.ndarray, list]:
             raise InputError(f"dataset[{i}] is {type(item).__name__}: (image, label) is needed")
     return stack_images([image for image, _ in items]), [as_plain(y) for _, y in items]
 
+# %% ../nbs/64_api.ipynb #dfcec5b7
 def as_plain(label: Any) -> Any:
     return label.item() if hasattr(label, "item") else label
 
+# %% ../nbs/64_api.ipynb #52537de4
 def stack_images(images: Sequence) -> np.ndarray:
     "Pictures, arrays or tensors of one shape, stacked. `InputError` names one that differs."
     arrays = [np.asarray(one.detach().cpu() if isinstance(one, Tensor) else one) for one in images]
@@ -280,6 +287,7 @@ def stack_images(images: Sequence) -> np.ndarray:
                              "agree, (h, w), (h, w, c) or (c, h, w); resize them first")
     return np.stack(arrays)
 
+# %% ../nbs/64_api.ipynb #263696c4
 def find_columns(part: Any, image: str | None, label: str | None,
                  ) -> tuple[str, str, list[str] | None]:
     "The columns of images and labels, and the class names. Raises `InputError`."
@@ -297,6 +305,7 @@ def find_columns(part: Any, image: str | None, label: str | None,
                              f"say {what}=")
     return image, label, getattr(features[label], "names", None)
 
+# %% ../nbs/64_api.ipynb #22e53842
 def read_columns(part: Any, image: str, label: str) -> tuple[np.ndarray, list]:
     "The images, in colour where they are of several kinds, and the labels."
     pictures = list(part[image])
@@ -335,6 +344,7 @@ class Small:
             save_set(self.made, Path(folder))
         return Path(folder)
 
+# %% ../nbs/64_api.ipynb #8a5ed233
 def load(folder: str | Path) -> Small:
     "A set that was saved."
     return Small(load_set(Path(folder)))
@@ -344,6 +354,7 @@ def score(data: Data) -> pd.DataFrame:
     "Row, class, difficulty, forgetting, el2n and rank (1 = hardest) of every training image."
     return score_table(check_data(data).study)
 
+# %% ../nbs/64_api.ipynb #ebad1edf
 def read_rule(method: str | Method | Callable) -> Method:
     "A method of the catalogue, or a row of its own for somebody's rule."
     if not callable(method) or isinstance(method, (str, Method)):
@@ -353,6 +364,7 @@ def read_rule(method: str | Method | Callable) -> Method:
     selections[name] = rule
     return Method(name, name, name, 0.0, None, source="yours")
 
+# %% ../nbs/64_api.ipynb #a97adb27
 def select(data: Data, method: str | Method | Callable = "window", *,
            ratio: float | None = None, images: int | None = None, per_class: int | None = None,
            beta: float | None = None,    # where the window starts; None: searched
@@ -363,6 +375,7 @@ def select(data: Data, method: str | Method | Callable = "window", *,
         raise InputError(f"method {chosen.name!r} makes images: use distill")
     return make(study, chosen, data.sizes(ratio=ratio, images=images, per_class=per_class), beta)
 
+# %% ../nbs/64_api.ipynb #ddf58649
 def make(study: Study, method: Method, sizes: Sizes, beta: float | None = None,
          alpha: float | None = None) -> Small:
     "A set of these sizes by any method of the catalogue."
@@ -374,7 +387,8 @@ def make(study: Study, method: Method, sizes: Sizes, beta: float | None = None,
     made, rows = make_small(study, method, sizes, beta, alpha)
     return Small(made, study, rows)
 
-# %% ../nbs/64_api.ipynb #2a7e29e4
+# %% ../nbs/64_api.ipynb #eebf1544
+@dataclass(frozen=True)
 class Question(Objective):
     """An objective in one class: a subclass defines `loss(images, labels, generator)`, and finds
     the real images in `self.train`. Fields with defaults become words of a profile."""
@@ -384,7 +398,6 @@ class Question(Objective):
 
     def __init_subclass__(cls, **words):
         super().__init_subclass__(**words)
-        cls.__annotations__ = {"train": ImageSet} | cls.__dict__.get("__annotations__", {})
         dataclass(frozen=True)(cls)
 
     def loss(self, images: Tensor, labels: Tensor, generator: torch.Generator) -> Tensor:
@@ -393,6 +406,7 @@ class Question(Objective):
     def start(self, like: ImageSet) -> RunningObjective:
         return Asking(replace(self, train=real_images(self.train, like)))
 
+# %% ../nbs/64_api.ipynb #4fc7195d
 class Asking(RunningObjective):
     "The running form of a `Question`: its loss, and the gradient by the distilled images."
     def __init__(self, question: Question):
@@ -404,6 +418,7 @@ class Asking(RunningObjective):
         slope, = torch.autograd.grad(loss, images)
         return Answer(loss.detach(), slope[current.distilled])
 
+# %% ../nbs/64_api.ipynb #817237eb
 def distill(data: Data, method: str | Method | type = "selmatch", *,
             ratio: float | None = None, images: int | None = None, per_class: int | None = None,
             alpha: float | None = None,     # distilled share; None: the method's or the profile's
@@ -427,6 +442,7 @@ def distill(data: Data, method: str | Method | type = "selmatch", *,
     sizes = data.sizes(ratio=ratio, images=images, per_class=per_class)
     return make(study, chosen, sizes, beta, alpha)
 
+# %% ../nbs/64_api.ipynb #1fe0e254
 def evaluate(small: Small | SyntheticSet | Data, data: Data, *,
              networks: int | None = None,    # how many; None: the profile's
              network: str | Mapping | Callable | None = None,   # who; None: the profile's
@@ -443,6 +459,7 @@ def evaluate(small: Small | SyntheticSet | Data, data: Data, *,
     return judge_sets(study, {"small": made}, draws, full, {augmentation: augmentation}, networks,
                       spec, epochs, label="evaluate")
 
+# %% ../nbs/64_api.ipynb #f8f67a8d
 def check_small(small: Any, study: Study) -> SyntheticSet:
     "The set, when it has images of the data's shape and classes. Raises `InputError`."
     made = small.made if isinstance(small, Small) else small

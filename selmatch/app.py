@@ -98,6 +98,7 @@ def make_study(data: str | None = None, profile: str | None = None, root: str | 
         fetch_official(p.data["name"], p.data.get("root"))
     return Study(p, make_computer(device, workers, cluster, quiet), home())
 
+# %% ../nbs/68_app.ipynb #bb0ced66
 def make_computer(device: str, workers: int, cluster: str | None = None, quiet: bool = False):
     "Where the work runs, from the options that say so."
     from selmatch.computer import Computer
@@ -116,6 +117,7 @@ def say_words(p, words: tuple[str, ...] = (), iterations: int | None = None):
     p = change_words(p, read_parameters(words)) if words else p
     return p if iterations is None else limit_iterations(p, iterations)
 
+# %% ../nbs/68_app.ipynb #45916abd
 def make_data(data: str | None = None, profile: str | None = None, root: str | None = None,
               download: bool = False, size: int | None = None, device: str = "auto", seed: int = 0,
               workers: int = 1, cluster: str | None = None, quiet: bool = False,
@@ -146,6 +148,7 @@ def read_time(text: str | float | None) -> float | None:    # seconds
         raise InputError(f"{text!r} is no time: write 90s, 10m or 2h") from None
     return check_range("time", value, 1e-3) * {"s": 1, "m": 60, "h": 3600}[unit]
 
+# %% ../nbs/68_app.ipynb #48c5cb2e
 def begin(what: str, options: dict, method: str | None = None):
     """The study of a stage command; None after `--estimate` has said what it takes. With
     `--minutes` raises `InputError` when it takes longer, unless fewer iterations help."""
@@ -188,6 +191,7 @@ def find_roots(data: dict) -> list[Path]:   # a profile's data section
     inside, marker = official_places.get(data["name"], ("", ""))
     return [p for p in (Path(place) / inside, Path(place)) if (p / marker).exists()][:1]
 
+# %% ../nbs/68_app.ipynb #c27c67e7
 def list_sources(data: dict) -> list[Path]:   # existing folders and linked files, resolved
     "Where images are read from: the folder itself, and what links in it lead to."
     todo, seen = find_roots(data), []
@@ -208,6 +212,7 @@ def is_same(a: Path, b: Path) -> bool:
     "Whether two paths are one place, also where a file system has two names for it."
     return a == b or a.exists() and b.exists() and a.samefile(b)
 
+# %% ../nbs/68_app.ipynb #3014741e
 def check_apart(out: Path, data: dict):
     """Raises `InputError` naming both when `out` is the folder that images come from, lies in it,
     or holds it."""
@@ -250,6 +255,7 @@ def check_table(out: Path | None, begins: str):   # the first columns, as they s
             raise InputError(f"--out {out} exists and was not written by this command: "
                              f"its first line must begin with {begins}")
 
+# %% ../nbs/68_app.ipynb #84bc0090
 def check_gallery(out: Path, names: list[str], data: dict):
     "May figures be drawn here? Raises `InputError` before any work."
     check_apart(out, data)
@@ -346,10 +352,12 @@ class Sections(click.Group):
             with formatter.section(title):
                 formatter.write_dl(rows)
 
+# %% ../nbs/68_app.ipynb #65d3ca32
 def example(line: str) -> str:
     "What stands below a command's options; a test runs it."
     return f"Example: selmatch {line}"
 
+# %% ../nbs/68_app.ipynb #e551e864
 @click.group(cls=Sections, context_settings=settings)
 @click.version_option(selmatch.__version__, prog_name="selmatch")
 def cli():
@@ -359,6 +367,7 @@ def cli():
     where they stopped.
     """
 
+# %% ../nbs/68_app.ipynb #c9a4e27b
 def write_table(table, out: Path | None):
     "Write rows where they were asked for, and say so."
     if out:
@@ -400,6 +409,7 @@ def figures_command(profile, only, everything, parameters, only_estimate, downlo
     folder = draw_figures(study, names, given, out.resolve() if out else None, asked, click.echo)
     click.echo(f"Open {folder / 'index.html'}")
 
+# %% ../nbs/68_app.ipynb #3444c448
 def read_parameters(pairs: tuple[str, ...]) -> dict:    # "NAME=VALUE" each
     "Parameters of figure notebooks, their values read as YAML. Raises `InputError`."
     import yaml
@@ -418,6 +428,7 @@ def profiles_command():
     for name, title in list_profiles().items():
         click.echo(f"{name:14s} {title}")
 
+# %% ../nbs/68_app.ipynb #9d9c55b2
 @cli.command("methods", epilog=example("methods"))
 def methods_command():
     "List the methods: what they start from, distil and ask."
@@ -442,6 +453,7 @@ def fetch_command(name, root, only_list):
     "Bring the official files of a dataset, and its scores."
     fetch_official(name, root, only_list)
 
+# %% ../nbs/68_app.ipynb #9c69a2c4
 def fetch_official(name: str, root: Path | str | None = None, only_list: bool = False):
     "Fetch, or say what is missing. Raises `InputError` for data that nobody publishes."
     check_choice("official files of", name, fetched_names)
@@ -468,6 +480,7 @@ def score_command(out, **options):
     click.echo(stats.round(3).to_string())
     write_table(table, out)
 
+# %% ../nbs/68_app.ipynb #0c4d04b5
 @cli.command("window", epilog=example("window --data folder:my/images --ratio 0.1"))
 @share(*common, *limits, "ratio", "out")
 def window_command(out, **options):
@@ -484,6 +497,7 @@ def window_command(out, **options):
     click.echo(f"Best window on {study.profile.window.choose_on}: beta = {beta}")
     write_table(table, out)
 
+# %% ../nbs/68_app.ipynb #b3328ae6
 @cli.command("experts", epilog=example("experts --data folder:my/images --estimate"))
 @share(*common, *limits)
 def experts_command(**options):
@@ -578,6 +592,7 @@ def write_set(method: str, study, ratio: float, out: Path):
     click.echo(f"Written: {out}/images (one folder per class), {out}/card.json, "
                f"{out}/set.safetensors")
 
+# %% ../nbs/68_app.ipynb #c1dd7a54
 def write_from_folder(method: str, ratio: float, out: Path, options: dict,
                       alpha: float | None = None, beta: float | None = None):
     """A set of a folder's images: the ratio counts of what was given, and of each class. Written
@@ -601,6 +616,7 @@ def write_from_folder(method: str, ratio: float, out: Path, options: dict,
                f"Written: {out}/images (one folder per class), {out}/card.json, "
                f"{out}/set.safetensors")
 
+# %% ../nbs/68_app.ipynb #53c1cd74
 def make_one(what: str, method: str, out: Path | None, options: dict, alpha: float | None = None,
              beta: float | None = None):
     "What `select` and `distill` do."
@@ -621,6 +637,7 @@ def make_one(what: str, method: str, out: Path | None, options: dict, alpha: flo
     if study is not None:
         write_set(method, study, ratio, out)
 
+# %% ../nbs/68_app.ipynb #fd1f4246
 @cli.command("select", epilog=example(
     "select --data folder:my/images --method random --out chosen"))
 @click.option("--method", default="window", show_default=True,
@@ -635,6 +652,7 @@ def select_command(method, out, beta, **options):
     check_choice("selection method", find_method(method).name, pure)
     make_one("select", method, out, options, beta=beta)
 
+# %% ../nbs/68_app.ipynb #c3f9e615
 @cli.command("distill", epilog=example(
     "distill --data folder:my/images --iterations 50 --out made"))
 @click.option("--method", default="selmatch", show_default=True,
@@ -666,6 +684,7 @@ def read_given_set(path: Path, study):    # a folder written by `selmatch distil
                          "test images may be among its own")
     return small
 
+# %% ../nbs/68_app.ipynb #3bba274d
 def find_set(path: str | None, options: dict) -> Path:
     """The folder or file of a set: as named first, or by `--set PATH`, where words of a profile may
     stand, too."""
@@ -676,6 +695,7 @@ def find_set(path: str | None, options: dict) -> Path:
     options["words"] = tuple(words)
     return Path(paths[0])
 
+# %% ../nbs/68_app.ipynb #3ca42010
 def read_any_set(path: Path, data):
     "A set of ours, of others, or a folder of images, for this data (chapter 65)."
     from selmatch.others import count_leaks, read_set
@@ -686,6 +706,7 @@ def read_any_set(path: Path, data):
                          "accuracy would say nothing")
     return small
 
+# %% ../nbs/68_app.ipynb #65c87b67
 def read_network(text: str | None) -> dict | None:    # "ConvNet,width=64"
     "Words of a network from the command line. Raises `InputError`."
     if text is None:
@@ -693,6 +714,7 @@ def read_network(text: str | None) -> dict | None:    # "ConvNet,width=64"
     name, *words = text.split(",")
     return {"name": name} | read_parameters(tuple(words))
 
+# %% ../nbs/68_app.ipynb #8d3ef827
 @cli.command("evaluate", epilog=example("evaluate made --data folder:my/images --draws 2"))
 @click.argument("path", metavar="SET", required=False)
 @click.option("--draws", type=int, default=0, show_default=True,
@@ -723,6 +745,7 @@ def evaluate_command(path, out, draws, full, network, epochs, networks, **option
     named = table.replace({"set": {"small": str(path)}})
     write_table(named[["set", "seed", *[c for c in named if c not in ("set", "seed")]]], out)
 
+# %% ../nbs/68_app.ipynb #7c310ab9
 @cli.command("coverage", epilog=example("coverage made --data folder:my/images"))
 @click.argument("path", metavar="SET", required=False)
 @share(*common)
@@ -792,6 +815,7 @@ def of_others(f: Callable) -> Callable:
     "A decorator that adds the options of other people's files."
     return functools.reduce(lambda g, option: option(g), reversed(others), f)
 
+# %% ../nbs/68_app.ipynb #db38e58e
 @cli.command("import", epilog=example("import theirs/images_best.pt --data folder:my/images "
                                       "--out theirs-read"))
 @click.argument("file", metavar="FILE|FOLDER", type=click.Path(path_type=Path))
@@ -808,6 +832,7 @@ def import_command(file, labels, normalised, number, out, **options):
     click.echo(f"{len(small)} images of {len(small.classes)} classes, normalised: "
                f"{small.card.get('normalised', 'as ours')}\nWritten: {out}")
 
+# %% ../nbs/68_app.ipynb #63044d2d
 @cli.command("compare", epilog=example("compare chosen theirs/images_best.pt "
                                        "--data folder:my/images --draws 2"))
 @click.argument("sets", metavar="SET…", nargs=-1, required=True, type=click.Path(path_type=Path))
@@ -879,6 +904,7 @@ def main(arguments: list[str] | None = None):
         click.echo("selmatch: interrupted; the same command goes on from here", err=True)
         sys.exit(130)
 
+# %% ../nbs/68_app.ipynb #5b927307
 def keep_memory_of_command():
     "Memory is kept in a command's own process, unless it only lists or explains."
     words = set(sys.argv[1:])

@@ -42,6 +42,7 @@ def read_torch_file(path: Path):    # anything that torch.save wrote
         raise InputError(f"cannot read {path}: {reason[:200]}; it must hold tensors and plain "
                          "values, as torch.save writes them") from error
 
+# %% ../nbs/65_others.ipynb #82a49ddf
 def find_pair(content, path: Path, number: int = 0,    # of the experiment, in DC's files
               ) -> tuple[Tensor, Tensor | None]:       # images, and labels where they are there
     "Images and labels in what was read. Raises `InputError` saying what is there instead."
@@ -82,6 +83,7 @@ def check_labels(labels, images: Tensor, k: int, path: Path) -> Tensor:    # (n,
                                                       atol=1e-3)
     return labels if is_share else labels.softmax(1)       # DATM and TESLA keep logits
 
+# %% ../nbs/65_others.ipynb #0e4a43c5
 def find_labels(path: Path, images: Tensor, labels: Path | None):
     "Labels that stand in a file beside: as named, or `labels_best.pt` beside `images_best.pt`."
     beside = labels or path.with_name(path.name.replace("images", "labels"))
@@ -107,6 +109,7 @@ def share_inside(images: Tensor, mean: Sequence[float], std: Sequence[float]) ->
     pixels = images * std + mean
     return float(((pixels > -0.02) & (pixels < 1.02)).float().mean())
 
+# %% ../nbs/65_others.ipynb #2ff7d713
 def find_normalisation(images: Tensor, train: ImageSet) -> str:
     "Which of `normalisations` it is. Raises `InputError` where the numbers do not tell."
     low, high = float(images.min()), float(images.max())
@@ -124,6 +127,7 @@ def find_normalisation(images: Tensor, train: ImageSet) -> str:
                      f"{spread:.3g}: how they are normalised cannot be told; say "
                      f"--normalised {'|'.join(normalisations)}")
 
+# %% ../nbs/65_others.ipynb #abd8f99c
 def undo_normalisation(images: Tensor, kind: str, train: ImageSet) -> Tensor:
     "Pixels from 0 to 1, and beyond where images were optimised."
     check_choice("normalised", kind, list(normalisations))
@@ -170,6 +174,7 @@ def read_set(path: str | Path,            # ours, a `.pt` file of others, or a f
     nothing_known = torch.ones(len(made), dtype=torch.bool)
     return Small(SyntheticSet(made, nothing_known, card=card))
 
+# %% ../nbs/65_others.ipynb #a27cb380
 def check_shape(images: Tensor, train: ImageSet, path: Path):
     "Images must be as those of the data. Raises `InputError`."
     if tuple(images.shape[1:]) != train.shape:
@@ -193,6 +198,7 @@ def read_folder(path: Path, train: ImageSet) -> tuple[Tensor, Tensor]:
     place = [train.classes.index(name) for name in classes]
     return torch.stack(images).float() / 255, torch.tensor([place[i] for _, i in files])
 
+# %% ../nbs/65_others.ipynb #0c2781ca
 def match_data(made: SyntheticSet, data: Data, path: Path) -> SyntheticSet:
     "A set of ours; raises `InputError` when it was made from other images than these."
     made = check_small(made, data.study)
@@ -206,6 +212,7 @@ def match_data(made: SyntheticSet, data: Data, path: Path) -> SyntheticSet:
                          f"by {train.mean}, {train.std}: read its pictures instead, {path}/images")
     return made
 
+# %% ../nbs/65_others.ipynb #6ed4b4e4
 def count_leaks(made: SyntheticSet, test: ImageSet) -> int:
     "Images of a set that are test images, pixel by pixel, to 256 shades."
     def digest(data):
@@ -237,6 +244,7 @@ def compare(sets: Mapping[str, Small | SyntheticSet], data: Data, *,
                        epochs, label="compare")
     return summarise_sets(table)
 
+# %% ../nbs/65_others.ipynb #6cc8e16a
 def say_table(table: pd.DataFrame) -> str:    # from `compare`
     "The rows as lines: images, accuracy with its interval, and what that stands over."
     lines = []

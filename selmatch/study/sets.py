@@ -368,8 +368,8 @@ def set_task(study: Study, name: str | Method, ratio: float, seed: int,
     method = find_method(name)
     check_derivatives(study, method)
     start = start_set(study, name, ratio, seed) if start is None else start
-    if method.objective and not bool(start.distilled.any()):
-        warnings.warn(f"{start.card.get('alpha')} of {start.card.get('ipc')} images a class "
+    if start.card.get("alpha") and not bool(start.distilled.any()):
+        warnings.warn(f"{start.card['alpha']} of {start.card.get('ipc')} images a class "
                       "rounds to none: nothing is distilled")
     if method.objective is None or not bool(start.distilled.any()):
         return SetTask(method, start, None, None, seed, Path())

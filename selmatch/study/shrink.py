@@ -61,10 +61,12 @@ class Sizes:
         "Whether all classes of the small set are equally large."
         return len(set(self.small)) == 1
 
+# %% ../../nbs/59_shrink.ipynb #4e8ea0a4
 def count_classes(data: ImageSet) -> tuple[int, ...]:
     "Images of each class."
     return tuple(len(rows) for rows in class_rows(data))
 
+# %% ../../nbs/59_shrink.ipynb #d2673478
 def count_given(splits: Splits) -> tuple[int, ...]:
     "Images of each class before any were held out; an official test set does not count."
     train, validation, test = map(count_classes, (splits.train, splits.validation, splits.test))
@@ -98,6 +100,7 @@ def count_small(splits: Splits,
     parts = [count_classes(part) for part in (train, splits.validation, splits.test)]
     return Sizes(train.classes, given, *parts, small, short)
 
+# %% ../../nbs/59_shrink.ipynb #da7362bf
 def say_sizes(sizes: Sizes) -> str:
     "The sum, in a line or two."
     given, train, held, test, small = (sum(getattr(sizes, name)) for name in (
@@ -119,6 +122,7 @@ def fill_classes(data: ImageSet, n: int) -> Tensor:
     return torch.cat([rows.repeat(math.ceil(max(n, len(rows)) / len(rows)))[:max(n, len(rows))]
                       for rows in class_rows(data)])
 
+# %% ../../nbs/59_shrink.ipynb #97277f9e
 def window_of_counts(data: ImageSet, counts: Sequence[int], difficulty: Tensor,
                      beta: float) -> Tensor:    # rows, class by class, hardest first
     "The window, each class with a number of its own; it is moved in where it would stick out."
@@ -128,6 +132,7 @@ def window_of_counts(data: ImageSet, counts: Sequence[int], difficulty: Tensor,
         picks.append(rows[start:start + n])
     return torch.cat(picks)
 
+# %% ../../nbs/59_shrink.ipynb #ed359247
 def choose_rows(study: Study, selection: str, sizes: Sizes,
                 beta: float | None = None,    # of the window; None: searched on validation images
                 ordered: bool = False) -> Tensor | ImageSet:
@@ -152,6 +157,7 @@ def choose_rows(study: Study, selection: str, sizes: Sizes,
         found[n] = taken.split(n)
     return torch.cat([found[n][c] for c, n in enumerate(counts)])
 
+# %% ../../nbs/59_shrink.ipynb #bd243329
 def take_rows(words: dict, rows: Tensor) -> dict:
     "What a selection is told, for these rows."
     per_image = {"difficulty": lambda v: v[rows], "evidence": lambda v: v.at(rows),
@@ -165,6 +171,7 @@ def mask_of_counts(counts: Sequence[int], alpha: float) -> Tensor:
     "The easier `round(alpha * n)` of each class, whose images stand hardest first."
     return torch.cat([torch.arange(n) >= n - round(alpha * n) for n in counts])
 
+# %% ../../nbs/59_shrink.ipynb #4e2f4a45
 def start_of_counts(study: Study, method: Method, sizes: Sizes,
                     beta: float | None = None) -> tuple[SyntheticSet, Tensor | None]:
     "What a method starts from, and the rows of its images (None: they are made)."
@@ -183,10 +190,12 @@ def start_of_counts(study: Study, method: Method, sizes: Sizes,
     card = start_card(study, method, ratio, alpha) | {"beta": beta, "ipc": list(sizes.small)}
     return SyntheticSet(label_start(study, method, data, rows, mask), mask, card=card), rows
 
+# %% ../../nbs/59_shrink.ipynb #42c9d231
 def nearest_alpha(p: Profile, ratio: float) -> float:
     "The profile's distilled share at the size that is nearest to this one."
     return p.alpha[min(p.alpha, key=lambda known: abs(known - ratio))]
 
+# %% ../../nbs/59_shrink.ipynb #b60d4e07
 def at_size(study: Study, sizes: Sizes, beta: float | None = None,
             alpha: float | None = None) -> Study:
     "The study at this one size; images and scores that are there are shared."
@@ -197,6 +206,7 @@ def at_size(study: Study, sizes: Sizes, beta: float | None = None,
     shared = ("loaded", "splits", "whitening", "observations", "difficulty", "easy")
     return study.with_profile(replace(p, **words), *shared)
 
+# %% ../../nbs/59_shrink.ipynb #75e85a93
 def plan_small(study: Study, method: Method, sizes: Sizes,
                beta: float | None = None, alpha: float | None = None,
 ) -> tuple[Study, SetTask, Tensor | None]:
@@ -208,6 +218,7 @@ def plan_small(study: Study, method: Method, sizes: Sizes,
     there = at_size(study, sizes, start.card["beta"], start.card["alpha"])
     return there, set_task(there, method, sizes.ratio, 0, start=start), rows
 
+# %% ../../nbs/59_shrink.ipynb #0e9b9a6f
 def make_small(*given, **words) -> tuple[SyntheticSet, Tensor | None]:    # as for `plan_small`
     "The finished set, and the rows it began from."
     there, task, rows = plan_small(*given, **words)
@@ -220,12 +231,14 @@ def depth_for(side: int,    # pixels
     "One block fewer than halvings of the image to two pixels (DC's 3 at 32, 4 at 64, 5 at 128)."
     return max(1, round(math.log2(max(side, 2))) - 2)
 
+# %% ../../nbs/59_shrink.ipynb #febc0aa5
 def fit_network(p: Profile, shape: tuple) -> Profile:
     "The profile with a ConvNet of the depth that suits the images; another network stays."
     if p.network.get("name") != "ConvNet":
         return p
     return replace(p, network=p.network | {"depth": depth_for(min(shape[1:]))})
 
+# %% ../../nbs/59_shrink.ipynb #797c145d
 def without_flips(p: Profile) -> Profile:
     "The profile for images that have a direction."
     strong = tuple(name for name in p.augmentation.strong if name != "flip")
@@ -243,6 +256,7 @@ def flip_trials(study: Study, sizes: Sizes, n: int) -> list[Trial]:
         work += judge_trials(other, draw.data, "dsa", {"flips": flips}, n=n, share=brief)
     return work
 
+# %% ../../nbs/59_shrink.ipynb #5d4ef2d6
 def do_flips_help(study: Study, sizes: Sizes, n: int = 2) -> bool:
     "Whether mirroring training images does no harm on validation images."
     if not len(study.splits.validation):
@@ -251,6 +265,7 @@ def do_flips_help(study: Study, sizes: Sizes, n: int = 2) -> bool:
     means = rows.groupby("flips").validation_accuracy.mean()
     return bool(means[True] >= means[False])
 
+# %% ../../nbs/59_shrink.ipynb #bdf81539
 def random_rows(study: Study, sizes: Sizes, number: int) -> Tensor:
     "Rows of random draw number so and so, of the sizes asked for."
     chance = torch.Generator().manual_seed(study.at(number).seed("start"))
@@ -259,6 +274,7 @@ def random_rows(study: Study, sizes: Sizes, number: int) -> Tensor:
         picks.append(rows[torch.randperm(len(rows), generator=chance)[:n].sort().values])
     return torch.cat(picks)
 
+# %% ../../nbs/59_shrink.ipynb #9c0da894
 def random_set(study: Study, sizes: Sizes, number: int) -> SyntheticSet:
     "The images of a random draw."
     data = study.splits.train.subset(random_rows(study, sizes, number))
@@ -277,6 +293,7 @@ def judge_trials(study: Study, data: ImageSet, augmentation: str, tags: dict, n:
         e = replace(e, steps=steps)
     return trials_on(study, data, augmentation, tags, judge=e, distilled=distilled, easy=easy)
 
+# %% ../../nbs/59_shrink.ipynb #10dd07f3
 def judge_sets(study: Study,
                sets: dict[str, SyntheticSet],    # by name
                draws: int = 0,                   # random draws of the sizes of the first set
@@ -340,6 +357,7 @@ def window_trials(study: Study, sizes: Sizes) -> list[Trial]:
                              share=brief)
     return work
 
+# %% ../../nbs/59_shrink.ipynb #f4323d5b
 def best_window(study: Study, sizes: Sizes) -> tuple[float, pd.Series]:
     "Where the window does best on validation images, and the mean accuracy of each place."
     given = (study.profile.window.beta or {}).get(sizes.ratio)
@@ -364,6 +382,7 @@ class Effort:
     networks: int        # networks on each set that is compared
     draws: int           # random sets beside it
 
+# %% ../../nbs/59_shrink.ipynb #6ca3a764
 efforts = (
     Effort(True, 2, 10, 0.1, 2, 5, 3),
     Effort(True, 2, 10, 0.1, 1, 3, 3),
@@ -379,6 +398,7 @@ def apply_effort(p: Profile, effort: Effort) -> Profile:
     evaluation = replace(p.evaluation, n=effort.networks)
     return replace(p, score=score, window=window, evaluation=evaluation, seeds=1)
 
+# %% ../../nbs/59_shrink.ipynb #cd2a18a4
 def count_windows(sizes: Sizes, step: float) -> int:
     last = 1 - max(small / n for small, n in zip(sizes.small, sizes.train))
     return int(last / step + 1e-9) + 1
@@ -410,11 +430,13 @@ def plan_stages(study: Study, sizes: Sizes, effort: Effort, flips: bool | None,
     table = pd.DataFrame(rows, columns=["stage", "tasks", "each"])
     return table[table.tasks > 0].assign(seconds=lambda t: t.tasks * t.each)
 
+# %% ../../nbs/59_shrink.ipynb #37251ff0
 def wall_of(stages: pd.DataFrame, workers: int) -> float:
     "Seconds until all stages are done: within a stage tasks run side by side."
     rounds = (stages.tasks / workers).map(math.ceil).clip(upper=stages.tasks)
     return float((rounds * stages.each).sum())
 
+# %% ../../nbs/59_shrink.ipynb #f85ae2ef
 def choose_effort(study: Study, sizes: Sizes, budget: float,    # seconds
                   flips: bool | None,
 ) -> tuple[Effort, pd.DataFrame, float]:
@@ -427,6 +449,7 @@ def choose_effort(study: Study, sizes: Sizes, budget: float,    # seconds
             break
     return effort, stages, wall
 
+# %% ../../nbs/59_shrink.ipynb #a586dc60
 def say_plan(stages: pd.DataFrame, wall: float, workers: int) -> str:
     "The plan in lines."
     lines = [f"  {row.stage:32s} {row.tasks:4d} × {duration(row.each)}"
@@ -450,6 +473,7 @@ class Shrunk:
     flips: bool = True
     seconds: float = 0.0
 
+# %% ../../nbs/59_shrink.ipynb #f564bf0f
 def choose_set(table: pd.DataFrame,        # from `judge_sets`, with validation accuracies
                distilled: str = "selmatch",
 ) -> tuple[str, str]:                      # the set to keep, and why
@@ -502,6 +526,7 @@ def find_small(study: Study, sizes: Sizes, effort: Effort,
     return Shrunk(*made[method], method, study, sizes, effort, proof, reason, windows, coverage,
                   flips, seconds)
 
+# %% ../../nbs/59_shrink.ipynb #5c9b5a6d
 def keep_random(study: Study, sizes: Sizes) -> tuple[SyntheticSet, Tensor]:
     "Random draw number 0 as a set with a card, and its rows."
     method, small = find_method("random"), random_set(study, sizes, 0)
@@ -509,12 +534,14 @@ def keep_random(study: Study, sizes: Sizes) -> tuple[SyntheticSet, Tensor]:
     card = start_card(there, method, sizes.ratio, 0.0) | {"ipc": list(sizes.small)}
     return replace(small, card=card), random_rows(study, sizes, 0)
 
+# %% ../../nbs/59_shrink.ipynb #d8ea0b34
 def judge_pictures(study: Study, small: SyntheticSet, recipes: dict[str, str]) -> pd.DataFrame:
     "What the set teaches after its pixels were rounded and clipped to pictures."
     seen = replace(small, data=read_pictures(study, small.data))
     return judge_sets(study, {"this set, from its pictures": seen}, recipes=recipes, easy=True,
                       label="judge its pictures")
 
+# %% ../../nbs/59_shrink.ipynb #2a52ec0d
 def read_pictures(study: Study, data: ImageSet) -> ImageSet:
     "A set as its PNG files give it back: rounded to 256 shades, and clipped."
     shown = torch.from_numpy(pictures(study.as_pictures(data))).permute(0, 3, 1, 2) / 255
