@@ -5,11 +5,11 @@
 # %% auto #0
 __all__ = ['differentiated_twice', 'fewest_to_choose', 'selection_needs', 'difficulty_for', 'start_function', 'needs_difficulty',
            'is_ordered', 'asks', 'is_searched', 'find_start', 'start_plan', 'look_up_start', 'choose_start', 'as_start',
-           'label_start', 'objective_class', 'start_card', 'distilled_share', 'start_set', 'descent_words',
-           'set_leader', 'describe_objective', 'plan_descent', 'SetTask', 'make_set', 'add_seconds', 'read_seconds',
-           'check_derivatives', 'set_task', 'describe_task', 'sets_plan', 'make_sets', 'small_sets', 'complete_set',
-           'completion_plan', 'finish_sets', 'ask_for_labels', 'join_real', 'kept_sets', 'last_sets', 'can_choose',
-           'checkpoint_trials', 'chosen_sets']
+           'label_start', 'objective_class', 'start_card', 'distilled_share', 'check_balance', 'start_set',
+           'descent_words', 'set_leader', 'describe_objective', 'plan_descent', 'SetTask', 'make_set', 'add_seconds',
+           'read_seconds', 'check_derivatives', 'set_task', 'describe_task', 'sets_plan', 'make_sets', 'small_sets',
+           'complete_set', 'completion_plan', 'finish_sets', 'ask_for_labels', 'join_real', 'kept_sets', 'last_sets',
+           'can_choose', 'checkpoint_trials', 'chosen_sets']
 
 # %% ../../nbs/53_sets.ipynb #a1008569
 import functools
@@ -27,7 +27,7 @@ from torch import Tensor
 
 import selmatch
 from ..core import write_atomic
-from ..data.images import ImageSet
+from ..data.images import ImageSet, class_rows
 from ..distill.loop import Descent, distill
 from ..distill.sweep import probe_network
 from ..distill.sets import SyntheticSet, distilled_mask, load_set, relabel, save_set
@@ -37,10 +37,10 @@ from selmatch.methods import (
 )
 from ..select.curriculum import Filters, curriculum, join_sets
 from ..select.coresets import coreset_selections, scores_needed, validation_judge
-from ..select.window import read_options
+from ..select.window import counting, read_options
 from .profile import at_size, read_words
 from .store import Plan, code_of, own_code
-from .study import Study
+from .study import Study, check_equal
 from ..train.judge import trials
 from ..train.networks import takes_option
 
@@ -183,6 +183,10 @@ def start_card(study: Study, method: Method, ratio: float, alpha: float) -> dict
             "label_kind": method.labels, "completed": method.completed,
             "selmatch": selmatch.__version__, "torch": torch.__version__,
             "train_fingerprint": splits.train.key, "test_fingerprint": splits.test.key}
+    if not isinstance(study.take(ratio), int):
+        counts, train = study.take(ratio), class_rows(splits.train)
+        capped = [c for c, n, rows in zip(splits.train.classes, counts, train) if n == len(rows)]
+        card |= {"balance": p.balance, "ipc": counts, "taken_whole": capped}
     return card | ({"whitened": "ZCA, epsilon 0.1"} if p.whiten else {})
 
 # %% ../../nbs/53_sets.ipynb #829cestartse
@@ -192,17 +196,24 @@ def distilled_share(study: Study, method: Method, ratio: float) -> float:
         return study.profile.curriculum.base_share(ratio)
     return study.profile.alpha[ratio] if method.alpha is None else method.alpha
 
+def check_balance(study: Study, method: Method, ratio: float):
+    "Before any work: can this method take what small classes have? Raises `InputError`."
+    if method.objective is not None or method.start not in counting:
+        check_equal(study, f"method {method.name!r}", ratio)
+
 def start_set(study: Study, name: str | Method, ratio: float, seed: int) -> SyntheticSet:
     """What a method starts from in the run of this number: its selection, its labels, and the mask
     of what it will change."""
     study, method, train = study.at(seed), find_method(name), study.splits.train
     alpha = distilled_share(study, method, ratio)
-    n_base = max(1, round(alpha * study.ipc(ratio))) if method.completed else study.ipc(ratio)
+    check_balance(study, method, ratio)
+    n_base = max(1, round(alpha * study.ipc(ratio))) if method.completed else study.take(ratio)
     found = look_up_start(study, method.start, ratio, n_base, is_ordered(study, method))
     picked = as_start(study, method.start, found)
     rows = None if isinstance(picked, ImageSet) else picked
     data = picked if rows is None else train.subset(rows)
-    distilled = distilled_mask(train.n_classes, n_base, 1.0 if method.completed else alpha)
+    distilled = distilled_mask(train.n_classes, n_base, 1.0 if method.completed else alpha) \
+        if method.objective else torch.zeros(len(data), dtype=torch.bool)
     data = label_start(study, method, data, rows, distilled)
     card = start_card(study, method, ratio, alpha)
     if "proxy_accuracy" in found:

@@ -238,12 +238,10 @@ def fit_network(p: Profile, shape: tuple) -> Profile:
         return p
     return replace(p, network=p.network | {"depth": depth_for(min(shape[1:]))})
 
-# %% ../../nbs/59_shrink.ipynb #797c145d
+# %% ../../nbs/59_shrink.ipynb #0cee16ab
 def without_flips(p: Profile) -> Profile:
     "The profile for images that have a direction."
-    strong = tuple(name for name in p.augmentation.strong if name != "flip")
-    simple = {"simple": "shift", "flip": "none"}.get(p.augmentation.simple, p.augmentation.simple)
-    return replace(p, augmentation=replace(p.augmentation, strong=strong, simple=simple))
+    return replace(p, augmentation=p.augmentation.without_flips())
 
 # %% ../../nbs/59_shrink.ipynb #202c1aa6
 brief = 0.4       # share of the steps, where places are compared and nothing is reported
