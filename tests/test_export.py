@@ -307,3 +307,43 @@ def test_a_folder_that_is_ours_is_written_anew_and_others_are_not(tmp_path):
     with refuses(tmp_path / "mine", "not written by selmatch"): save_folder(data, tmp_path / "mine")
     (tmp_path / "mine" / "classes.json").write_text('{"selmatch": 3}')
     with refuses(tmp_path / "mine", "not written by selmatch"): save_folder(data, tmp_path / "mine")
+
+
+def test_classes_that_are_called_like_splits_or_junk_are_read_back(tmp_path):
+    names = ["train", "val", "Test", "dev set", "validation", "__MACOSX", "lost+found", "Thumbs.db", "con"]
+    save_folder(colours(names, per_class=4), tmp_path / "set")
+    again = load_folder(tmp_path / "set", validation=0, cache=tmp_path / "cache")
+    assert sorted(map(class_name, again.train.classes)) == sorted(names) and len(again.train) + len(again.test) == 4 * len(names)
+
+
+def test_what_is_written_has_the_modes_that_the_user_wants(tmp_path):
+    for mask in (0o022, 0o077):
+        before = os.umask(mask)
+        try: files = save_folder(colours("ab"), tmp_path / f"{mask:o}")
+        finally: os.umask(before)
+        assert {path.stat().st_mode & 0o777 for path in files} == {0o666 & ~mask}
+        assert {path.stat().st_mode & 0o777 for path in (tmp_path / f"{mask:o}", files[0].parent)} == {0o777 & ~mask}
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
+def test_a_folder_in_which_nothing_can_be_written(mine):
+    mine.parent.chmod(0o555)
+    try: refused(mine, "select", *SOURCE, "--out", "small", words=["--out", "nothing can be written"])
+    finally: mine.parent.chmod(0o755)
+
+
+@pytest.mark.parametrize("line, words", [("bench --json nowhere/x.json", ["--json nowhere/x.json", "does not exist"]), ("tune --profile smoke --out nowhere/x.yaml", ["nowhere/x.yaml", "does not exist"]),
+                                         ("bench --json diary", ["diary", "is a folder"]), ("figures --profile smoke --out diary/today.txt/x", ["today.txt", "no folder"])])
+def test_other_files_that_cannot_be_written(line, words, mine):
+    refused(mine, *line.split(), *(["--device", "cpu"] if line.startswith("figures") else []), words=words)
+
+
+def test_a_table_is_written_whole_or_not_at_all(tmp_path, monkeypatch):
+    import pandas as pd
+    from selmatch.app import write_table
+    (tmp_path / "x.csv").write_text("row,class,difficulty\n")
+    def full(self, place, **_):
+        Path(place).write_text("row,cl"); raise OSError(28, "No space left on device", str(place))
+    monkeypatch.setattr(pd.DataFrame, "to_csv", full)
+    with pytest.raises((OSError, InputError)): write_table(pd.DataFrame({"row": [1]}), tmp_path / "x.csv")
+    assert (tmp_path / "x.csv").read_text() == "row,class,difficulty\n" and len(list(tmp_path.iterdir())) == 1

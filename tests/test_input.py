@@ -1,5 +1,7 @@
 """Bad input: the message names the thing, its value and what is allowed; the command line says it in one line, before any work."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
@@ -7,16 +9,17 @@ import yaml
 
 from conftest import ROOT
 from selmatch.study import sets
-from selmatch.app import main
+from selmatch.app import data_section, main, make_study
 from selmatch.core import InputError, save_tensors
 from selmatch.data.loaders import load_data, load_digits
 from selmatch.data.export import save_folder
 from selmatch.distill.sets import distilled_mask
 from selmatch.methods import find_method
 from selmatch.distill.experts import expert_recipe, open_expert, train_experts
+from selmatch.train import augment
 from selmatch.train.networks import FlatNetwork, make_network
 from selmatch.select.scores import check_difficulty, load_difficulty
-from selmatch.select.window import select
+from selmatch.select.window import count_per_class, select
 from selmatch.study.profile import load_profile, profile_folder, read_section, Profile
 from selmatch.study.study import Study
 from selmatch.computer import Computer
@@ -90,7 +93,10 @@ def test_ipc_larger_than_the_smallest_class_names_it():
     keep = torch.cat([torch.nonzero(DIGITS.train.labels == c).flatten()[: 5 if c == 7 else None] for c in range(10)])
     with refuses("ipc=6", "5", "'7'"): select("random", DIGITS.train.subset(keep), 6, generator=torch.Generator())
     with refuses("validation", "choose_on"): Study(profile(data={"name": "digits", "per_class": 40, "validation": 0})).splits
-    with refuses("ipc=", "smallest class"): Study(profile(data={"name": "digits"}, ratios=[1.0], alpha={1.0: 0.1}, search={})).splits
+    study = Study(profile(data={"name": "digits"}, ratios=[1.0], alpha={1.0: 0.1}, search={}))
+    sizes = torch.bincount(study.splits.train.labels).tolist()
+    with refuses("'mtt'", "ratio=1.0", study.ipc(1.0), "smallest class", min(sizes)): sets.start_set(study, "mtt", 1.0, 0)
+    assert sum(study.take(1.0)) <= sum(sizes) and len(sets.start_set(study, "random", 1.0, 0).data) == sum(study.take(1.0))
 
 
 def test_difficulty(tmp_path):
@@ -194,7 +200,7 @@ def test_images_that_are_not_square_are_named(tmp_path):
     for c in "ab":
         for i in range(8):
             (tmp_path / c).mkdir(exist_ok=True)
-            Image.new("RGB", (8, 12), (i, 0, 0)).save(tmp_path / c / f"{i}.png")
+            Image.new("RGB", (8, 12), (i, 0, 100 * (c == "b"))).save(tmp_path / c / f"{i}.png")
     splits = load_data("folder", root=str(tmp_path))
     with refuses("(3, 12, 8)", "square"): make_network(SPEC, splits.train.shape, 2, 0)
 
@@ -238,3 +244,167 @@ def test_the_study_tells_a_selection_only_what_it_takes(monkeypatch, tmp_path):
         monkeypatch.setitem(selections, selection.__name__, selection)
         assert len(sets.choose_start(study, selection.__name__, 0.1)) == 10 * study.ipc(0.1)
     assert set(asked) == {"generator", "difficulty"}
+
+
+# ---------------------------------------------------------------- small and uneven classes
+
+@pytest.mark.parametrize("sizes, total, equal, share", [
+    ((120, 40, 6), 50, [22, 22, 6], [36, 12, 2]), ((100, 100), 20, [10, 10], [10, 10]), ((100, 100, 100), 20, [7, 7, 6], [7, 7, 6]),
+    ((1000, 1, 1), 3, [1, 1, 1], [1, 1, 1]), ((1000, 1, 1), 10, [8, 1, 1], [8, 1, 1]), ((5, 5), 100, [5, 5], [5, 5]), ((3, 900), 0, [1, 1], [1, 1]), ((7, 3), 10, [7, 3], [7, 3]),
+])
+def test_how_many_of_each_class(sizes, total, equal, share):
+    assert count_per_class(sizes, total) == equal
+    assert count_per_class(sizes, total, "share") == share
+    with refuses("balance", "fair", "equal, share"): count_per_class(sizes, total, "fair")
+
+
+def test_counts_add_up_and_stay_in_their_class():
+    rng = np.random.default_rng(0)
+    for _ in range(200):
+        sizes = rng.integers(1, 60, rng.integers(2, 9)); total = int(rng.integers(0, sizes.sum() + 9))
+        for balance in ("equal", "share"):
+            counts = count_per_class(sizes, total, balance)
+            assert sum(counts) == min(max(total, len(sizes)), sizes.sum()) and all(1 <= m <= n for m, n in zip(counts, sizes)), (sizes, total, balance)
+        level = max(count_per_class(sizes, total))      # equal numbers: whoever gives less gives all, up to the odd one
+        assert all(m in (level, level - 1) or m == n for m, n in zip(count_per_class(sizes, total), sizes))
+
+
+def uneven_study(tmp_path, sizes=(40, 12, 4), **changes):
+    keep = torch.cat([torch.nonzero(DIGITS.train.labels == c).flatten()[:n] for c, n in enumerate(sizes)])
+    from dataclasses import replace
+    data = replace(DIGITS.train.subset(keep), classes=tuple("abc"))
+    study = Study(profile(score={"kind": "el2n", "runs": 1, "epochs": 1, "batch": 32}, search={}, **changes), Computer(quiet=True), tmp_path)
+    splits = replace(DIGITS, train=data, validation=data, test=data, total=len(data), numbers=(0, 1, 2))
+    study.__dict__.update(loaded=splits, difficulty=torch.arange(len(data)).double())
+    return study
+
+
+def test_selections_of_uneven_classes(tmp_path):
+    study = uneven_study(tmp_path, sizes := tuple(torch.bincount(DIGITS.train.labels)[:3].clamp(max=torch.tensor([24, 12, 4])).tolist()), ratios=[0.5], alpha={0.5: 0.5}, window={"beta": {0.5: 0.5}})
+    counts = study.take(0.5)
+    assert counts == count_per_class(sizes, 3 * study.ipc(0.5)) and counts[2] == sizes[2] < study.ipc(0.5)
+    for name in ("random", "hardest", "easiest", "window"):
+        small = sets.start_set(study, name, 0.5, 0)
+        assert torch.bincount(small.data.labels).tolist() == counts and not small.distilled.any()
+        assert (small.card["ipc"], small.card["balance"], small.card["taken_whole"]) == (counts, "equal", ["c"])
+    rows = select("window", study.splits.train, counts, difficulty=study.difficulty, beta=0.5)
+    first = rows[:counts[0]]
+    assert study.difficulty[first].tolist() == [float(sizes[0] - 1 - round(0.5 * sizes[0]) - i) for i in range(counts[0])]
+    assert study.window_starts(0.5, 0.1)[-1] == 0.4, "the smallest class set the grid"
+    with refuses("'mtt'", "ratio=0.5", "'c'", "at most ratio="): sets.set_task(study, "mtt", 0.5, 0)
+    with refuses("'glister'", "'c'"): sets.start_set(study, "glister", 0.5, 0)
+    with refuses("[1, 2]", "each class"): select("random", study.splits.train, [1, 2], generator=torch.Generator())
+    other = uneven_study(tmp_path, sizes, ratios=[0.5], alpha={0.5: 0.5}, balance="share")
+    assert torch.bincount(sets.start_set(other, "random", 0.5, 0).data.labels).tolist() == count_per_class(sizes, 3 * study.ipc(0.5), "share")
+    with refuses("balance", "fair"): profile(balance="fair")
+
+
+def test_equal_classes_are_told_one_number():
+    study = Study(profile(data={"name": "digits", "per_class": 40}), Computer(quiet=True))
+    assert study.take(0.1) == study.ipc(0.1)
+    assert "balance" not in sets.start_card(study, find_method("random"), 0.1, 0.0)
+
+
+# ---------------------------------------------------------------- images that have a direction
+
+@pytest.mark.parametrize("flip, mirrored", [(None, True), (True, True), (False, False), ("no", False), ("yes", True)])
+def test_nothing_is_mirrored_where_the_data_says_no(flip, mirrored):
+    data = {"name": "digits"} if flip is None else {"name": "digits", "flip": flip}
+    study = Study(profile(data=data, augmentation={"strong": ["flip", "crop"], "simple": "simple"}), Computer(quiet=True))
+    policies = [study.policy(kind) for kind in ("dsa", "simple", "combined")]
+    for policy in policies:
+        assert ("flip" in policy.strong) is mirrored and policy.simple == ("simple" if mirrored else "shift")
+    x = torch.arange(4.0).expand(64, 1, 4, 4)
+    for policy in policies[:2]:
+        made = augment.apply(x, augment.draw(policy, 64, torch.Generator().manual_seed(0)))
+        seen = [bool((row[row > 0].diff() < 0).any()) for row in made[:, 0, 1]]
+        assert any(seen) <= mirrored
+    assert study.splits.train.key == Study(profile(data={"name": "digits"}), Computer(quiet=True)).splits.train.key
+    with refuses("data.flip", "sideways"): profile(data={"name": "digits", "flip": "sideways"})
+
+
+def test_options_of_reading_on_the_command_line(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "mine").mkdir(); (tmp_path / "here.csv").write_text("file,label\n")
+    study = make_study(f"folder:{tmp_path}/mine", fit="pad", background="black", labels="here.csv", skip_unreadable=True, drop_leaked=False, no_flip=True, max_pixels=9, white=4095.0, mode="auto", device="cpu")
+    data = study.profile.data
+    assert data == {"name": "folder", "root": str(tmp_path / "mine"), "size": 32, "fit": "pad", "background": "black", "labels": str(tmp_path / "here.csv"), "skip_unreadable": True, "max_pixels": 9, "white": 4095.0,
+                    "mode": "auto", "flip": False} or data == {key: value for key, value in data.items() if key != "size"}
+    assert "flip" not in study.policy("dsa").strong and study.policy("dsa").simple == "shift"
+    with refuses("digits", "'fit'"): make_study("digits", fit="pad", device="cpu").splits
+    assert data_section("folder:~/mine")["root"] == str(Path("~/mine").expanduser())
+
+
+# ---------------------------------------------------------------- failures of the system and of libraries
+
+@pytest.mark.parametrize("error, words, code", [
+    (OSError(28, "No space left on device", "small/set.safetensors"), ["small/set.safetensors", "No space left", "SELMATCH_HOME"], 1),
+    (PermissionError(13, "Permission denied", "/root/x"), ["/root/x", "SELMATCH_HOME"], 1),
+    (MemoryError(), ["memory", "--workers"], 1),
+    (RuntimeError("CUDA out of memory. Tried to allocate 2 GiB\nmore"), ["memory", "--workers"], 1),
+    (ModuleNotFoundError("No module named 'papermill'", name="papermill"), ["papermill", "pip install 'selmatch[figures]'"], 1),
+    (ModuleNotFoundError("No module named 'dask'", name="dask.distributed"), ["pip install 'selmatch[cluster]'"], 1),
+    (type("NoSuchKernel", (KeyError,), {})("python3"), ["kernel", "ipykernel install"], 1),
+    (type("TerminatedWorkerError", (RuntimeError,), {})("a worker\nwas killed"), ["worker process", "--workers"], 1),
+    (UnicodeEncodeError("utf-8", "\udcee", 0, 1, "surrogates not allowed"), ["UTF-8"], 1),
+    (ZeroDivisionError("division\nby zero"), ["ZeroDivisionError: division by zero", "--debug"], 1),
+    (InputError("ratio=3 is not allowed"), ["ratio=3"], 2),
+    (KeyboardInterrupt(), ["interrupted"], 130),
+])
+def test_every_failure_is_one_line_and_debug_shows_the_rest(error, words, code, capsys, monkeypatch):
+    def fail(): raise error
+    monkeypatch.setattr("selmatch.app.list_profiles", fail)
+    for debug in ([], ["--debug"]):
+        with pytest.raises(SystemExit) as stop: main(["profiles", *debug])
+        said = capsys.readouterr().err
+        assert stop.value.code == code, said
+        line = said.splitlines()[-1]
+        assert line.startswith("selmatch: ") and all(word in line for word in words), said
+        assert (len(said.split("\n")) == 2 or code == 130) is (not debug or code == 130), said
+        assert ("Traceback" in said) is (bool(debug) and code != 130)
+
+
+def test_what_is_noted_and_warned_of_is_told_once_in_lines(capsys, monkeypatch):
+    import logging
+    import warnings
+    from selmatch.data import loaders
+    def note():
+        for _ in range(2):
+            logging.getLogger("selmatch").info("mine: 3 images")
+            warnings.warn_explicit("2 images leak", UserWarning, loaders.__file__, 1)
+        return {}
+    monkeypatch.setattr("selmatch.app.list_profiles", note)
+    before = warnings.showwarning
+    with pytest.raises(SystemExit) as stop: main(["profiles"])
+    assert stop.value.code == 0 and capsys.readouterr().err.splitlines() == ["mine: 3 images", "selmatch: warning: 2 images leak"]
+    assert warnings.showwarning is before and logging.getLogger("selmatch").level == logging.NOTSET
+
+
+def test_an_old_locale_prints_what_it_can():
+    import os
+    import subprocess
+    import sys
+    for locale in ({"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}, {"PYTHONIOENCODING": "ascii"}):
+        done = subprocess.run([sys.executable, "-m", "selmatch", "profiles"], cwd=ROOT, env=os.environ | locale, capture_output=True)
+        assert (done.returncode, done.stderr) == (0, b"") and b"digits" in done.stdout, done.stderr[-500:]
+    code = "from selmatch.app import cli, main, click; cli.command('say')(lambda: click.echo('86.1 \u00b1 0.3')); main(['say'])"
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, env=os.environ | {"PYTHONIOENCODING": "ascii"}, capture_output=True)
+    assert (done.returncode, done.stderr) == (0, b"") and b"86.1" in done.stdout
+
+
+def test_figures_of_data_with_five_classes(monkeypatch):
+    from types import SimpleNamespace
+    from selmatch.show import figures
+    with_classes = lambda k: SimpleNamespace(profile=profile(), splits=SimpleNamespace(train=SimpleNamespace(n_classes=k)))
+    names = ["fig2_method", "fig3_window"]
+    assert figures.choose_parameters(names, {}, with_classes(5)) == {"fig2_method": {"label": 4}, "fig3_window": {}}
+    assert figures.choose_parameters(names, {}, with_classes(10)) == {"fig2_method": {}, "fig3_window": {}}
+    assert figures.choose_parameters(names, {"label": 3}, with_classes(5)) == {"fig2_method": {"label": 3}, "fig3_window": {}}
+    with refuses("label=7", "[0, 4]"): figures.choose_parameters(names, {"label": 7}, with_classes(5))
+    with refuses("lable", "label"): figures.choose_parameters(names, {"lable": 3}, with_classes(5))
+    import importlib
+    figures.check_extras()
+    find, missing = importlib.import_module, []
+    monkeypatch.setattr(importlib, "import_module", lambda name, *more: (_ for _ in ()).throw(ImportError(name)) if name in missing else find(name, *more))
+    for missing in (["papermill"], ["nbconvert"], ["ipykernel"]):
+        with refuses(missing[0], "pip install 'selmatch[figures]'"): figures.check_extras()

@@ -224,3 +224,60 @@ def test_the_papers_profiles_name_official_files():
         assert p.score.path in [file.name for file in official_files[p.data["name"]]], name
     by_size = load_profile("cifar10").objectives["trajectory"]["lr_images"]
     assert by_size == {0.05: 1000, 0.1: 1000, 0.2: 10_000, 0.3: 10_000}
+
+
+SMOKE = (profile_folder / "smoke.yaml").read_text(encoding="utf-8")
+
+
+def changed(tmp_path, old, new, encoding="utf-8"):
+    """smoke.yaml with something else in it, as a file."""
+    assert old in SMOKE
+    (tmp_path / "mine.yaml").write_bytes(SMOKE.replace(old, new).encode(encoding))
+    return tmp_path / "mine.yaml"
+
+
+@pytest.mark.parametrize("written, value", [("5e-2", 0.05), ("5E-2", 0.05), ("1e1", 10.0), (".05", 0.05), ("5.e-2", 0.05), ("1", 1.0), ("+5e-2", 0.05), ("0.05", 0.05)])
+def test_numbers_as_people_write_them(written, value, tmp_path):
+    assert load_profile(changed(tmp_path, "steps: 40, batch: 32, lr: 0.05", f"steps: 40, batch: 32, lr: {written}")).evaluation.lr == value
+
+
+def test_no_is_a_word_where_it_is_one_and_an_answer_where_one_is_asked(tmp_path):
+    line = "score: {kind: forgetting,"
+    assert load_profile(changed(tmp_path, line, line + " compile: no,")).score.compile == "no"
+    for word, answer in (("no", False), ("off", False), ("yes", True), ("true", True), ("False", False)):
+        assert load_profile(changed(tmp_path, "seeds: 2", f"seeds: 2\nwhiten: {word}")).whiten is answer
+    with refuses("whiten", "perhaps", "bool"): load_profile(changed(tmp_path, "seeds: 2", "seeds: 2\nwhiten: perhaps"))
+    with refuses("score.compile", "True"): load_profile(changed(tmp_path, line, line + " compile: true,"))
+    assert load_profile(changed(tmp_path, "title: a few digits", "title: 2024-01-01 a few digits")).title.startswith("2024-01-01")
+
+
+@pytest.mark.parametrize("old, new, words", [
+    ("seeds: 2", "seeds: 2\nseeds: 3", ["'seeds' stands twice", "line 2"]),
+    ("runs: 2, epochs: 4", "runs: 2, epochs: 4, runs: 3", ["'runs' stands twice"]),
+    ("seeds: 2", "seeds: [2", ["cannot read profile"]),
+    ("seeds: 2", "seeds: 2\nx: &x [*x]", ["anchors"]),
+    ("seeds: 2", "seeds: 2\n" + "[" * 5000, ["cannot read profile"]),
+    ("seeds: 2", "seeds: 2\na: !!python/object/apply:os.getcwd []", ["cannot read profile", "python"]),
+])
+def test_what_no_profile_may_hold_is_one_line(old, new, words, tmp_path):
+    with pytest.raises(InputError) as error: load_profile(changed(tmp_path, old, new))
+    assert "\n" not in str(error.value)
+    for word in ["mine.yaml", *words]: assert word in str(error.value)
+
+
+def test_files_that_are_no_text_are_one_line(tmp_path):
+    with refuses("mine.yaml", "not UTF-8 (line 1)"): load_profile(changed(tmp_path, "a few digits", "quelques chiffres \xe9crits", "latin-1"))
+    with refuses("mine.yaml", "UTF-8"): load_profile(changed(tmp_path, "a few digits", "a few digits", "utf-16"))
+    assert load_profile(changed(tmp_path, "a few digits", "a few digits", "utf-8-sig")).seeds == 2
+    (tmp_path / "folder.yaml").mkdir()
+    for name in ("folder.yaml", "nowhere.yaml"):
+        with refuses(name, "cannot read profile"): load_profile(tmp_path / name)
+
+
+def test_a_bomb_of_anchors_is_refused_at_once(tmp_path):
+    import time
+    bomb = "a: &a [x, x, x, x, x, x, x, x, x, x]\n" + "".join(f"{new}: &{new} [{', '.join(['*' + old] * 10)}]\n" for old, new in zip("abcdefghijk", "bcdefghijkl"))
+    begin = time.process_time()
+    with refuses("mine.yaml", "anchors"): load_profile(changed(tmp_path, "seeds: 2", "seeds: 2\n" + bomb))
+    assert time.process_time() - begin < 1
+    assert load_profile(changed(tmp_path, "ratios: [0.1, 0.3]", "ratios: &r [0.1, 0.3]")).ratios == (0.1, 0.3)

@@ -20,14 +20,15 @@ from pathlib import Path
 from urllib.parse import unquote
 
 from ..core import InputError
+from .folders import is_hidden, split_of
 from .images import ImageSet, pictures
 
 # %% ../../nbs/06_export.ipynb #12de50ab
 # forbidden somewhere; hidden at the beginning; lost at the end
 unsafe = re.compile(r'[\x00-\x1f\x7f%/\\:*?"<>|\ud800-\udfff]|\A[. ]|[. ]\Z')
 devices = {f"{device}{i}" for device in ("com", "lpt") for i in range(10)}
-# Windows' devices, and the two folders that are read as splits
-reserved = {"con", "prn", "aux", "nul", "train", "test", *devices}
+# Windows' devices
+reserved = {"con", "prn", "aux", "nul", *devices}
 
 # %% ../../nbs/06_export.ipynb #3f1243d5
 def percent_encode(text: str) -> str:
@@ -42,7 +43,7 @@ def file_name(name: str,             # any text, such as the name of a class
     in `%~` and a hash: only a card knows it then."""
     pattern = re.compile(r"[^a-z0-9_-]") if strict else unsafe
     safe = pattern.sub(lambda found: percent_encode(found[0]), name)
-    if safe.partition(".")[0].casefold() in reserved:
+    if safe.partition(".")[0].casefold() in reserved or split_of(safe) or is_hidden(safe):
         safe = percent_encode(name[0]) + safe[1:]
     whole = safe.encode("utf-8")
     if 0 < len(whole) <= 255:

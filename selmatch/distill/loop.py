@@ -17,7 +17,7 @@ import pandas as pd
 import torch
 from torch import Tensor
 from tqdm import tqdm
-
+from ..computer import advance, some_threads
 from selmatch.core import (
     InputError, check_choice, check_range, fingerprint, load_tensors, save_tensors,
 )
@@ -298,6 +298,7 @@ def distill(start: SyntheticSet,
             stop_after: int | None = None,    # give up after so many iterations, to try resuming
             until: int | None = None,      # pause after so many, checkpoint written; None: the end
             keep: Callable[[int, SyntheticSet], None] | None = None,   # takes the set of each stop
+            threads: int = 1,              # of the CPU: more cost more than they bring at this size
 ) -> DistilledSets:                        # all kept sets; with `keep` only the last
     "Descend on the distilled share of `start`; the frozen stay bit for bit. Resumes `checkpoint`."
     end = descent.iterations
@@ -310,7 +311,9 @@ def distill(start: SyntheticSet,
         run.keep_set()
     done = len(run.rows)
     for i in tqdm(range(done, end), label, end, initial=done, disable=quiet, dynamic_ncols=True):
-        run.step()
+        with some_threads(threads):
+            run.step()
+        advance()
         if checkpoint and ((i + 1) % every == 0 or i + 1 == until):
             save_checkpoint(checkpoint, run)
         if i + 1 == stop_after:

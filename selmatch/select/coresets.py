@@ -11,7 +11,7 @@ __all__ = ['coreset_selections', 'scores_needed', 'made_starts', 'LastLayerGradi
 
 # %% ../../nbs/23_coresets.ipynb #9edb0fc9
 import heapq
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -26,7 +26,9 @@ from ..computer import Computer
 from ..data.images import ImageSet, class_rows
 from ..train.training import Recipe
 from ..train.judge import evaluate, trials
-from .window import check_ipc, hardest, join_classes, random, selections
+from selmatch.select.window import (
+    check_ipc, counting, counts_of, hardest, join_classes, random, selections,
+)
 
 # %% ../../nbs/23_coresets.ipynb #a3034c29
 @dataclass(frozen=True)
@@ -107,16 +109,16 @@ def check_evidence(evidence: Evidence, data: ImageSet):
                          "train it with a smaller learning rate")
 
 # %% ../../nbs/23_coresets.ipynb #79fb9ebe
-def pick_by_class(data: ImageSet, ipc: int, evidence: Evidence,
+def pick_by_class(data: ImageSet, ipc: int | Sequence[int], evidence: Evidence,
                   difficulty: Tensor | None,            # (n,) higher = harder
-                  pick: Callable[[Evidence], Tensor],   # of one class -> `ipc` positions in it
+                  pick: Callable[[Evidence, int], Tensor],   # of one class -> so many positions
 ) -> Tensor:                                            # (k · ipc,) rows
     "Apply one rule to every class."
-    check_ipc(data, ipc)
+    counts = counts_of(data, ipc)
     check_evidence(evidence, data)
     device, picks = evidence.features.device, []
-    for rows in class_rows(data):
-        picks.append(rows[pick(evidence.at(rows.to(device))).to(rows.device)])
+    for rows, n in zip(class_rows(data), counts):
+        picks.append(rows[pick(evidence.at(rows.to(device)), n).to(rows.device)])
     return join_classes(data, picks, difficulty)
 
 # %% ../../nbs/23_coresets.ipynb #4ea92240
@@ -137,10 +139,11 @@ def herd(features: Tensor,  # (n, f) of one class
     return torch.stack(chosen)
 
 # %% ../../nbs/23_coresets.ipynb #eff5bdcc
-def herding(data: ImageSet, ipc: int, *, evidence: Evidence,
+def herding(data: ImageSet, ipc: int | Sequence[int], *, evidence: Evidence,
             difficulty: Tensor | None = None) -> Tensor:
     "Per class the images whose mean feature follows the mean of the class."
-    return pick_by_class(data, ipc, evidence, difficulty, lambda own: herd(own.features, ipc))
+    pick = lambda own, n: herd(own.features, n)
+    return pick_by_class(data, ipc, evidence, difficulty, pick)
 
 # %% ../../nbs/23_coresets.ipynb #bfc3af1f
 def farthest_first(features: Tensor,  # (n, f) of one class
@@ -157,10 +160,10 @@ def farthest_first(features: Tensor,  # (n, f) of one class
     return torch.stack(chosen)
 
 # %% ../../nbs/23_coresets.ipynb #a6aaa58d
-def k_center(data: ImageSet, ipc: int, *, evidence: Evidence,
+def k_center(data: ImageSet, ipc: int | Sequence[int], *, evidence: Evidence,
              difficulty: Tensor | None = None) -> Tensor:
     "Per class a spread of images that leaves no image of the class far away."
-    pick = lambda own: farthest_first(own.features, ipc)
+    pick = lambda own, n: farthest_first(own.features, n)
     return pick_by_class(data, ipc, evidence, difficulty, pick)
 
 # %% ../../nbs/23_coresets.ipynb #431c04bc
@@ -200,12 +203,12 @@ def gradient_similarity(gradients: LastLayerGradients
     return distance.max() - distance
 
 # %% ../../nbs/23_coresets.ipynb #bf2c0b37
-def craig(data: ImageSet, ipc: int, *, evidence: Evidence,
+def craig(data: ImageSet, ipc: int | Sequence[int], *, evidence: Evidence,
           difficulty: Tensor | None = None) -> Tensor:
     """Per class the images whose gradients represent all others'
     (Mirzasoleiman et al. 2020, algorithm 1)."""
-    def pick(own):
-        return facility_location(gradient_similarity(own.last_layer_gradients), ipc)
+    def pick(own, n):
+        return facility_location(gradient_similarity(own.last_layer_gradients), n)
     return pick_by_class(data, ipc, evidence, difficulty, pick)
 
 # %% ../../nbs/23_coresets.ipynb #d58edf6b
@@ -252,16 +255,16 @@ def gradient_weights(kernel: Tensor,     # (n, n) inner products of the gradient
     return torch.from_numpy(nnls(L.T.cpu().numpy(), right.cpu().numpy())[0]).to(kernel.device)
 
 # %% ../../nbs/23_coresets.ipynb #c88e9870
-def gradmatch(data: ImageSet, ipc: int, *, evidence: Evidence,
+def gradmatch(data: ImageSet, ipc: int | Sequence[int], *, evidence: Evidence,
               difficulty: Tensor | None = None,
               lam: float = 1e-3,   # ridge, as for `matching_pursuit`
 ) -> Tensor:
     """Per class the images whose weighted gradients add up to the class's mean gradient
     (Killamsetty et al. 2021)."""
-    def pick(own):
+    def pick(own, n):
         gradients = own.last_layer_gradients
         target = gradients.along(gradients.mean())
-        return matching_pursuit(gradients.kernel(), target, ipc, lam)[0]
+        return matching_pursuit(gradients.kernel(), target, n, lam)[0]
     return pick_by_class(data, ipc, evidence, difficulty, pick)
 
 # %% ../../nbs/23_coresets.ipynb #15da3d60
@@ -291,12 +294,12 @@ def glister(data: ImageSet, ipc: int, *, evidence: Evidence, difficulty: Tensor 
     return join_classes(data, list(torch.stack(chosen, 1).to(data.images.device)), difficulty)
 
 # %% ../../nbs/23_coresets.ipynb #54c702b9
-def grand(data: ImageSet, ipc: int, *, evidence: Evidence,
+def grand(data: ImageSet, ipc: int | Sequence[int], *, evidence: Evidence,
           difficulty: Tensor | None = None) -> Tensor:
     "Per class the images with the longest last-layer gradient (GraNd, Paul et al. 2021)."
-    def pick(own):
+    def pick(own, n):
         lengths = own.last_layer_gradients.lengths()
-        return lengths.argsort(descending=True, stable=True)[:ipc]
+        return lengths.argsort(descending=True, stable=True)[:n]
     return pick_by_class(data, ipc, evidence, difficulty, pick)
 
 # %% ../../nbs/23_coresets.ipynb #392bcb46
@@ -412,3 +415,4 @@ made_starts: dict[str, Callable[..., ImageSet]] = {
 
 # %% ../../nbs/23_coresets.ipynb #7843f12f
 selections.update(coreset_selections)
+counting.update({"herding", "k_center", "craig", "gradmatch", "grand", *scores_needed})

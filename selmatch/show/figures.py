@@ -5,8 +5,9 @@
 # %% auto #0
 __all__ = ['four', 'painted', 'rivals', 'compared', 'transferred', 'figures', 'package', 'page_style', 'page_frame', 'page_entry',
            'describe_origin', 'publish', 'write_claims', 'Figure', 'ask_tables', 'second_size', 'find_packaged',
-           'figure_notebook', 'check_parameters', 'import_extra', 'drop_warnings', 'clean_book', 'execute_notebook',
-           'read_card', 'list_claims', 'write_gallery', 'expect', 'draw_figures', 'notebook_options']
+           'figure_notebook', 'known_parameters', 'check_parameters', 'choose_parameters', 'import_extra',
+           'check_extras', 'drop_warnings', 'clean_book', 'execute_notebook', 'read_card', 'list_claims',
+           'write_gallery', 'expect', 'draw_figures', 'notebook_options']
 
 # %% ../../nbs/63_figures.ipynb #37bb4f2e
 import html
@@ -160,17 +161,38 @@ def figure_notebook(name: str) -> Path:
     return path
 
 # %% ../../nbs/63_figures.ipynb #98c39d11
-def check_parameters(name: str, parameters: dict, study):
-    "Parameters of a figure must exist, and fit the study. Raises `InputError` before any work."
+def known_parameters(name: str) -> dict[str, Any]:
+    "The parameters that a figure's notebook declares, with their defaults as text."
     papermill = import_extra("papermill")
     reserved = ("profile", "home", "out", "device", "workers")
-    known = [k for k in papermill.inspect_notebook(str(figure_notebook(name))) if k not in reserved]
+    found = papermill.inspect_notebook(str(figure_notebook(name)))
+    return {key: word["default"] for key, word in found.items() if key not in reserved}
+
+def check_parameters(name: str, parameters: dict, study):
+    "Parameters of a figure must exist, and fit the study. Raises `InputError` before any work."
+    known = list(known_parameters(name))
     for key, value in parameters.items():
         check_choice(f"parameter of {name}:", key, known or ["(it has none)"])
         if key == "ratio":
             check_choice("ratio", value, [0, *study.profile.ratios])
         if key == "label":
             check_range("label", value, 0, study.splits.train.n_classes - 1)
+
+def choose_parameters(names: Sequence[str], given: dict, study) -> dict[str, dict]:
+    """For each figure those of the given parameters that it has. A class that is shown by default
+    is the last one where there are not so many. Raises `InputError` for what no figure has."""
+    known = {name: known_parameters(name) for name in names}
+    anywhere = sorted({key for words in known.values() for key in words})
+    for key in given:
+        check_choice(f"parameter of {', '.join(names)}:", key, anywhere or ["(it has none)"])
+    chosen, last = {}, study.splits.train.n_classes - 1
+    for name, words in known.items():
+        own = {key: value for key, value in given.items() if key in words}
+        if "label" in words and int(words["label"]) > last:
+            own = {"label": last} | own
+        check_parameters(name, own, study)
+        chosen[name] = own
+    return chosen
 
 def import_extra(name: str):
     "A library of the extra `figures`; `InputError` says how to get it."
@@ -179,6 +201,11 @@ def import_extra(name: str):
         return importlib.import_module(name)
     except ImportError as error:
         raise InputError(f"{name} is not installed: pip install 'selmatch[figures]'") from error
+
+def check_extras():
+    "Is all there that draws a figure? Raises `InputError` before any work."
+    for name in ("papermill", "nbformat", "nbconvert", "ipykernel"):
+        import_extra(name)
 
 # %% ../../nbs/63_figures.ipynb #bd771650
 def drop_warnings(book):
@@ -304,16 +331,16 @@ def draw_figures(
 ) -> Path:
     "Compute, draw and collect figures; returns the folder. Raises `InputError` before any work."
     given, begin = dict(parameters or {}), time.perf_counter()
+    check_extras()
     study.splits                                      # loads the data: a bad profile ends here
-    for name in names:
-        check_parameters(name, given, study)
+    own = choose_parameters(names, given, study)
     wait, words = expect(study, names, quick=True)
     if wait > 900:
         say(words)
-    options = notebook_options(study, profile, out) | given
+    options = notebook_options(study, profile, out)
     folder = out or root() / "figures" / study.profile.name
     def draw(name):
-        execute_notebook(name, folder, options)
+        execute_notebook(name, folder, options | own[name])
         write_gallery(folder)
         say(f"drawn: {folder / name}.png   ({time.perf_counter() - begin:.0f} s since the start)")
     with ThreadPoolExecutor(min(2, study.computer.workers)) as pool:

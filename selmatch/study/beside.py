@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['squeeze', 'label_robust_score', 'augmentation_robust_score', 'list_ways', 'way_trials', 'judge_ways', 'score_ways',
-           'count_networks', 'needs_difficulty', 'needs_experts', 'budget', 'budgets', 'gain_over_start', 'say_gain']
+           'count_networks', 'needs_experts', 'budget', 'budgets', 'gain_over_start', 'say_gain']
 
 # %% ../../nbs/58_beside.ipynb #d2b99c14
 import math
@@ -17,11 +17,10 @@ from ..core import check_range
 from ..methods import Method, find_method
 from ..distill.sets import SyntheticSet
 from ..select.coresets import coreset_selections, scores_needed
-from ..select.window import read_options
 from .estimate import tried_sets
 from selmatch.study.sets import (
-    SetTask, ask_for_labels, asks, describe_objective, finish_sets, last_sets, objective_class,
-    plan_descent, read_seconds, set_leader, small_sets, start_function,
+    SetTask, ask_for_labels, asks, describe_objective, finish_sets, last_sets, needs_difficulty,
+    objective_class, plan_descent, read_seconds, set_leader, small_sets, start_function,
 )
 from .study import Study
 from .tables import tags_of, trials_on
@@ -110,13 +109,6 @@ def count_networks(study: Study, method: Method, ratio: float) -> int:
         "tried": tried_sets.get(method.start, lambda p: 0)(p),
     }
     return sum(counts.values())
-
-def needs_difficulty(method: Method) -> bool:
-    "Whether an order by difficulty decides which images a set has, or which of them change."
-    required = {word for word, is_needed in read_options(start_function(method.start))[0].items()
-                if is_needed}
-    divided = method.objective is not None and method.alpha != 1
-    return "difficulty" in required or divided
 
 def needs_experts(method: Method) -> bool:
     "Whether a method's start or objective asks for experts."

@@ -7,8 +7,9 @@ __all__ = ['patience', 'compiled_share', 'tried_sets', 'now', 'seconds', 'Enough
            'difficulty_plans', 'all_difficulty_plans', 'start_steps', 'find_task', 'find_tasks', 'Prices', 'one_answer',
            'iteration_seconds', 'Part', 'watch_part', 'window_part', 'expert_part', 'set_parts', 'set_seconds',
            'watch_helper_parts', 'choose_helper_parts', 'count_completions', 'teacher_parts', 'needs_teachers',
-           'count_choices', 'count_judgements', 'judge_parts', 'needs_flat_experts', 'costs', 'wall_seconds',
-           'measure_kept_bytes', 'sizes', 'duration', 'describe_costs', 'estimate_flops']
+           'count_choices', 'count_judgements', 'judge_parts', 'needs_flat_experts', 'costs', 'tabulate_parts',
+           'wall_seconds', 'command_costs', 'measure_kept_bytes', 'sizes', 'duration', 'describe_costs',
+           'estimate_flops']
 
 # %% ../../nbs/56_estimate.ipynb #03d6d925
 import functools
@@ -114,7 +115,8 @@ def start_steps(study: Study, method: Method, ratio: float, seed: int,
     """What must be done before a set's start is known, in order: a name, and what makes its plans.
     Later ones can be made only when the earlier ones are done."""
     run, words = study.at(seed), sets.asks(method.start)
-    yield ("difficulty", seed), lambda: difficulty_plans(run)
+    if sets.is_ordered(study, method):
+        yield ("difficulty", seed), lambda: difficulty_plans(run)
     if "beta" in words and ratio not in (study.profile.window.beta or {}):
         yield ("all difficulties",), lambda: all_difficulty_plans(study)
         yield ("windows",), lambda: [study.at(0).windows_plan()]
@@ -126,7 +128,7 @@ def start_steps(study: Study, method: Method, ratio: float, seed: int,
         yield ("dynamics", seed), lambda: [run.dynamics_plan()]
     if sets.is_searched(method.start):
         yield ("start", method.start, ratio, seed), lambda: [
-            sets.start_plan(run, method.start, ratio)]
+            sets.start_plan(run, method.start, ratio, ordered=sets.is_ordered(study, method))]
     needs = sets.objective_class(method).needs if method.objective else ()
     follows = {"experts", "flat experts"} & set(needs)
     if method.start == "well_classified" or method.labels == "soft" and follows:
@@ -328,13 +330,16 @@ def choose_helper_parts(prices: Prices, methods: list[Method]) -> list[Part]:
     "Sets that are tried on validation images until a start is found."
     study, p, s = prices.study, prices.study.profile, prices.study.splits
     parts = []
-    for start in sorted({m.start for m in methods} & set(tried_sets)):
+    firsts = {m.start: m for m in reversed(methods)}
+    for start in sorted(set(firsts) & set(tried_sets)):
         looks = tried_sets[start](p)
         places = [(run, ratio) for run in study.runs for ratio in p.ratios]
         ready = not any(study.left(plan) for run in study.runs for plan in difficulty_plans(run))
         left = len(places)
         if ready:
-            left = sum(study.left(sets.start_plan(run, start, ratio)) for run, ratio in places)
+            ordered = sets.is_ordered(study, firsts[start])
+            left = sum(study.left(sets.start_plan(run, start, ratio, ordered=ordered))
+                       for run, ratio in places)
         each = lambda looks=looks: looks * prices.trial(study.recipe("dsa"), len(s.validation))
         parts.append(Part(f"choose a start: {start}", len(places), left, each))
     return parts
@@ -437,15 +442,45 @@ def costs(study: Study,
     parts += watch_helper_parts(prices, methods) + choose_helper_parts(prices, methods)
     parts += set_parts(prices, methods) + teacher_parts(prices, methods)
     parts += judge_parts(prices, methods)
+    return tabulate_parts(parts)
+
+def tabulate_parts(parts: list[Part]) -> pd.DataFrame:
+    "A row for each stage that has tasks; measures single steps of what is left."
     rows = [{"stage": p.stage, "tasks": p.tasks, "left": p.left,
              "each": p.each() if p.left else 0.0}
             for p in parts if p.tasks]
-    return pd.DataFrame(rows).assign(seconds=lambda t: t.left * t.each)
+    table = pd.DataFrame(rows, columns=["stage", "tasks", "left", "each"])
+    return table.assign(seconds=lambda t: t.left * t.each)
 
 def wall_seconds(table: pd.DataFrame, study: Study) -> float:
     "Seconds until all of it is done."
     workers = study.computer.places or study.computer.workers
     return table.seconds.sum() / workers
+
+# %% ../../nbs/56_estimate.ipynb #56cmdc01
+def command_costs(study: Study,
+                  what: str,                  # the name of a command that does one stage
+                  method: str | None = None,  # of those that make a set
+) -> pd.DataFrame:                            # as `costs`
+    "What one command still takes, stage by stage."
+    prices, p = Prices(study), study.profile
+    if what in ("select", "distill"):
+        table, chosen = costs(study, [method], windows=False), find_method(method)
+        judged = ["evaluate", "train on all data", "choose checkpoints"]
+        if not sets.is_ordered(study, chosen) and "beta" not in sets.asks(chosen.start):
+            judged.append("watch networks learn")
+        return table[~table.stage.isin(judged)].reset_index(drop=True)
+    tested = len(study.splits.validation) + len(study.splits.test)
+    features = Part("train a network for its features", 1, 1,
+                    lambda: prices.training(study.network, study.recipe("simple")))
+    judging = Part("evaluate", p.evaluation.n, p.evaluation.n,
+                   lambda: prices.trial(study.recipe("dsa"), tested))
+    parts = {"score": lambda: [watch_part(prices)],
+             "window": lambda: [watch_part(prices), window_part(prices)],
+             "experts": lambda: [expert_part(prices, False)],
+             "coverage": lambda: [watch_part(prices), features],
+             "evaluate": lambda: [judging]}[what]()
+    return tabulate_parts(parts)
 
 # %% ../../nbs/56_estimate.ipynb #d1fbd8c4
 def measure_kept_bytes(data: ImageSet, network: dict, batch: int) -> int:

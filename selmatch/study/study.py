@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['seed_uses', 'data_folder', 'find_data', 'place_data', 'seed_for', 'shared', 'StudyStore', 'StudyNetworks',
-           'advise_on_scores', 'StudyData', 'count_images', 'check_data', 'StudyRecipes', 'StudyScores', 'Study',
-           'train_weights', 'say_scores', 'open_study']
+           'advise_on_scores', 'StudyData', 'count_images', 'typical_size', 'check_equal', 'check_data', 'StudyRecipes',
+           'StudyScores', 'Study', 'train_weights', 'say_scores', 'open_study']
 
 # %% ../../nbs/52_study.ipynb #88befe67
 import functools
@@ -24,6 +24,7 @@ from torch import Tensor, nn
 from ..computer import Computer, with_threads
 from ..core import InputError, check_choice, fingerprint, home, root
 from ..data.fetch import official_files
+from ..data.folders import is_uneven
 from ..data.images import ImageSet, Splits, class_rows
 from ..data.loaders import datasets, load_data
 from ..data.whitening import Whitening, fit_whitening
@@ -35,12 +36,12 @@ from ..select.coverage import feature_network, features, radius
 from ..select.dynamics import record_dynamics
 from ..select.scores import Run, break_ties, c_score_difficulty, easy_half
 from ..select.scores import load_difficulty, observe_run
-from ..select.window import best_beta, beta_grid, check_ipc, window, window_start
+from ..select.window import best_beta, beta_grid, count_per_class, window, window_start
 from .profile import Evaluation, Profile, at_place, load_profile, read_judges
 from .store import Plan, Store, code_key
 from ..train.augment import Augmentation
 from ..train.judge import Trial, run_trial, trials
-from ..train.networks import make_network
+from ..train.networks import carry, make_network
 from ..train.teacher import OnlineTeachers
 from ..train.training import Recipe, steps_per_epoch, worth_compiling
 
@@ -65,8 +66,9 @@ def place_data(data: dict) -> dict:
     `data_folder()` itself when it names none."""
     loader = datasets.get(data.get("name"))
     if loader is None or "root" not in inspect.signature(loader).parameters:
-        return data
-    path = str(data.get("root", "."))
+        return {word: value for word, value in data.items() if word != "flip"}
+    data = {word: value for word, value in data.items() if word != "flip"}    # not of the files
+    path = str(Path(data.get("root", ".")).expanduser())
     if data["name"] == "folder":
         return data | {"root": str(find_data("data.root", path))}
     return data | {"root": str(data_folder() / path)}
@@ -101,6 +103,7 @@ class StudyStore:
     folder: Path = field(default_factory=home)
     number: int = 0                # of this run; set number s of every method is made in run s
     base: "StudyStore | None" = field(default=None, repr=False)     # run 0, for the others
+    given: Splits | None = field(default=None, repr=False)   # images that no loader brings
 
     @cached_property
     def store(self) -> Store:
@@ -152,12 +155,12 @@ class StudyNetworks(StudyStore):
     @property
     def network(self) -> dict:
         "The network that distils."
-        return self.profile.network
+        return carry(self.profile.network)
 
     @property
     def judge_network(self) -> dict:
         "The network that judges."
-        return self.profile.evaluation.network or self.network
+        return carry(self.profile.evaluation.network or self.profile.network)
 
     @cached_property
     def judges(self) -> dict[str, Evaluation]:
@@ -181,7 +184,7 @@ class StudyData(StudyNetworks):
     def loaded(self) -> Splits:
         "The data as it was read, checked against the profile."
         self.score_file                          # a missing one is named before anything is read
-        splits = load_data(**place_data(self.profile.data))
+        splits = self.given or load_data(**place_data(self.profile.data))
         check_data(self, splits)
         return splits
 
@@ -213,6 +216,13 @@ class StudyData(StudyNetworks):
         "Images per class: the ratio of the average class of `train`."
         return count_images(self.splits, ratio)
 
+    def take(self, ratio: float) -> int | list[int]:
+        """What a selection is told: `ipc`, or a number for each class where small classes have
+        not so many, or where the profile wants the same share of each."""
+        sizes, ipc = [len(rows) for rows in class_rows(self.splits.train)], self.ipc(ratio)
+        counts = count_per_class(sizes, ipc * len(sizes), self.profile.balance)
+        return ipc if set(counts) == {ipc} else counts
+
     @property
     def tests(self) -> dict[str, ImageSet]:
         "What networks are tested on: validation images where there are some, and test images."
@@ -232,17 +242,31 @@ def count_images(splits: Splits, ratio: float) -> int:
     "Images per class of a set of this ratio, at least one."
     return max(1, round(ratio * len(splits.train) / splits.train.n_classes))
 
+def typical_size(train: ImageSet) -> int:
+    "The class that a window must fit: the smallest, or the average where classes are uneven."
+    sizes = [len(rows) for rows in class_rows(train)]
+    return round(sum(sizes) / len(sizes)) if is_uneven(sizes) else min(sizes)
+
+def check_equal(study: StudyData, what: str, ratio: float):
+    "For what takes equal numbers of each class: are there so many? Raises `InputError`."
+    train, ipc, taken = study.splits.train, study.ipc(ratio), study.take(ratio)
+    if taken == ipc:
+        return
+    sizes = [len(rows) for rows in class_rows(train)]
+    c = int(np.argmin(sizes))
+    raise InputError(f"{what} takes the same number of each class, and ratio={ratio} asks for "
+                     f"{ipc} of each, but the smallest class, {train.classes[c]!r}, has "
+                     f"{sizes[c]}: at most ratio={sizes[c] * len(sizes) / len(train):.3g} fits, or "
+                     "leave small classes out (classes), or `selmatch select --method window`")
+
 def check_data(study: StudyData, splits: Splits):
     "What a profile asks of its data. Raises `InputError` naming what does not fit."
     p, file = study.profile, study.score_file
     if file:
         load_difficulty(file, p.score.file_kind, splits, p.score.key, p.score.order)
-    smallest = min(len(rows) for rows in class_rows(splits.train))
-    for ratio in p.ratios:
-        ipc = count_images(splits, ratio)
-        check_ipc(splits.train, ipc)
-        if ratio in (p.window.beta or {}):
-            window_start(smallest, ipc, p.window.beta[ratio], p.window.beta_of)
+    for ratio, beta in (p.window.beta or {}).items():
+        window_start(typical_size(splits.train), count_images(splits, ratio), beta,
+                     p.window.beta_of)
     if p.window.choose_on == "validation" and len(splits.validation) == 0:
         raise InputError(f"data.validation={p.data.get('validation')} leaves no validation image, "
                          "but window.choose_on is 'validation': hold some out, or choose on 'test'")
@@ -266,7 +290,7 @@ class StudyRecipes(StudyData):
 
     def policy(self, kind: str) -> Augmentation:
         "An augmentation with the families that the profile allows."
-        allowed = self.profile.augmentation
+        allowed = self.profile.allowed
         return Augmentation(kind, tuple(allowed.strong), allowed.simple)
 
     def recipe(self, augmentation: str, judge: Evaluation | None = None) -> Recipe:
@@ -365,9 +389,9 @@ class Study(StudyScores):
         return table.drop(columns="seconds", errors="ignore")
 
     def window_starts(self, ratio: float, step: float) -> list[float]:
-        "The grid of beta for one size: up to the last window that fits the smallest class."
-        smallest = min(len(rows) for rows in class_rows(self.splits.train))
-        return beta_grid(smallest, self.ipc(ratio), step)
+        """The grid of beta for one size: up to the last window that fits the smallest class; the
+        average one where classes are uneven, or one small class would end it for all."""
+        return beta_grid(typical_size(self.splits.train), self.ipc(ratio), step)
 
     def window_trials(self, ratio: float,
                       difficulty: Callable | None = None, # run -> (n,); None: the run's own
@@ -384,7 +408,7 @@ class Study(StudyScores):
                 if number not in seen:
                     run = self.at(number)
                     given = difficulty(run) if difficulty else run.difficulty
-                    rows = window(train, self.ipc(ratio), difficulty=given, beta=beta,
+                    rows = window(train, self.take(ratio), difficulty=given, beta=beta,
                                   beta_of=beta_of or p.window.beta_of)
                     seen[number] = train.subset(rows)
                 work += trials(seen[number], 1, self.at(0).seed("windows", i),

@@ -31,7 +31,7 @@ from .sets import chosen_sets, kept_sets, last_sets, set_task, small_sets
 from .store import Plan, own_code
 from .study import Study
 from ..train.judge import Trial, trials
-from ..train.networks import FlatNetwork, make_network
+from ..train.networks import FlatNetwork, carry, make_network
 
 # %% ../../nbs/54_tables.ipynb #0aa2e42a
 def score_table(study: Study) -> pd.DataFrame:
@@ -90,12 +90,13 @@ def readings(study: Study, ratio: float | None = None) -> pd.DataFrame:
 # %% ../../nbs/54_tables.ipynb #b205f338
 def trials_on(study: Study, data: ImageSet, augmentation: str, tags: dict, seed: int = 0,
               judge: Evaluation | None = None, distilled: Tensor | None = None,
-              loss: Callable | None = None) -> list[Trial]:
-    "The networks to train on one set, by the profile's evaluation or another judge."
+              loss: Callable | None = None, easy: bool = True) -> list[Trial]:
+    """The networks to train on one set, by the profile's evaluation or another judge; `easy`: the
+    two halves of the test images are told apart, for which networks are watched."""
     e, run = judge or study.profile.evaluation, study.at(seed)
-    return trials(data, e.n, run.seed("judge"), network=e.network or study.network,
+    return trials(data, e.n, run.seed("judge"), network=carry(e.network or study.profile.network),
                   recipe=study.recipe(augmentation, e), distilled=distilled, tests=study.tests,
-                  easy=study.easy, loss=loss, tags=tags)
+                  easy=study.easy if easy else None, loss=loss, tags=tags)
 
 def tags_of(study: Study, small: SyntheticSet, name: str | Method, ratio: float, seed: int) -> dict:
     "What a row says of the set that its network was trained on."

@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['norms', 'poolings', 'networks', 'conv_block', 'Classifier', 'ConvNet', 'n_params', 'ResNet18', 'fit_poolings',
-           'VGG11', 'stack_convolutions', 'AlexNet', 'ViT', 'make_network', 'FlatNetwork', 'flatten', 'load_flat',
-           'fresh_weights']
+           'VGG11', 'stack_convolutions', 'AlexNet', 'ViT', 'make_network', 'take_off_head', 'part_network', 'Adapted',
+           'OwnNetwork', 'carry', 'takes_option', 'FlatNetwork', 'flatten', 'load_flat', 'fresh_weights']
 
 # %% ../../nbs/10_networks.ipynb #757bee38
 import copy
@@ -180,17 +180,84 @@ def make_network(spec: dict,    # {"name": "ConvNet", "width": 128, …}: a netw
                  seed: int,     # fixes the initial weights
 ) -> nn.Module:                 # on the CPU, in training mode
     "Build a network from its description. Raises `InputError` for an unknown name or option."
-    kind = networks[check_choice("network", spec.get("name"), list(networks))]
+    own = spec.get("own")
+    kind = own.kind if own else networks[check_choice("network", spec.get("name"), list(networks))]
     if shape[1] != shape[2]:
         raise InputError(f"images of shape {tuple(shape)} are not square: "
                          "bring them to one size first (size=)")
-    options = {k: v for k, v in spec.items() if k != "name"}
+    options = {k: v for k, v in spec.items() if k not in ("name", "own")}
     known = list(inspect.signature(kind).parameters)[3:]
     for option in options:
         check_choice(f"option of network {spec['name']!r}:", option, known)
     with torch.random.fork_rng(devices=[]):     # the caller's random state stays as it was
         torch.manual_seed(seed)
-        return kind(shape[0], n_classes, shape[1], **options)
+        net = kind(shape[0], n_classes, shape[1], **options)
+    parted = hasattr(net, "embed") and hasattr(net, "classifier")
+    return net if parted else Adapted(net, n_classes, shape)
+
+# %% ../../nbs/10_networks.ipynb #10own002
+def take_off_head(net: nn.Module,
+                  n_classes: int,
+) -> nn.Module:       # the last linear layer with `n_classes` outputs, or the identity
+    "Take the last layer off a network, in place; where there is none nothing changes."
+    named = [name for name, part in net.named_modules()
+             if name and isinstance(part, nn.Linear) and part.out_features == n_classes]
+    if not named:
+        return nn.Identity()
+    place, _, name = named[-1].rpartition(".")
+    head = net.get_submodule(named[-1])
+    setattr(net.get_submodule(place), name, nn.Identity())
+    return head
+
+# %% ../../nbs/10_networks.ipynb #10own005
+def part_network(net: nn.Module, n_classes: int, few: Tensor) -> tuple[nn.Module, nn.Module]:
+    "Body and head that together say what the network says of `few`; or itself, and nothing."
+    whole, said = copy.deepcopy(net), net(few)
+    if not isinstance(said, Tensor) or said.shape != (len(few), n_classes):
+        raise InputError(f"network {type(net).__name__} answers {len(few)} images with "
+                         f"{getattr(said, 'shape', type(said))}: "
+                         f"it must be scores ({len(few)}, {n_classes})")
+    head = take_off_head(net, n_classes)
+    features = net(few)
+    same = features.ndim == 2 and torch.equal(head(features), said)
+    return (net, head) if same else (whole, nn.Identity())
+
+# %% ../../nbs/10_networks.ipynb #10own05b
+class Adapted(Classifier):
+    """A network without `embed`, in two parts: all before its last linear layer, and that layer.
+    `InputError` when it does not give `(b, k)` scores for `(b, c, h, w)` images."""
+    def __init__(self, net: nn.Module, n_classes: int, shape: tuple):
+        super().__init__()
+        self.body, self.classifier = net, nn.Identity()
+        if any(p.is_meta for p in net.parameters()):
+            return                              # without weights there is nothing to compare
+        few = torch.linspace(-1, 1, 2 * math.prod(shape)).view(2, *shape)
+        with torch.no_grad():
+            self.body, self.classifier = part_network(net.eval(), n_classes, few)
+        self.train()
+
+# %% ../../nbs/10_networks.ipynb #10own008
+class OwnNetwork(str):
+    "The code of somebody's network, as text that keys and cards can hold; `kind` makes it."
+
+def carry(spec: dict,    # words for `make_network`
+) -> dict:               # the same, with the class or function itself when it is somebody's
+    "A description that any process understands. `InputError` for an unknown network."
+    kind = networks[check_choice("network", spec.get("name"), list(networks))]
+    if str(kind.__module__).startswith("selmatch."):
+        return spec
+    try:
+        own = OwnNetwork(inspect.getsource(kind))
+    except (OSError, TypeError):                # typed where no source is kept
+        own = OwnNetwork(f"{kind.__module__}.{kind.__qualname__}")
+    own.kind = kind
+    return spec | {"own": own}
+
+# %% ../../nbs/10_networks.ipynb #10own08b
+def takes_option(spec: dict, option: str) -> bool:
+    "Whether a network can be told this; the first three words are given to all."
+    kind = spec["own"].kind if "own" in spec else networks[spec["name"]]
+    return option in list(inspect.signature(kind).parameters)[3:]
 
 # %% ../../nbs/10_networks.ipynb #c49c12c5
 class FlatNetwork:

@@ -20,7 +20,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
-
+from ..computer import advance
 from ..core import check_choice, check_range
 from ..data.images import ImageSet
 from .augment import Augmentation, Strip, apply, draw, lay_out, place_on, reach
@@ -282,6 +282,7 @@ def train(net: nn.Module, data: ImageSet,
                 group["lr"] = learning_rate(recipe, step)
             loss(logits, images, rows).backward()
             optimiser.step()
+            advance()
             if on_epoch and (step + 1) % per_epoch == 0:
                 on_epoch(epoch + 1)
     return net
