@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['InputError', 'check_choice', 'check_range', 'identify_place', 'name_draft', 'settle', 'make_folder', 'say_disk',
            'write_atomic', 'feed_array', 'feed', 'fingerprint', 'digest_tensor', 'seal', 'save_tensors', 'DamagedFile',
-           'refuse_damaged', 'read_words', 'read_digests', 'open_unchecked', 'TensorFile', 'CheckedFile',
+           'refuse_damaged', 'read_words', 'take_digests', 'open_unchecked', 'TensorFile', 'CheckedFile',
            'open_tensors', 'load_tensors', 'set_aside', 'write_json', 'read_json', 'root', 'clone', 'home']
 
 # %% ../nbs/01_core.ipynb #eca22b21
@@ -172,11 +172,11 @@ def digest_tensor(tensor) -> str:    # 16 hexadecimal digits
 
 
 # %% ../nbs/01_core.ipynb #9cdbbab0
-def seal(card: str, tensors: Mapping, by_row: Sequence[str]) -> str:
-    "The digests of a card and of tensors, some of them row by row, as JSON."
-    digests = {k: [*map(digest_tensor, v)] if k in by_row else digest_tensor(v)
-               for k, v in tensors.items()}
-    return json.dumps({"card": fingerprint(card), "of": digests})
+def seal(card: Mapping, tensors: Mapping, by_row: Sequence[str] = ()) -> dict:
+    "The digests of a card and of tensors, some of them row by row."
+    of = {k: [*map(digest_tensor, v)] if k in by_row else digest_tensor(v)
+          for k, v in tensors.items()}
+    return {"card": fingerprint(json.dumps(card, sort_keys=True)), "of": of}
 
 # %% ../nbs/01_core.ipynb #9cdbbaa2
 def save_tensors(path: Path,                  # ends in .safetensors
@@ -188,10 +188,11 @@ def save_tensors(path: Path,                  # ends in .safetensors
     from safetensors import SafetensorError
     from safetensors.torch import save_file
     tensors = {k: v.detach().cpu().contiguous() for k, v in tensors.items()}
-    card = json.dumps(meta or {}, sort_keys=True)
-    words = {"card": card, "digests": seal(card, tensors, by_row)}
+    card = json.loads(json.dumps(meta or {}))       # as it will be read
+    words = card | {"sealed": seal(card, tensors, by_row)}
+    text = {"card": json.dumps(words, sort_keys=True)}
     try:
-        write_atomic(path, lambda p: save_file(tensors, p, metadata=words))
+        write_atomic(path, lambda p: save_file(tensors, p, metadata=text))
     except SafetensorError as error:
         raise say_disk(path, error) from error
 
@@ -218,16 +219,18 @@ def read_words(path: Path, text: str) -> dict:
     return words if isinstance(words, dict) else refuse_damaged(path, "its card is no JSON object")
 
 # %% ../nbs/01_core.ipynb #d0c0a015a
-def read_digests(path: Path, words: dict, names: Sequence[str]) -> dict | None:
-    "What `seal` wrote; None where nothing was sealed. `DamagedFile` where card or names differ."
-    if "digests" not in words:
+def take_digests(path: Path, card: dict, names: Sequence[str]) -> dict | None:
+    """What `seal` wrote, taken out of a card; None where nothing was sealed. `DamagedFile` where
+    card or names differ."""
+    if "sealed" not in card:
         return None
-    sealed = read_words(path, words["digests"])
-    if sealed.get("card") != fingerprint(words.get("card", "{}")):
+    sealed = card.pop("sealed")
+    if not isinstance(sealed, dict) or sealed.get("card") != fingerprint(json.dumps(card, sort_keys=True)):
         refuse_damaged(path, "its card is not the one that was written")
-    if not isinstance(sealed.get("of"), dict) or set(sealed["of"]) != set(names):
+    of = sealed.get("of")
+    if not isinstance(of, dict) or set(of) != set(names):
         refuse_damaged(path, f"it holds {', '.join(names)}, not what was written")
-    return sealed["of"]
+    return {k: d if isinstance(d, list) else str(d) for k, d in of.items()}
 
 # %% ../nbs/01_core.ipynb #d0c0a016b
 def open_unchecked(path: Path):    # -> a file of the library
@@ -246,7 +249,7 @@ class TensorFile:
         self.path, self.file = Path(path), open_unchecked(path)
         words = self.file.metadata() or {}
         self.card = read_words(path, words.get("card", "{}"))
-        self.digests = read_digests(path, words, self.keys())
+        self.digests = take_digests(path, self.card, self.keys())
 
     def keys(self) -> list[str]:
         return list(self.file.keys())
@@ -281,7 +284,8 @@ class CheckedFile(TensorFile):
         if isinstance(digest, str):
             return self.get_tensor(name)[row]
         part = self.get_slice(name)[row:row + 1][0]
-        return self.compare(part, digest and digest[row], f"row {row} of {name}")
+        mine = digest and (digest[row] if row < len(digest) else "")
+        return self.compare(part, mine, f"row {row} of {name}")
 
     def __enter__(self):
         return self

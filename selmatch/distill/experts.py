@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['expert_recipe', 'slice_weights', 'ExpertFile', 'Trajectory', 'list_layout', 'open_expert', 'ExpertTask',
-           'expert_card', 'find_draft', 'save_draft', 'continue_draft', 'write_expert', 'train_expert',
+           'expert_card', 'find_draft', 'save_draft', 'continue_draft', 'write_expert', 'check_epoch', 'train_expert',
            'list_expert_tasks', 'is_trained', 'train_experts']
 
 # %% ../../nbs/30_experts.ipynb #24805d49
@@ -19,7 +19,8 @@ import torch
 from torch import Tensor
 
 from selmatch.core import (
-    InputError, check_choice, check_range, fingerprint, load_tensors, open_tensors, save_tensors,
+    CheckedFile, DamagedFile, InputError, check_choice, check_range, fingerprint, load_tensors,
+    open_tensors, refuse_damaged, save_tensors, set_aside,
 )
 from ..computer import Computer, run_all
 from ..data.images import ImageSet
@@ -41,11 +42,15 @@ def expert_recipe(n: int,            # images in the training set
     return replace(plain, steps=epochs * steps_per_epoch(n, plain))
 
 # %% ../../nbs/30_experts.ipynb #a100000e
-def slice_weights(file, path: Path):     # an open tensor file, and its name for messages
+def slice_weights(file: CheckedFile):     # an open tensor file
     "Its weights, `(epochs kept, P)`, not read yet. `InputError` where it has none."
     if "theta" not in file.keys():
-        raise InputError(f"{path} holds {list(file.keys())}: an expert file must hold 'theta'")
-    return file.get_slice("theta")
+        raise InputError(f"{file.path} holds {file.keys()}: an expert file must hold 'theta'")
+    rows = file.get_slice("theta")
+    if len(rows.get_shape()) != 2 or 0 in rows.get_shape():
+        raise InputError(f"{file.path} has theta of shape {tuple(rows.get_shape())}: an expert "
+                         "file must hold (epochs kept, weights)")
+    return rows
 
 # %% ../../nbs/30_experts.ipynb #a100000f
 @dataclass(frozen=True)
@@ -54,16 +59,16 @@ class ExpertFile:
     path: Path
 
     @property
-    def file(self):
+    def file(self) -> CheckedFile:
         return open_tensors(self.path)
 
     @property
     def rows(self):
-        return slice_weights(self.file, self.path)
+        return slice_weights(self.file)
 
     @cached_property
     def card(self) -> dict:
-        return json.loads((self.file.metadata() or {}).get("card", "{}"))
+        return self.file.card
 
     @cached_property
     def shape(self) -> tuple:
@@ -77,10 +82,14 @@ class ExpertFile:
 @dataclass(frozen=True)
 class Trajectory(ExpertFile):
     """One expert on disk. `trajectory[t]` reads the weights `(P,)` after `t` epochs, and nothing
-    else; `InputError` for an epoch that is not in the file."""
+    else; `InputError` for an epoch that is not in the file, or not as it was written."""
     @cached_property
     def kept(self) -> list[int]:
-        return self.card.get("kept") or list(range(self.shape[0]))
+        kept = self.card.get("kept") or list(range(self.shape[0]))
+        if len(kept) != self.shape[0] or not all(type(t) is int and t >= 0 for t in kept):
+            raise InputError(f"expert {self.path} names {len(kept)} epochs as kept ({kept[:3]}, …) "
+                             f"and holds {self.shape[0]} rows: they must agree")
+        return kept
 
     @property
     def epochs(self) -> int:
@@ -96,8 +105,11 @@ class Trajectory(ExpertFile):
 
     def __getitem__(self, t: int) -> Tensor:
         self.check([t])
-        row = self.kept.index(t)
-        return self.rows[row:row + 1][0].float()
+        theta = self.file.row("theta", self.kept.index(t)).float()
+        if not theta.isfinite().all():
+            raise InputError(f"expert {self.path} holds numbers that are not finite in epoch {t}: "
+                             "its training diverged; train it at a lower rate")
+        return theta
 
 # %% ../../nbs/30_experts.ipynb #a1000016
 def list_layout(flat: FlatNetwork) -> list:      # [[name, [sizes]], …]
@@ -168,11 +180,13 @@ def expert_card(task: ExpertTask) -> dict:
 def find_draft(task: ExpertTask,
                card: dict,           # what its card must be
 ) -> dict | None:                    # its tensors
-    "The draft of a task, if there is one with this card."
-    if task.draft.exists():
-        draft, theirs = load_tensors(task.draft)
-        if theirs == card:
-            return draft
+    "The draft of a task, if there is one with this card; a damaged one is set aside."
+    try:
+        draft, theirs = load_tensors(task.draft, sealed=True)
+        return draft if theirs == card else None
+    except InputError as error:
+        if task.draft.exists():
+            set_aside(task.draft, error)
     return None
 
 # %% ../../nbs/30_experts.ipynb #6d09c9f7
@@ -211,7 +225,18 @@ def write_expert(task: ExpertTask,
     "Write the finished file: the epochs to keep, in the precision to keep them in."
     kept = [path[t] for t in (task.keep or range(len(path)))]
     theta = torch.stack(kept).to(getattr(torch, task.precision))
-    save_tensors(task.path, {"theta": theta}, card)
+    save_tensors(task.path, {"theta": theta}, card, by_row=["theta"])
+
+# %% ../../nbs/30_experts.ipynb #30dur004
+def check_epoch(task: ExpertTask, path: list[Tensor]):    # (P,) each, the last one new
+    "`InputError` where the last epoch has ended in no numbers, or where it began."
+    epoch, lr = len(path) - 1, task.recipe.lr
+    what = f"expert {task.path.name} (seed {task.seed}), epoch {epoch} of {task.epochs}"
+    if not path[-1].isfinite().all():
+        raise InputError(f"{what}: {int((~path[-1].isfinite()).sum())} of {len(path[-1])} weights "
+                         f"are not finite: lower experts.lr={lr}; nothing of this epoch is kept")
+    if epoch and torch.equal(path[-1], path[-2]):
+        raise InputError(f"{what}: no weight has moved: raise experts.lr={lr}, or look at the data")
 
 # %% ../../nbs/30_experts.ipynb #a1000026
 def train_expert(task: ExpertTask,
@@ -228,6 +253,7 @@ def train_expert(task: ExpertTask,
 
     def on_epoch(epoch):
         path.append(flatten(net).cpu())
+        check_epoch(task, path)
         if epoch == stop_after:
             raise KeyboardInterrupt
         if epoch % task.draft_every == 0 and epoch < task.epochs:
@@ -258,9 +284,18 @@ def list_expert_tasks(folder: Path,     # experts are written as folder/expert_0
 
 # %% ../../nbs/30_experts.ipynb #a100002b
 def is_trained(task: ExpertTask) -> bool:
-    "Whether the finished file of an expert is there, with the card that it must have."
+    """Whether the finished file of an expert is there, with the card that it must have. One that
+    cannot be read is set aside; its rows are compared when they are read."""
     card = json.loads(json.dumps(expert_card(task)))
-    return task.path.exists() and Trajectory(task.path).card == card
+    try:
+        expert = Trajectory(task.path)
+        if "theta" not in (expert.file.digests or {}):
+            refuse_damaged(task.path, "it has no digests")
+        return expert.card == card
+    except InputError as error:
+        if task.path.exists():
+            set_aside(task.path, error)
+        return False
 
 # %% ../../nbs/30_experts.ipynb #1a9c7e55
 def train_experts(folder: Path,         # experts are written as folder/expert_000.safetensors, …
