@@ -188,11 +188,10 @@ def save_tensors(path: Path,                  # ends in .safetensors
     from safetensors import SafetensorError
     from safetensors.torch import save_file
     tensors = {k: v.detach().cpu().contiguous() for k, v in tensors.items()}
-    card = json.loads(json.dumps(meta or {}))       # as it will be read
-    words = card | {"sealed": seal(card, tensors, by_row)}
-    text = {"card": json.dumps(words, sort_keys=True)}
+    card = json.loads(json.dumps(meta or {}))                # as it will be read
+    text = json.dumps(card | {"sealed": seal(card, tensors, by_row)}, sort_keys=True)
     try:
-        write_atomic(path, lambda p: save_file(tensors, p, metadata=text))
+        write_atomic(path, lambda p: save_file(tensors, p, metadata={"card": text}))
     except SafetensorError as error:
         raise say_disk(path, error) from error
 
@@ -225,7 +224,8 @@ def take_digests(path: Path, card: dict, names: Sequence[str]) -> dict | None:
     if "sealed" not in card:
         return None
     sealed = card.pop("sealed")
-    if not isinstance(sealed, dict) or sealed.get("card") != fingerprint(json.dumps(card, sort_keys=True)):
+    mine = fingerprint(json.dumps(card, sort_keys=True))
+    if not isinstance(sealed, dict) or sealed.get("card") != mine:
         refuse_damaged(path, "its card is not the one that was written")
     of = sealed.get("of")
     if not isinstance(of, dict) or set(of) != set(names):

@@ -249,9 +249,9 @@ def sweep_once(folder: Path):
 # %% ../../nbs/51_store.ipynb #51dur006
 def run_plan(store: Store, plan: Plan, computer: Computer = Computer()) -> list:
     "Make what is missing, on this machine or elsewhere, and read all results."
+    sweep_once(store.folder)
     missing = store.missing(plan)
     if missing:
-        sweep_once(store.folder)
         there = settle_all if computer.cluster is None else keep_elsewhere
         there(store, plan, missing, computer)
     return list(plan.items) if plan.is_done else [store.load(key) for key in plan.keys]
