@@ -9,7 +9,8 @@ __all__ = ['data_names', 'official_places', 'shared_options', 'common', 'setting
            'cli', 'write_table', 'figures_command', 'read_parameters', 'profiles_command', 'methods_command',
            'fetch_command', 'fetch_official', 'score_command', 'window_command', 'experts_command', 'search_command',
            'tune_command', 'write_set', 'select_command', 'distill_command', 'read_given_set', 'evaluate_command',
-           'coverage_command', 'bench_command', 'main', 'keep_memory_of_command']
+           'coverage_command', 'bench_command', 'cache_command', 'clean_cache', 'doctor_command', 'main',
+           'keep_memory_of_command']
 
 # %% ../nbs/68_app.ipynb #1ccb4a46
 import contextlib
@@ -25,6 +26,7 @@ from pathlib import Path
 import click
 
 import selmatch
+from .care import heed_signals
 from .core import InputError, check_choice, check_range, home
 from .methods import find_method, methods
 from .show.figures import draw_figures, expect, figures, read_card
@@ -554,6 +556,50 @@ def bench_command(only, quick, file, device):
     if file:
         click.echo(f"Written: {file}")
 
+# %% ../nbs/68_app.ipynb #68dur002
+@cli.command("cache")
+@click.option("--clean", is_flag=True,
+              help="Remove what killed commands left, what was set aside as damaged, and what is "
+                   "finished with; without --yes only say what that is.")
+@click.option("--older", type=click.FloatRange(min=0), metavar="DAYS",
+              help="With --clean: also all results, sets and experts made before so many days.")
+@click.option("--yes", is_flag=True, help="Do remove it.")
+@click.option("--check", is_flag=True, help="Compare every file with its digests.")
+def cache_command(clean, older, yes, check):
+    "Say what is kept, how large it is, and what made it when."
+    from selmatch.care import compare_all, describe_kept, find_bad, list_kept, weigh
+    place = home()
+    click.echo(f"{place}: {weigh(place)[1] / 1e6:.1f} MB")
+    if clean:
+        return clean_cache(place, older, yes)
+    for line in describe_kept(list_kept(place)):
+        click.echo(line)
+    if bad := find_bad(place):
+        click.echo(f"set aside as damaged: {len(bad)} (remove them by --clean --yes)")
+    if check and (damaged := compare_all(place, click.echo)):
+        raise InputError(f"{len(damaged)} files of {place} are damaged: the next command that "
+                         "needs them makes them again")
+
+def clean_cache(place: Path, older: float | None, yes: bool):
+    "Say what can be removed, and remove it when told to."
+    from selmatch.care import find_removable, remove, weigh
+    found = find_removable(place, older)
+    size = sum(weigh(path)[1] for path in found) / 1e6
+    for path in found[:20]:
+        click.echo(f"  {path.relative_to(place)}")
+    if yes:
+        remove(found)
+    said = "removed" if yes else "to be removed by --yes"
+    click.echo(f"{len(found)} files and folders, {size:.1f} MB {said}")
+
+# %% ../nbs/68_app.ipynb #68dur003
+@cli.command("doctor")
+def doctor_command():
+    "Say what this machine has, and whether it computes what others compute; a minute."
+    from selmatch.care import examine
+    if not examine(home(), click.echo):
+        raise InputError("this machine does not compute what is known: do not trust its results")
+
 # %% ../nbs/68_app.ipynb #8473e774
 def main(arguments: list[str] | None = None):
     """Entry point of the `selmatch` command. Without `arguments` they are those of the process,
@@ -561,8 +607,9 @@ def main(arguments: list[str] | None = None):
     # PyTorch's words to itself, here and in workers
     warnings.simplefilter("ignore", FutureWarning)
     os.environ.setdefault("PYTHONWARNINGS", "ignore::FutureWarning")
+    keep = keep_memory_of_command if arguments is None else contextlib.nullcontext
     try:
-        with keep_memory_of_command() if arguments is None else contextlib.nullcontext():
+        with heed_signals(), keep():
             code = cli.main(arguments, standalone_mode=False)
         sys.exit(code or 0)
     except InputError as error:
@@ -574,9 +621,9 @@ def main(arguments: list[str] | None = None):
     except click.ClickException as error:
         click.echo(f"selmatch: {error.format_message()}", err=True)
         sys.exit(2)
-    except (KeyboardInterrupt, click.Abort):
+    except (KeyboardInterrupt, click.Abort) as error:
         click.echo("selmatch: interrupted; the same command goes on from here", err=True)
-        sys.exit(130)
+        sys.exit(getattr(error, "code", 130))
 
 def keep_memory_of_command():
     "Memory is kept in a command's own process, unless it only lists or explains."

@@ -27,8 +27,11 @@ from safetensors import SafetensorError
 from torch import Tensor
 from tqdm import tqdm
 
-from ..core import InputError, check_choice, check_range, fingerprint, home
-from .images import Splits, StoredImages, make_splits, map_tensors, write_pixels
+from ..computer import claim
+from ..core import InputError, check_choice, check_range, fingerprint, home, set_aside
+from selmatch.data.images import (
+    Splits, StoredImages, compare_pixels, make_splits, map_tensors, write_pixels,
+)
 
 # %% ../../nbs/04_loaders.ipynb #217c5354
 def load_digits(validation: float = 0.2,  # share of the training data held out for choices
@@ -165,11 +168,14 @@ def name_decoded(files: Sequence[str],     # what the pixels are read from
 # %% ../../nbs/04_loaders.ipynb #9a973505
 def is_whole(path: Path,  # a tensor file, there or not
 ) -> bool:
-    "Is it there and complete? Warns of one that is broken."
+    "Is it there, and as it was decoded? Warns of one that is not, and sets it aside."
     try:
-        return path.exists() and bool(map_tensors(str(path)))
+        if path.exists():
+            compare_pixels(str(path))
+        return path.exists()
     except InputError as error:
-        warnings.warn(f"{error}; it is decoded anew")
+        set_aside(path, f"{error}; it is decoded anew")
+        map_tensors.cache_clear()
         return False
 
 # %% ../../nbs/04_loaders.ipynb #30c38ed5
@@ -193,7 +199,9 @@ def decode_once(files: Sequence[str],           # what the pixels are read from
     "Decode files once: later calls find the tensor file, as long as no file has changed."
     path = name_decoded(files, name, cache, how)
     if not is_whole(path):
-        write_decoded(path, read)
+        with claim(path):                   # two commands decode once
+            if not is_whole(path):
+                write_decoded(path, read)
     return str(path)
 
 # %% ../../nbs/04_loaders.ipynb #89e11934

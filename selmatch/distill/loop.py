@@ -305,7 +305,7 @@ def read_kept(tensors: dict[str, Tensor], rates: dict[str, float | list[float]],
               start: SyntheticSet) -> dict[int, SyntheticSet]:
     "The kept sets of a checkpoint, on the device of `start`."
     kept, device = {}, start.data.images.device
-    for i in map(int, rates):
+    for i in sorted(map(int, rates)):
         images, labels = tensors[f"kept.images.{i}"], tensors[f"kept.labels.{i}"]
         data = replace(start.data, images=images.to(device), labels=labels.to(device))
         card = {**start.card, "iteration": i}

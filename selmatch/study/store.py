@@ -4,14 +4,16 @@
 
 # %% auto #0
 __all__ = ['package', 'without_effect', 'compared', 'drop_docstrings', 'module_file', 'imported_modules', 'import_closure',
-           'minor_version', 'code_key', 'own_code', 'code_of', 'pack', 'unpack', 'Plan', 'Store', 'settle_task',
-           'settle_all', 'keep_elsewhere', 'find_leftovers', 'sweep_once', 'run_plan']
+           'minor_version', 'code_key', 'own_code', 'code_of', 'pack', 'unpack', 'Plan', 'name_processor',
+           'describe_maker', 'Store', 'settle_task', 'settle_all', 'keep_elsewhere', 'find_leftovers', 'sweep_once',
+           'run_plan']
 
 # %% ../../nbs/51_store.ipynb #f3a9a0d6
 import ast
 import functools
 import inspect
 import json
+import platform
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from importlib.metadata import version
@@ -141,6 +143,18 @@ class Plan:
     def __len__(self):
         return len(self.keys)
 
+# %% ../../nbs/51_store.ipynb #51dur008
+def name_processor() -> str:
+    "The kind of processor as PyTorch sees it, which decides the last bits: `x86_64 AVX512`."
+    return f"{platform.machine()} {torch.backends.cpu.get_cpu_capability()}"
+
+def describe_maker(label: str, processor: str = "") -> dict[str, str]:    # "": this one
+    """Who made a result: what was asked, versions, processor. It stands in the card for people and
+    in no key. Kinds of processors do differ in the last bits; but whoever makes a key need not be
+    the one who does the work, and results that move to another machine must be found there."""
+    return {"label": label, "selmatch": selmatch.__version__, "torch": version("torch"),
+            "processor": processor or name_processor()}
+
 # %% ../../nbs/51_store.ipynb #3b9806a7
 compared = set()      # (file, size, time) of results that were compared with their digests
 
@@ -177,9 +191,9 @@ class Store:
         tensors, card = load_tensors(self.file(key), sealed=True)
         return unpack(card["result"], tensors)
 
-    def save(self, key: str, value: Any):
+    def save(self, key: str, value: Any, label: str = "", processor: str = ""):
         tensors = {}
-        card = {"result": pack(value, tensors)}
+        card = {"result": pack(value, tensors), "by": describe_maker(label, processor)}
         save_tensors(self.file(key), tensors, card)
 
     def left(self, plan: Plan) -> int:
@@ -213,7 +227,7 @@ def settle_task(store: Store, plan: Plan, wait: bool, pair: tuple[str, Any]) -> 
         if ours and not store.is_done(plan, key, item):
             made = plan.task(item)
             if plan.is_done is None:
-                store.save(key, made)
+                store.save(key, made, plan.label)
     return ours
 
 # %% ../../nbs/51_store.ipynb #51dur002
@@ -228,8 +242,9 @@ def settle_all(store: Store, plan: Plan, missing: list[tuple], computer: Compute
 def keep_elsewhere(store: Store, plan: Plan, missing: list[tuple], computer: Computer):
     "Make what is missing on a cluster, and keep the results that come back."
     keys, items = zip(*missing)
-    keep = None if plan.is_done else lambda place, result: store.save(keys[place], result)
-    run_all(plan.task, items, plan.label, computer, keep)
+    def keep(place, made):
+        store.save(keys[place], made, plan.label, "a cluster")
+    run_all(plan.task, items, plan.label, computer, None if plan.is_done else keep)
 
 # %% ../../nbs/51_store.ipynb #51dur004
 def find_leftovers(folder: Path) -> list[Path]:
