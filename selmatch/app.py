@@ -12,7 +12,8 @@ __all__ = ['data_names', 'official_places', 'reading_options', 'shared_options',
            'fetch_official', 'score_command', 'window_command', 'experts_command', 'search_command', 'tune_command',
            'write_set', 'make_one', 'select_command', 'distill_command', 'read_given_set', 'find_set', 'read_any_set',
            'read_network', 'evaluate_command', 'coverage_command', 'shrink_command', 'of_others', 'import_command',
-           'compare_command', 'bench_command', 'explain', 'tell_user', 'main', 'keep_memory_of_command']
+           'compare_command', 'bench_command', 'cache_command', 'clean_cache', 'doctor_command', 'explain', 'tell_user',
+           'main', 'keep_memory_of_command']
 
 # %% ../nbs/68_app.ipynb #1ccb4a46
 import contextlib
@@ -31,6 +32,7 @@ from pathlib import Path
 import click
 
 import selmatch
+from .care import Stopped, heed_signals
 from .core import InputError, check_choice, check_range, home, write_atomic
 from .methods import find_method, methods
 from .show.figures import draw_figures, expect, figures, read_card
@@ -932,6 +934,50 @@ def bench_command(only, quick, file, device):
     if file:
         click.echo(f"Written: {file}")
 
+# %% ../nbs/68_app.ipynb #68dur002
+@cli.command("cache")
+@click.option("--clean", is_flag=True,
+              help="Remove what killed commands left, what was set aside as damaged, and what is "
+                   "finished with; without --yes only say what that is.")
+@click.option("--older", type=click.FloatRange(min=0), metavar="DAYS",
+              help="With --clean: also all results, sets and experts made before so many days.")
+@click.option("--yes", is_flag=True, help="Do remove it.")
+@click.option("--check", is_flag=True, help="Compare every file with its digests.")
+def cache_command(clean, older, yes, check):
+    "Say what is kept, how large it is, and what made it when."
+    from selmatch.care import compare_all, describe_kept, find_bad, list_kept, weigh
+    place = home()
+    click.echo(f"{place}: {weigh(place)[1] / 1e6:.1f} MB")
+    if clean:
+        return clean_cache(place, older, yes)
+    for line in describe_kept(list_kept(place)):
+        click.echo(line)
+    if bad := find_bad(place):
+        click.echo(f"set aside as damaged: {len(bad)} (remove them by --clean --yes)")
+    if check and (damaged := compare_all(place, click.echo)):
+        raise InputError(f"{len(damaged)} files of {place} are damaged: the next command that "
+                         "needs them makes them again")
+
+def clean_cache(place: Path, older: float | None, yes: bool):
+    "Say what can be removed, and remove it when told to."
+    from selmatch.care import find_removable, remove, weigh
+    found = find_removable(place, older)
+    size = sum(weigh(path)[1] for path in found) / 1e6
+    for path in found[:20]:
+        click.echo(f"  {path.relative_to(place)}")
+    if yes:
+        remove(found)
+    said = "removed" if yes else "to be removed by --yes"
+    click.echo(f"{len(found)} files and folders, {size:.1f} MB {said}")
+
+# %% ../nbs/68_app.ipynb #68dur003
+@cli.command("doctor")
+def doctor_command():
+    "Say what this machine has, and whether it computes what others compute; a minute."
+    from selmatch.care import examine
+    if not examine(home(), click.echo):
+        raise InputError("this machine does not compute what is known: do not trust its results")
+
 # %% ../nbs/68_app.ipynb #8473e774
 extras = {"figures": ("papermill", "nbclient", "nbconvert", "nbformat", "ipykernel"),
           "cluster": ("dask", "distributed")}
@@ -1008,15 +1054,15 @@ def main(arguments: list[str] | None = None):
             stream.reconfigure(errors="backslashreplace")
     try:
         memory = keep_memory_of_command() if arguments is None else contextlib.nullcontext()
-        with tell_user(), memory:
+        with heed_signals(), tell_user(), memory:
             code = cli.main(words, prog_name="selmatch", standalone_mode=False)
         sys.exit(code or 0)
     except click.exceptions.NoArgsIsHelpError as error:
         click.echo(error.ctx.get_help())
         sys.exit(0)
-    except (KeyboardInterrupt, click.Abort):
+    except (KeyboardInterrupt, click.Abort, Stopped) as error:
         click.echo("selmatch: interrupted; the same command goes on from here", err=True)
-        sys.exit(130)
+        sys.exit(getattr(error, "code", 130))
     except BrokenPipeError:                      # the reader of our output has gone
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(141)

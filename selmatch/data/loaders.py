@@ -26,13 +26,14 @@ import torch
 from safetensors import SafetensorError
 from torch import Tensor
 
-from ..core import InputError, check_choice, check_range
+from ..computer import claim
+from ..core import InputError, check_choice, check_range, fingerprint, home, set_aside
 from selmatch.data.folders import (
     Reading, Survey, decode_files, list_image_folder, name_files, read_image, show_progress, spell,
     survey,
 )
 from selmatch.data.images import (
-    Splits, StoredImages, make_splits, map_tensors, normalise, write_pixels,
+    Splits, StoredImages, compare_pixels, make_splits, map_tensors, normalise, write_pixels,
 )
 
 # %% ../../nbs/05_loaders.ipynb #217c5354
@@ -57,11 +58,14 @@ def load_digits(validation: float = 0.2,  # share of the training data held out 
 # %% ../../nbs/05_loaders.ipynb #9a973505
 def is_whole(path: Path,  # a tensor file, there or not
 ) -> bool:
-    "Is it there and complete? Warns of one that is broken."
+    "Is it there, and as it was decoded? Warns of one that is not, and sets it aside."
     try:
-        return path.exists() and bool(map_tensors(str(path)))
+        if path.exists():
+            compare_pixels(str(path))
+        return path.exists()
     except InputError as error:
-        warnings.warn(f"{error}; it is decoded anew")
+        set_aside(path, f"{error}; it is decoded anew")
+        map_tensors.cache_clear()
         return False
 
 # %% ../../nbs/05_loaders.ipynb #30c38ed5
@@ -87,7 +91,9 @@ def decode_once(files: Sequence[str],             # what the pixels are read fro
     "Decode files once: later calls find the tensor file, as long as no file has changed."
     path = Path(f"{name_files(files, name, cache, how)}.safetensors")
     if not is_whole(path):
-        write_decoded(path, write)
+        with claim(path):                   # two commands decode once
+            if not is_whole(path):
+                write_decoded(path, write)
     return str(path)
 
 # %% ../../nbs/05_loaders.ipynb #89e11934

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['distilled_mask', 'SyntheticSet', 'is_ours', 'tensor_names', 'card_words', 'check_place', 'make_card', 'save_set',
-           'load_set', 'relabel']
+           'check_card', 'check_tensors', 'check_labels', 'load_set', 'relabel']
 
 # %% ../../nbs/38_sets.ipynb #cd27004f
 import json
@@ -104,17 +104,68 @@ def save_set(small: SyntheticSet, folder: Path,
     text = json.dumps(card, indent=1, ensure_ascii=False).encode("utf-8", "backslashreplace")
     write_atomic(folder / "card.json", lambda path: path.write_bytes(text))
 
+# %% ../../nbs/38_sets.ipynb #38dur001
+def check_card(card: dict, place: str):
+    "Is this the card of a set? `InputError` names the word that is wrong."
+    names, rates = card["classes"], card["lr"]
+    if not isinstance(names, list) or not all(isinstance(c, str) for c in names) or not names:
+        raise InputError(f"{place}: classes={names!r} is not allowed: a list of names is needed")
+    if len(set(names)) < len(names):
+        raise InputError(f"{place}: two of its {len(names)} classes have one name")
+    for word in ("mean", "std"):
+        if not isinstance(card[word], list) or not card[word]:
+            raise InputError(f"{place}: {word}={card[word]!r}: one number a channel is needed")
+        for value in card[word]:
+            check_range(f"{place}: {word}", value, 1e-12 if word == "std" else -1e12, 1e12)
+    for rate in rates if isinstance(rates, list) and rates else [rates]:
+        check_range(f"{place}: lr", rate, 1e-30, 1e30)
+
+# %% ../../nbs/38_sets.ipynb #38dur002
+def check_tensors(t: dict[str, Tensor], card: dict, place: str):
+    "Do images, labels and mask belong together? `InputError` names what does not."
+    images, labels, mask = t["images"], t["labels"], t["distilled"]
+    n, k = len(images) if images.ndim else 0, len(card["classes"])
+    if images.ndim != 4 or not images.is_floating_point() or 0 in images.shape:
+        raise InputError(f"{place}: images are {images.dtype} of shape {tuple(images.shape)}: "
+                         "(n, c, h, w) floating-point numbers are needed")
+    if {len(card["mean"]), len(card["std"])} - {1, images.shape[1]}:
+        raise InputError(f"{place}: mean and std must have a number for each channel")
+    if not images.isfinite().all():
+        bad = int((~images.isfinite()).flatten(1).any(1).nonzero()[0])
+        raise InputError(f"{place}: image {bad} of {n} has pixels that are not finite")
+    if mask.dtype != torch.bool or tuple(mask.shape) != (n,):
+        raise InputError(f"{place}: distilled is {mask.dtype} of shape {tuple(mask.shape)}: "
+                         f"{n} times true or false are needed")
+    check_labels(labels, n, k, place)
+
+# %% ../../nbs/38_sets.ipynb #38dur003
+def check_labels(labels: Tensor, n: int, k: int, place: str):
+    "Are these n labels of k classes? `InputError` says why not."
+    hard = labels.dtype == torch.int64 and tuple(labels.shape) == (n,)
+    soft = labels.is_floating_point() and tuple(labels.shape) == (n, k)
+    if not hard and not soft:
+        raise InputError(f"{place}: labels are {labels.dtype} of shape {tuple(labels.shape)}: "
+                         f"{n} class numbers, or ({n}, {k}) probabilities are needed")
+    if hard and not 0 <= int(labels.min()) <= int(labels.max()) < k:
+        raise InputError(f"{place}: labels go from {int(labels.min())} to {int(labels.max())}: "
+                         f"there are {k} classes, from 0")
+    if soft and not (labels.isfinite().all() and (labels >= 0).all() and labels.sum(1).all()):
+        raise InputError(f"{place}: soft labels must be finite, not negative, and not all zero")
+
 # %% ../../nbs/38_sets.ipynb #65159a22
 def load_set(folder: Path) -> SyntheticSet:
-    "Read a set written by `save_set`; raises `InputError` naming what a file of others lacks."
+    "Read a set written by `save_set`; `InputError` names what is damaged, lacking or impossible."
     t, card = load_tensors(Path(folder) / "set.safetensors")
+    place = f"{folder}/set.safetensors"
     missing = {"images", "labels", "distilled"} - set(t)
     missing |= {"classes", "mean", "std", "name", "lr"} - set(card)
     if missing:
-        raise InputError(f"{folder}/set.safetensors lacks {', '.join(sorted(missing))}: "
+        raise InputError(f"{place} lacks {', '.join(sorted(missing))}: "
                          "it must be written by save_set")
+    check_card(card, place)
+    check_tensors(t, card, place)
     data = ImageSet(t["images"], t["labels"], tuple(card["classes"]), tuple(card["mean"]),
-                    tuple(card["std"]), card["name"])
+                    tuple(card["std"]), str(card["name"]))
     return SyntheticSet(data, t["distilled"], card["lr"], card)
 
 # %% ../../nbs/38_sets.ipynb #9cc0d838

@@ -659,7 +659,14 @@ def load_bench(file: Path | None, card: dict) -> dict:
     "What a file has of this card, or an empty result; `InputError` where it is of another."
     if file is None or not Path(file).exists():
         return card | {"done": [], "rows": []}
-    result = json.loads(Path(file).read_text(encoding="utf-8"))
+    try:
+        result = json.loads(Path(file).read_text(encoding="utf-8"))
+        whole = all(isinstance(result[part], list) for part in ("done", "rows"))
+        whole = whole and all(isinstance(row, dict) and "part" in row for row in result["rows"])
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+        whole = False
+    if not whole:
+        raise InputError(f"{file} is no file of `selmatch bench`: remove it or give another file")
     differ = [key for key in card if result.get(key) != card[key]]
     if differ:
         raise InputError(f"{file} holds measurements of another {', '.join(differ)}: remove it or "

@@ -6,14 +6,15 @@
 __all__ = ['differentiated_twice', 'fewest_to_choose', 'selection_needs', 'difficulty_for', 'start_function', 'needs_difficulty',
            'is_ordered', 'asks', 'is_searched', 'find_start', 'start_plan', 'look_up_start', 'choose_start', 'as_start',
            'label_start', 'objective_class', 'start_card', 'distilled_share', 'check_balance', 'start_set',
-           'descent_words', 'set_leader', 'describe_objective', 'plan_descent', 'SetTask', 'make_set', 'add_seconds',
-           'read_seconds', 'check_derivatives', 'set_task', 'describe_task', 'sets_plan', 'make_sets', 'small_sets',
+           'descent_words', 'set_leader', 'describe_objective', 'plan_descent', 'compare_set', 'is_whole_set',
+           'SetTask', 'own_files', 'keep_set', 'make_set', 'read_note', 'add_seconds', 'read_seconds', 'write_history',
+           'has_history', 'check_derivatives', 'set_task', 'describe_task', 'sets_plan', 'make_sets', 'small_sets',
            'complete_set', 'completion_plan', 'finish_sets', 'ask_for_labels', 'join_real', 'kept_sets', 'last_sets',
            'can_choose', 'checkpoint_trials', 'chosen_sets']
 
 # %% ../../nbs/53_sets.ipynb #a1008569
+import contextlib
 import functools
-import json
 import time
 import warnings
 from collections.abc import Iterable
@@ -26,7 +27,10 @@ import torch.nn.functional as F
 from torch import Tensor
 
 import selmatch
-from ..core import write_atomic
+from selmatch.core import (
+    DamagedFile, InputError, fingerprint, load_tensors, read_json, set_aside, write_atomic,
+    write_json,
+)
 from ..data.images import ImageSet, class_rows
 from ..distill.loop import Descent, distill
 from ..distill.sweep import probe_network
@@ -280,6 +284,27 @@ def plan_descent(study: Study, method: Method, objective: Any, moves: dict) -> D
     descent = replace(loop, **changes | moves)
     return descent if method.labels == "soft" else replace(descent, lr_labels=0.0)
 
+# %% ../../nbs/53_sets.ipynb #53dur001
+@functools.lru_cache(maxsize=4096)
+def compare_set(file: Path, size: int, time_ns: int) -> bool:    # the file in this state
+    "Whether a kept set is as it was written; a damaged one is set aside."
+    try:
+        load_tensors(file, sealed=True)
+    except InputError as error:
+        if file.exists():
+            set_aside(file, error)
+        return False
+    return True
+
+def is_whole_set(folder: Path) -> bool:
+    "Whether a set is kept in this folder; each file is compared once, until it changes."
+    file = folder / "set.safetensors"
+    try:
+        state = file.stat()
+    except OSError:
+        return False
+    return compare_set(file, state.st_size, state.st_mtime_ns)
+
 # %% ../../nbs/53_sets.ipynb #316999cb
 @dataclass(frozen=True)
 class SetTask:
@@ -296,27 +321,48 @@ class SetTask:
         "The number of the run that the set belongs to."
         return self.start.card["seed"]
 
+    def at(self, iteration: int) -> Path:
+        "Where the set after this iteration is kept."
+        return self.folder / f"at_{iteration:06d}"
+
     @property
     def done(self) -> bool:
-        return self.objective is None or (self.folder / "history.csv").exists()
+        "Whether history and all kept sets are there as they were written."
+        return self.objective is None or (has_history(self.folder)
+                                          and all(map(self.is_kept, self.descent.stops)))
+
+    def is_kept(self, iteration: int) -> bool:
+        return is_whole_set(self.at(iteration))
 
     def reached(self, until: int | None) -> bool:
-        "Whether the set after `until` iterations (None: all of them) is on disk."
-        if self.done or until is None:
+        "Whether the sets up to `until` iterations (None: all of them) are on disk."
+        if self.objective is None or until is None:
             return self.done
-        return (self.folder / f"at_{until:06d}" / "card.json").exists()
+        return all(self.is_kept(i) for i in self.descent.stops if i <= until)
+
+    @property
+    def stops(self) -> list[int]:
+        "The iterations of which a set is kept so far; `InputError` where one is missing between."
+        there = [i for i in self.descent.stops if self.at(i).exists()]
+        wanted = self.descent.stops
+        wanted = wanted if (self.folder / "history.csv").exists() else wanted[:len(there)]
+        missing = sorted(set(wanted) - set(there))
+        if missing or not there:
+            raise InputError(f"set {self.folder} lacks {self.at((missing or [0])[0]).name}: "
+                             "the same command makes it again")
+        return there
 
     def kept(self) -> list[SyntheticSet]:
         "The sets of all stops, first to last; the selection alone when nothing is distilled."
         if self.objective is None:
             return [self.start]
-        return [self.as_mine(load_set(f)) for f in sorted(self.folder.glob("at_*"))]
+        return [self.as_mine(load_set(self.at(i))) for i in self.stops]
 
     def last(self) -> SyntheticSet:
         "The set of the last stop; the selection when nothing is distilled."
         if self.objective is None:
             return self.start
-        return self.as_mine(load_set(max(self.folder.glob("at_*"))))
+        return self.as_mine(load_set(self.at(self.stops[-1])))
 
     def as_mine(self, small: SyntheticSet) -> SyntheticSet:
         "Methods that differ only in how networks are trained share a run; each gets its own card."
@@ -324,6 +370,24 @@ class SetTask:
         return replace(small, card=small.card | self.start.card | iteration)
 
 # %% ../../nbs/53_sets.ipynb #c88285bb
+@contextlib.contextmanager
+def own_files(home: Path):    # the folder of results
+    "Where a file of ours turns out damaged inside, it is set aside, and the message says so."
+    try:
+        yield
+    except DamagedFile as error:
+        if home in error.path.parents and error.path.exists():
+            set_aside(error.path, error)
+            raise InputError(f"{error.path} was damaged and is set aside: the same command makes "
+                             "it again") from error
+        raise
+
+def keep_set(task: SetTask, iteration: int, small: SyntheticSet):
+    "Keep the set of one stop, in place of whatever lies there: the folder is ours."
+    for name in ("card.json", "set.safetensors"):
+        (task.at(iteration) / name).unlink(missing_ok=True)
+    save_set(small, task.at(iteration))
+
 def make_set(
     task: SetTask,
     device: str = "cpu",
@@ -336,28 +400,51 @@ def make_set(
     data, distilled = task.start.data.to(device), task.start.distilled.to(device)
     start = replace(task.start, data=data, distilled=distilled)
     checkpoint, begin = task.folder / "checkpoint.safetensors", time.process_time()
-    keep = lambda iteration, small: save_set(small, task.folder / f"at_{iteration:06d}")
-    run = distill(start, task.objective, task.descent, task.seed, checkpoint, keep=keep,
-                  label=f"distill {task.folder.name}", quiet=quiet, until=until,
-                  threads=torch.get_num_threads())
+    go = functools.partial(distill, start, task.objective, task.descent, task.seed, checkpoint,
+                           keep=functools.partial(keep_set, task), quiet=quiet, until=until,
+                           label=f"distill {task.folder.name}", threads=torch.get_num_threads())
+    with own_files(task.folder.parents[1]):
+        run = go()
+        if not all(task.is_kept(i) for i in task.descent.stops if i <= len(run.history)):
+            checkpoint.unlink(missing_ok=True)      # a set of before the checkpoint is lost
+            run = go()
     add_seconds(task.folder, time.process_time() - begin)
     if len(run.history) < task.descent.iterations:
         return task.folder
-    write_atomic(task.folder / "history.csv", lambda p: run.history.to_csv(p, index=False))
+    write_history(task.folder, run.history.to_csv(index=False))
     checkpoint.unlink(missing_ok=True)
     return task.folder
 
 # %% ../../nbs/53_sets.ipynb #53secs01
+def read_note(folder: Path) -> dict:
+    "What is noted of a set: processor seconds, and the fingerprint of its history."
+    try:
+        return read_json(folder / "seconds.json")
+    except InputError:
+        return {}
+
 def add_seconds(folder: Path, seconds: float):
     "Note what a sitting of a set took the processor, beside what earlier sittings took."
-    file = folder / "seconds.json"
-    text = json.dumps(read_seconds(folder) + seconds)
-    write_atomic(file, lambda path: path.write_text(text, encoding="utf-8"))
+    note = read_note(folder)
+    write_json(folder / "seconds.json", note | {"seconds": read_seconds(folder) + seconds})
 
 def read_seconds(folder: Path) -> float:
     "Processor seconds that a set has taken; 0 where none were noted."
-    file = folder / "seconds.json"
-    return float(json.loads(file.read_text(encoding="utf-8"))) if file.exists() else 0.0
+    return float(read_note(folder).get("seconds", 0.0))
+
+# %% ../../nbs/53_sets.ipynb #53dur002
+def write_history(folder: Path, text: str):
+    "Write a set's history as CSV, then its fingerprint: only then it is finished."
+    write_atomic(folder / "history.csv", lambda p: p.write_text(text, encoding="utf-8"))
+    write_json(folder / "seconds.json", read_note(folder) | {"history": fingerprint(text)})
+
+def has_history(folder: Path) -> bool:
+    "Whether the history of a set is there as it was written."
+    try:
+        text = (folder / "history.csv").read_text(encoding="utf-8")
+    except (OSError, ValueError):
+        return False
+    return read_note(folder).get("history") == fingerprint(text)
 
 # %% ../../nbs/53_sets.ipynb #53probe1
 differentiated_twice = {*following, "dd", "dc", "dsa"}   # objectives that ask a network so
