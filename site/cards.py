@@ -9,8 +9,10 @@ from pathlib import Path
 import pandas as pd
 
 from drawings import Drawing, raw, claims_table
-from pages import ROOT, Links, escape, read_cells, table, title_of, write_if_new
+from pages import ROOT, escape, escape_words, read_cells, table, title_of, write_if_new
 from selmatch.methods import Method, load_registers, methods, variants
+from selmatch.select.coresets import scores_needed
+from selmatch.select.window import easiest, hardest
 from selmatch.study.verdicts import describe_sample, intervals
 
 LABELS = {"hard": "the classes, as they are", "soft": "probabilities, learned with the images",
@@ -46,22 +48,54 @@ def place_of(thing) -> tuple[str, str]:
 
 
 def equation_of(thing) -> str:
-    """The display equation that stands for a function or class in its lesson: the nearest one
-    before it in its own section, else the lesson's first."""
+    """The display equation of a function or class: the last one before it in the section of its
+    lesson in which it is defined; a class without one may have that of the class it extends."""
     file, section = place_of(thing)
-    first, mine, head = "", "", ""
+    mine, head = "", ""
     for cell in lesson_cells(file):
         if cell["cell_type"] != "markdown":
-            if head == section and re.search(rf"^(def|class) {thing.__name__}\b", cell["source"],
-                                             re.M):
+            if re.search(rf"^(def|class) {thing.__name__}\b", cell["source"], re.M):
                 break
             continue
         for part in re.split(r"(?m)^(?=## )", cell["source"]):
             head = ([head] + re.findall(r"^## (.+)$", part, re.M))[-1]
             found = re.findall(r"\$\$(.+?)\$\$", part, re.S)
-            first = first or (found or [""])[0]
             mine = found[-1] if found and head == section else mine
-    return (mine or first).strip()
+    return mine.strip()
+
+
+def idea_of(file: str) -> str:
+    """The display equation that opens a lesson."""
+    for cell in lesson_cells(file):
+        found = re.findall(r"\$\$(.+?)\$\$", cell["source"], re.S)
+        if cell["cell_type"] == "markdown" and found:
+            return found[0].strip()
+    return ""
+
+
+def say_equations(method: Method) -> str:
+    """What is asked, as formulas: of the start, of the share that is repainted, of the objective.
+    Where a section has none of its own, the formula that opens its lesson, and it is said so."""
+    start, goal = register("start")[method.start], register("objective").get(method.objective)
+    asked = [("The start", start)] if goal is None or method.start != "random" else []
+    asked += [("What is asked of the images", goal)] if goal is not None else []
+    parts = []
+    for name, thing in asked:
+        file, section = place_of(thing)
+        mine = equation_of(thing)
+        equation = mine or idea_of(file)
+        where = f"[{title_of(lesson_cells(file))[0]}](../lessons/{file})"
+        said = (f"**{name}**, from {where}:" if mine else
+                f"**{name}**, by the formula that opens {where}:")
+        if method.start == "random" and thing is start:
+            parts.append("**The start** needs no formula: every image of a class is as likely as "
+                         "any other.")
+        elif equation:
+            parts.append(f"{said}\n\n$$\n{equation}\n$$")
+    if goal is not None and method.alpha != 1:
+        parts.insert(1, "**The share** of the set that it repaints, its easier part:\n\n$$\n"
+                     f"{idea_of('00_tour.ipynb')}\n$$")
+    return "\n\n".join(parts)
 
 
 def first_sentence(thing) -> str:
@@ -71,16 +105,22 @@ def first_sentence(thing) -> str:
 
 # -------------------------------------------------------------------------------------- results
 
+ACCURACIES = {"method", "ratio", "ipc", "set_seed", "iteration", "images", "augmentation", "labels",
+              "seed", "validation_accuracy", "test_accuracy", "easy_accuracy", "hard_accuracy"}
+
+
+@cache
+def read_rows(drawing: Drawing) -> pd.DataFrame:
+    return pd.read_csv(drawing.file("csv"))
+
+
 def find_rows(method: Method, drawings: list[Drawing]) -> list[tuple[Drawing, pd.DataFrame]]:
-    """The figures whose rows name the method and say what networks reached on its sets."""
+    """The figures whose rows are accuracies of sets, one judge for all, and name the method."""
     found = []
     for drawing in drawings:
-        rows = pd.read_csv(drawing.file("csv"))
-        if {"method", "ratio", "test_accuracy"} <= set(rows.columns) and len(
-                set(rows.columns) & {"network", "judge"}) == 0:
+        rows = read_rows(drawing)
+        if {"method", "ratio", "test_accuracy", "set_seed"} <= set(rows.columns) <= ACCURACIES:
             own = rows[rows.method == method.title]
-            if "iteration" in own and "last" in own:
-                own = own[own["last"]]
             if len(own):
                 found.append((drawing, own))
     return found
@@ -133,13 +173,15 @@ def own_claims(method: Method, everything: dict[str, list[Drawing]]) -> list[tup
 def describe(method: Method) -> str:
     """The idea in words, from what the start and the objective say of themselves."""
     start, goal = register("start")[method.start], register("objective").get(method.objective)
-    lines = [f"**It begins with** `{method.start}`. {escape(first_sentence(start))}"]
+    score = scores_needed.get(method.start)
+    by = f" The score is `{score}`." if score else ""
+    lines = [f"**It begins with** `{method.start}`. {escape_words(first_sentence(start))}{by}"]
     if goal is not None:
         share = ("all images of the set are" if method.alpha == 1 else
                  "the profile's share α of the set, its easier part, is" if method.alpha is None
                  else f"{method.alpha:.0%} of the set, its easier part, is")
         lines.append(f"**Then** {share} repainted by `{method.objective}`. "
-                     f"{escape(first_sentence(goal))}")
+                     f"{escape_words(first_sentence(goal))}")
     else:
         lines.append("**Nothing is repainted.**")
     if method.completed:
@@ -159,13 +201,14 @@ def title_sentence(method: Method) -> str:
     return f"{method.title} repaints a part and keeps the rest"
 
 
-def write_card(method: Method, everything: dict, links: Links) -> str:
+def write_card(method: Method, everything: dict) -> str:
     """The page of a method, as Markdown."""
     start, goal = register("start")[method.start], register("objective").get(method.objective)
     of = goal if goal is not None else start
-    equation = equation_of(of)
     file, section = place_of(of)
-    lessons = dict.fromkeys([place_of(thing)[0] for thing in (of, start)] + ["40_methods.ipynb"])
+    lessons = dict.fromkeys([place_of(thing)[0] for thing in (of, start)]
+                            + ["20_scores.ipynb"] * (start in (hardest, easiest))
+                            + ["40_methods.ipynb"])
     reading = "\n".join(f"* [{title_of(lesson_cells(name))[0]}](../lessons/{name})"
                         + (f", section *{section}*" if name == file and section else "")
                         for name in lessons)
@@ -176,11 +219,7 @@ def write_card(method: Method, everything: dict, links: Links) -> str:
              f"> {escape(method.source)} · {method.kind} · `selmatch "
              f"{'select' if method.objective is None else 'distill'} --method {method.name}`",
              "## The idea", describe(method)]
-    if equation:
-        parts += ["## The equation", f"$$\n{equation}\n$$",
-                  f"From [{title_of(lesson_cells(file))[0]}](../lessons/{file}), where its symbols "
-                  "are explained."]
-    parts += ["## What it costs", "Besides training the networks that judge it: "
+    parts += ["## The equation", say_equations(method), "## What it costs", "Besides training the networks that judge it: "
               f"{escape(method.cost)}.", "## What it reaches", say_results(method, everything)]
     for drawing, claims in own_claims(method, everything):
         name = title_of(drawing.cells)[0]
@@ -191,14 +230,14 @@ def write_card(method: Method, everything: dict, links: Links) -> str:
     return "\n\n".join(parts) + "\n"
 
 
-def stage_cards(out: Path, everything: dict[str, list[Drawing]], links: Links):
+def stage_cards(out: Path, everything: dict[str, list[Drawing]]):
     """Write a card for each method and variant, and their list by kind."""
     groups: dict[str, list[Method]] = {}
     for method in (methods | variants).values():
         kind = "six variants, written down before they were measured" if method.name in variants \
             else method.kind
         groups.setdefault(kind, []).append(method)
-        write_if_new(out / "methods" / f"{method.name}.md", write_card(method, everything, links))
+        write_if_new(out / "methods" / f"{method.name}.md", write_card(method, everything))
     text = [f"# {len(methods)} ways to make a small set\n\n> Each is five words: a start, a share, "
             "an objective, labels, an augmentation.\n"]
     for kind, members in groups.items():

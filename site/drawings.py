@@ -5,7 +5,7 @@ import json
 import re
 import shutil
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from lessons import is_imports, describe_picture
@@ -23,11 +23,8 @@ WORDS = {"holds": "holds", "does not hold": "fails", "undecided": "open", "the s
 class Drawing:
     """A figure that a folder has: its files and what its provenance says."""
     folder: Path
-    card: dict
-
-    @property
-    def name(self) -> str:
-        return self.card["figure"]
+    name: str
+    card: dict = field(compare=False, repr=False)       # what NAME.json says
 
     @property
     def profile(self) -> str:
@@ -55,7 +52,7 @@ def find_drawings(root: Path = ROOT) -> dict[str, list[Drawing]]:
         card = json.loads(path.read_text(encoding="utf-8"))
         whole = all(path.with_suffix(f".{kind}").exists() for kind in (*KINDS, "ipynb"))
         if isinstance(card, dict) and card.get("figure") == path.stem and whole:
-            found.setdefault(path.parent.name, []).append(Drawing(path.parent, card))
+            found.setdefault(path.parent.name, []).append(Drawing(path.parent, path.stem, card))
     return dict(sorted(found.items(), key=lambda item: (item[0] != "digits", item[0])))
 
 
@@ -87,10 +84,11 @@ def claims_table(claims: list[dict]) -> str:
         rows.append(f'<tr><th scope="row">{html.escape(sentence)}</th>{cells}</tr>')
     sets = sorted({claim["sets"] for claim in claims})
     looked = f"{sets[0]} to {sets[-1]}" if len(sets) > 1 else f"{sets[0]}"
-    return (f'<table class="claims"><caption>What it decides: differences in points, ± half of a '
-            f"95 % interval over {looked} paired sets; verdicts corrected for their number (Holm)."
-            f"</caption><thead><tr><th scope=\"col\">claim</th>{head}</tr></thead>"
-            f"<tbody>{''.join(rows)}</tbody></table>")
+    return (f'<p class="over">What it decides: differences in points, ± half of a 95 % interval '
+            f"over {looked} paired sets; verdicts corrected for their number (Holm).</p>"
+            '<div class="wide"><table class="claims"><thead><tr><th scope="col">claim</th>'
+            f"{head}</tr></thead>"
+            f"<tbody>{''.join(rows)}</tbody></table></div>")
 
 
 def count_verdicts(claims: list[dict]) -> str:
@@ -99,6 +97,7 @@ def count_verdicts(claims: list[dict]) -> str:
     said = [f"{n['holds']} hold" + "s" * (n["holds"] == 1),
             f"{n['does not hold']} do" + "es" * (n["does not hold"] == 1) + " not",
             f"{n['undecided']} undecided"]
+    said += [f"{n['the same']} compares the same images"] if n["the same"] else []
     return f"Of {len(claims)} claims " + ", ".join(said) if claims else ""
 
 

@@ -1,24 +1,39 @@
-"""The last touches of the generator: comments beside parameters become their description, and wide
-things get a box of their own to scroll in."""
+"""The last touches of the generator: comments beside parameters become their description, the
+navigation stays short, and no picture is without words."""
+import inspect
 import re
 
 from docutils import nodes
 from fastcore.docments import docments
 
 
+def read_comments(thing) -> dict[str, str]:
+    """What stands beside each parameter or field in the source (its docment), with the comment
+    lines that go on below it; `return` for what is beside the arrow."""
+    try:
+        found = {key: of["docment"] for key, of in docments(thing, full=True).items()
+                 if isinstance(of, dict) and isinstance(of.get("docment"), str)}
+        source = inspect.getsource(thing)
+    except (TypeError, ValueError, OSError, SyntaxError):
+        return {}
+    return {key: " ".join([*said.split(), *lines_below(source, said)])
+            for key, said in found.items()}
+
+
+def lines_below(source: str, said: str) -> list[str]:
+    """Lines that hold nothing but a comment, right below the line that ends with this one."""
+    below = re.search(rf"#\s*{re.escape(said)}[ \t]*\n((?:[ \t]*#.*\n)*)", source)
+    return [line.strip(" \t#") for line in below[1].splitlines()] if below else []
+
+
 def describe_parameters(app, what, name, thing, options, lines):
-    """Add what stands beside each parameter in the source (a docment) to its docstring."""
+    """Add what stands beside each parameter in the source to its docstring."""
     if what not in ("function", "method", "class"):
         return
-    try:
-        found = docments(thing, full=True)
-    except (TypeError, ValueError, OSError, SyntaxError):
-        return
-    words = [(key, " ".join(str(of["docment"]).split())) for key, of in found.items()
-             if isinstance(of, dict) and isinstance(of.get("docment"), str)]
+    words = read_comments(thing)
     if words:
         lines.append("")
-    for key, said in words:
+    for key, said in words.items():
         said = plain_words(said)
         lines.append(f":returns: {said}" if key == "return" else f":param {key}: {said}")
 

@@ -15,7 +15,7 @@ sys.path[:0] = [str(HERE), str(HERE.parent)]
 from cards import stage_cards  # noqa: E402
 from drawings import find_drawings, stage_drawings  # noqa: E402
 from lessons import list_lessons, stage_lessons  # noqa: E402
-from pages import ROOT, Links  # noqa: E402
+from pages import ROOT, WRITTEN, Links  # noqa: E402
 from reference import place_guides, stage_api, stage_guides, stage_profiles  # noqa: E402
 from story import stage_story  # noqa: E402
 
@@ -50,19 +50,39 @@ def stage(sources: Path, profile: str, label: int | None = None):
     stage_story(sources, profile, everything, label)
     stage_lessons(sources, links)
     stage_drawings(sources, links, everything)
-    stage_cards(sources, everything, links)
+    stage_cards(sources, everything)
     stage_profiles(sources, everything)
     stage_api(sources)
     stage_guides(sources, links)
 
 
-def build(out: Path, work: Path, jobs: int = 2, quiet: bool = True) -> int:
-    """Run the generator; its exit status, not 0 where it warned."""
+def build(out: Path, work: Path, pages: list[str] | None = None, jobs: int = 2) -> int:
+    """Run the generator; its exit status, not 0 where it warned. `pages`: only these (a test of a
+    few pages; links to the others lead nowhere then, so warnings do not count)."""
     os.environ["SELMATCH_SITE_SOURCES"] = str(work / "sources")
     from sphinx.cmd.build import main as sphinx
-    return sphinx(["-b", "html", "-c", str(HERE), "-d", str(work / "doctrees"), "-j", str(jobs),
-                   "-W", "--keep-going", *(["-q"] if quiet else []),
-                   str(work / "sources"), str(out)])
+    words = ["-b", "html", "-c", str(HERE), "-d", str(work / "doctrees"), "-j", str(jobs), "-q"]
+    if pages is None:
+        return sphinx([*words, "-W", "--keep-going", str(work / "sources"), str(out)])
+    other = [page.relative_to(work / "sources").as_posix() for page in list_sources(work)]
+    other = ",".join(["extra", *(page for page in other if page not in pages)])
+    return sphinx([*words, "-Q", "-D", f"exclude_patterns={other}", str(work / "sources"),
+                   str(out)])
+
+
+def list_sources(work: Path) -> list[Path]:
+    """All pages that were staged."""
+    pages = (work / "sources").rglob("*")
+    return sorted(page for page in pages if page.suffix in (".md", ".ipynb"))
+
+
+def forget_old(out: Path, work: Path, began: set[Path]):
+    """Take away pages of the sources that nothing writes any more, and what was built from them: a
+    figure that is gone from its folder."""
+    for page in began - set(WRITTEN):
+        page.unlink()
+        built = out / page.relative_to(work / "sources").with_suffix(".html")
+        built.unlink(missing_ok=True)
 
 
 def main():
@@ -79,7 +99,9 @@ def main():
     if given.fresh:
         shutil.rmtree(work, ignore_errors=True)
     (work / "sources" / "extra").mkdir(parents=True, exist_ok=True)
+    before = set(list_sources(work))
     stage(work / "sources", given.profile, given.label)
+    forget_old(given.out, work, before)
     status = build(given.out, work)
     size = sum(path.stat().st_size for path in given.out.rglob("*") if path.is_file())
     print(f"{given.out / 'index.html'}   ({size / 1e6:.1f} MB, "

@@ -8,8 +8,12 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 
 
+WRITTEN: list[Path] = []      # every page that this build has, changed or not
+
+
 def write_if_new(path: Path, text: str):
     """Write a page only where it changed, so that the generator reads again only what did."""
+    WRITTEN.append(path)
     if path.exists() and path.read_text(encoding="utf-8") == text:
         return
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -45,7 +49,8 @@ def title_of(cells: list[dict]) -> tuple[str, str]:
 
 def plain(text: str) -> str:
     """Markdown as one would read it aloud: no marks, no links, formulas as they were typed."""
-    text = re.sub(r"```.*?```|\$\$.*?\$\$|<[^>]+>|^\|.*$|^#+ .*$", " ", text, flags=re.S | re.M)
+    text = re.sub(r"```.*?```|\$\$.*?\$\$|<[^>]+>", " ", text, flags=re.S)
+    text = re.sub(r"^\|.*$|^#+ .*$", " ", text, flags=re.M)
     text = re.sub(r"!?\[([^\]]*)\]\([^)]*\)", r"\1", text)
     text = re.sub(r"[*`$]|\\(?=\w)", "", text)
     return " ".join(text.split())
@@ -65,9 +70,18 @@ def cut_sections(cells: list[dict]) -> list[tuple[str, int]]:
     return found
 
 
+MARKS = re.compile(r"([\\`*_{}\[\]<>|$~])")
+
+
 def escape(text: str) -> str:
     """Text that is to stand in a cell of a Markdown table, or in a line of prose, as it is."""
-    return re.sub(r"([\\`*_{}\[\]<>|$~])", r"\\\1", " ".join(str(text).split()))
+    return MARKS.sub(r"\\\1", " ".join(str(text).split()))
+
+
+def escape_words(text: str) -> str:
+    """The same for a docstring, in which `this` is code already."""
+    parts = " ".join(text.split()).split("`")
+    return "`".join(part if i % 2 else MARKS.sub(r"\\\1", part) for i, part in enumerate(parts))
 
 
 def table(head: list[str], rows: list[list[str]]) -> str:

@@ -81,7 +81,7 @@ def stage_profiles(out: Path, everything: dict[str, list[Drawing]]):
 
 
 GUIDES = {"README.md": ("readme", "What was measured, and how to run it yourself"),
-          "CLUSTER.md": ("cluster", None), "CONTRIBUTING.md": ("contributing",
+          "CLUSTER.md": ("cluster", "Any command on many machines"), "CONTRIBUTING.md": ("contributing",
                                                                "Contributing, and where things go")}
 
 

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
+import torch
 from PIL import Image
 
 from drawings import Drawing, raw, say_verdict
@@ -111,7 +112,7 @@ def show_images(story: Story, label: int | None) -> dict:
     study = open_study(story.profile)
     train = study.loaded.train
     kept = ranked.iloc[spread(len(ranked))]
-    tiles = pictures(train.subset(kept.row.to_numpy()))
+    tiles = pictures(train.subset(torch.tensor(kept.row.tolist())))
     tiles = np.repeat(tiles, 3, axis=3) if tiles.shape[3] == 1 else tiles
     shown = class_of(train, int(ranked.row.iloc[0]))
     painted = read_painted(story, tiles.shape[1])
@@ -243,9 +244,9 @@ def forest(verdicts: list[dict]) -> str:
             f'test, <b class="n-holds">{n["holds"]}</b> hold, <b>{n["does not hold"]}</b> do not '
             f'(the other one is better), and <b>{n["undecided"]}</b> are undecided: the sets that '
             "were made cannot tell.</p>"
-            '<div class="wide"><table class="claims forest"><caption>What is decided: points of '
-            "accuracy or coverage, ± half of a 95 % interval over paired sets, corrected within "
-            'each figure</caption><thead><tr><th scope="col">claim</th><th scope="col">verdict'
+            '<p class="over">What is decided: points of accuracy or coverage, ± half of a 95 % '
+            "interval over paired sets, corrected within each figure.</p>"
+            '<div class="wide"><table class="claims forest"><thead><tr><th scope="col">claim</th><th scope="col">verdict'
             '</th><th scope="col">difference</th></tr></thead>'
             f"<tbody>{rows}</tbody></table></div>")
 
