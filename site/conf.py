@@ -40,6 +40,7 @@ html_css_files = ["site.css"]
 html_js_files = [("site.js", {"defer": "defer"})]
 html_copy_source = False
 html_use_index = False
+html_domain_indices = False
 html_show_sourcelink = False
 html_theme_options = {
     "navigation_with_keys": True,

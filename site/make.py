@@ -19,6 +19,8 @@ from pages import ROOT, WRITTEN, Links  # noqa: E402
 from reference import place_guides, stage_api, stage_guides, stage_profiles  # noqa: E402
 from story import stage_story  # noqa: E402
 
+from selmatch.core import InputError  # noqa: E402
+
 
 def place_all(everything: dict) -> Links:
     """Where each file of the project stands on the site. A figure's notebook is shown where it was
@@ -100,7 +102,10 @@ def main():
         shutil.rmtree(work, ignore_errors=True)
     (work / "sources" / "extra").mkdir(parents=True, exist_ok=True)
     before = set(list_sources(work))
-    stage(work / "sources", given.profile, given.label)
+    try:
+        stage(work / "sources", given.profile, given.label)
+    except InputError as error:
+        sys.exit(f"make site: {error}")
     forget_old(given.out, work, before)
     status = build(given.out, work)
     size = sum(path.stat().st_size for path in given.out.rglob("*") if path.is_file())

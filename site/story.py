@@ -46,7 +46,7 @@ def summary(table: pd.DataFrame, by: list[str], value: str = "test_accuracy") ->
     if "set_seed" in table:
         return intervals(table, by, value)
     groups = 100 * table.groupby(by)[value].mean()
-    return pd.DataFrame({"mean": groups, "half": np.nan, "sets": 1})
+    return pd.DataFrame({"mean": groups, "half": np.nan, "sets": 0})
 
 
 def number(value: float, digits: int = 2) -> float | None:
@@ -299,10 +299,11 @@ def write_slides(told: dict) -> list[str]:
             '<div class="chart" id="covered"></div></div>'
             f'<p>From <a href="{alpha["page"]}">figure 4</a>; networks trained with the '
             "augmentation DSA.</p>")))
-    if told["verdicts"]:
-        slides.append(("verdict", "What is decided, and what is not", (
-            forest(told["verdicts"])
-            + '<p><a class="button" href="evening.html">Do it yourself: the evening path</a></p>')))
+    nothing = ('<p class="reading">Nothing yet: no figure of this profile puts a claim to the test. '
+               "Means alone decide nothing.</p>")
+    slides.append(("verdict", "What is decided, and what is not", (
+        (forest(told["verdicts"]) if told["verdicts"] else nothing)
+        + '<p><a class="button" href="evening.html">Do it yourself: the evening path</a></p>')))
     return [slide(i, name, title, body) for i, (name, title, body) in enumerate(slides, 1)]
 
 

@@ -233,6 +233,22 @@ def test_a_profile_without_figures_or_difficulties_is_refused(tmp_path):
         story.rank_images(story.Story("digits", {}), None)
 
 
+def test_a_story_is_told_as_far_as_its_files_go(told):
+    """A profile with figure 3 alone has no slider for alpha, and says that nothing is decided."""
+    slides = story.write_slides(told | {"alpha": None, "verdicts": [], "method_page": None})
+    names = [re.search(r'id="(\w+)"', slide)[1] for slide in slides]
+    assert names == ["question", "sorted", "window", "verdict"]
+    assert "Nothing yet" in slides[-1]
+
+
+def test_a_profile_that_is_refused_is_named_in_one_line(tmp_path):
+    done = subprocess.run([sys.executable, "site/make.py", "--profile", "cifar100", "--out", str(tmp_path / "site")], cwd=ROOT,
+                          capture_output=True, text=True, timeout=300)
+    assert done.returncode != 0 and "Traceback" not in done.stderr
+    assert "'cifar100' has no figures here" in done.stderr
+    assert not (tmp_path / "site").exists()
+
+
 def test_many_images_are_spread_over_all_ranks():
     assert story.spread(5) == [0, 1, 2, 3, 4]
     many = story.spread(5000)

@@ -173,7 +173,7 @@ function tellWindow(told) {
     const random = size.random === null ? "" : ` Random sets: ${plusMinus(size.random,
                                                                          size.random_half)}.`;
     const said = `${size.size} kept, β = ${at.beta}: ${plusMinus(at.mean, at.half)} of the test ` +
-      `images are classified right (${size.sets} set${size.sets > 1 ? "s" : ""}).${random}`;
+      `images are classified right${size.sets ? ` (${size.sets} sets)` : ""}.${random}`;
     document.querySelector("#beta-reading").textContent = said;
     slider.setAttribute("aria-valuetext", said);
     const line = {points: size.points.map(p => ({x: p.beta, y: p.mean, half: p.half})),
@@ -218,7 +218,7 @@ function tellShare(told) {
     const said = `${size.size} kept, α = ${at.alpha}: ${frozen} images of the class frozen, ` +
       `${at.repainted} repainted. Accuracy ${plusMinus(...at.test_accuracy)}; of the hard test ` +
       `images ${plusMinus(...at.hard_coverage)} are covered, of the easy ones ` +
-      `${plusMinus(...at.easy_coverage)} (${size.sets} sets).`;
+      `${plusMinus(...at.easy_coverage)}${size.sets ? ` (${size.sets} sets)` : ""}.`;
     document.querySelector("#alpha-reading").textContent = said;
     slider.setAttribute("aria-valuetext", said);
     const line = (what, kind, name) => ({kind, name, marker: true, points: size.points.map(
