@@ -12,8 +12,8 @@ import pandas as pd
 import torch
 from PIL import Image
 
-from drawings import Drawing, raw, say_verdict
-from pages import write_if_new
+from drawings import Drawing, count_verdicts, raw, say_verdict
+from pages import title_of, write_if_new
 from selmatch.core import InputError
 from selmatch.data.images import class_rows, pictures
 from selmatch.distill.sets import distilled_mask
@@ -190,7 +190,7 @@ def tell_alpha(story: Story, window: dict | None) -> dict | None:
 
 def tell_verdicts(story: Story) -> list[dict]:
     """The claims of all figures of the profile, each as its JSON says."""
-    return [claim | {"figure": name, "page": story.page(name)}
+    return [claim | {"page": story.page(name), "title": title_of(drawing.cells)[0]}
             for name, drawing in story.drawings.items()
             for claim in drawing.card.get("claims") or []]
 
@@ -232,23 +232,45 @@ def slider(name: str, said: str, n: int, at: int) -> str:
             f'<p class="reading" role="status" id="{name}-reading"></p>')
 
 
+SHOWN = 16      # decided claims on the front page, at most
+
+
+def clearest(verdicts: list[dict], most: int = SHOWN) -> list[dict]:
+    """Claims that hold or do not, in their order; of many, those with the smallest p."""
+    decided = [claim for claim in verdicts if claim["verdict"] in ("holds", "does not hold")]
+    by_p = sorted(decided, key=lambda c: 1.0 if c["p_holm"] is None else c["p_holm"])
+    kept = [id(claim) for claim in by_p[:most]]
+    return [claim for claim in decided if id(claim) in kept]
+
+
+def by_figure(verdicts: list[dict]) -> str:
+    """Each figure that makes claims, and how they came out, as HTML."""
+    pages = dict.fromkeys((claim["page"], claim["title"]) for claim in verdicts)
+    items = [f'<li><a href="{page}">{html.escape(title)}</a>: '
+             f"{count_verdicts([c for c in verdicts if c['page'] == page])}.</li>"
+             for page, title in pages]
+    return f"<ul>{''.join(items)}</ul>"
+
+
 def forest(verdicts: list[dict]) -> str:
-    """What is decided, as HTML: one row a claim that holds or does not; the others counted."""
-    decided = [c for c in verdicts if c["verdict"] in ("holds", "does not hold")]
-    rows = "".join(
-        f'<tr><th scope="row"><a href="{c["page"]}">{html.escape(c["sentence"])}</a></th>'
-        f"<td>{say_verdict(c)}</td><td>{bar(c, decided)}</td></tr>" for c in decided)
+    """What is decided, as HTML: the clearest claims that hold or do not, then all by figure."""
     n = {verdict: sum(c["verdict"] == verdict for c in verdicts)
          for verdict in ("holds", "does not hold", "undecided")}
+    shown = clearest(verdicts)
+    left_out = n["holds"] + n["does not hold"] - len(shown)
+    more = f" The {len(shown)} clearest; {left_out} more stand with the figures." if left_out else ""
+    rows = "".join(
+        f'<tr><th scope="row"><a href="{c["page"]}">{html.escape(c["sentence"])}</a></th>'
+        f"<td>{say_verdict(c)}</td><td>{bar(c, shown)}</td></tr>" for c in shown)
     return (f'<p class="reading">Of <b>{len(verdicts)}</b> claims that the figures put to the '
-            f'test, <b class="n-holds">{n["holds"]}</b> hold, <b>{n["does not hold"]}</b> do not '
+            f'test, <b>{n["holds"]}</b> hold, <b>{n["does not hold"]}</b> do not '
             f'(the other one is better), and <b>{n["undecided"]}</b> are undecided: the sets that '
             "were made cannot tell.</p>"
             '<p class="over">What is decided: points of accuracy or coverage, ± half of a 95 % '
-            "interval over paired sets, corrected within each figure.</p>"
-            '<div class="wide"><table class="claims forest"><thead><tr><th scope="col">claim</th><th scope="col">verdict'
-            '</th><th scope="col">difference</th></tr></thead>'
-            f"<tbody>{rows}</tbody></table></div>")
+            f"interval over paired sets, corrected within each figure.{more}</p>"
+            '<div class="wide"><table class="claims forest"><thead><tr><th scope="col">claim</th>'
+            '<th scope="col">verdict</th><th scope="col">difference</th></tr></thead>'
+            f"<tbody>{rows}</tbody></table></div>{by_figure(verdicts)}")
 
 
 def bar(claim: dict, among: list[dict]) -> str:

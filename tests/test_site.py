@@ -254,6 +254,15 @@ def test_a_profile_without_figures_or_difficulties_is_refused(tmp_path):
         story.rank_images(story.Story("digits", {}), None)
 
 
+def test_the_front_page_counts_all_claims_and_shows_the_clearest(told):
+    claims = [c for path in (ROOT / "figures" / "digits").glob("*.json") for c in json.loads(path.read_text(encoding="utf-8")).get("claims", [])]
+    shown = story.forest(told["verdicts"])
+    assert f"<b>{len(claims)}</b> claims" in shown
+    assert f"<b>{sum(c['verdict'] == 'undecided' for c in claims)}</b> are undecided" in shown
+    many = [{"verdict": "holds", "p_holm": p / 1000, "sentence": f"claim {p}"} for p in range(49, 0, -1)] + [{"verdict": "undecided", "p_holm": .9}]
+    assert [c["sentence"] for c in story.clearest(many, 3)] == ["claim 3", "claim 2", "claim 1"]
+
+
 def test_a_story_is_told_as_far_as_its_files_go(told):
     """A profile with figure 3 alone has no slider for alpha, and says that nothing is decided."""
     slides = story.write_slides(told | {"alpha": None, "verdicts": [], "method_page": None})
