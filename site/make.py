@@ -3,7 +3,6 @@ fetched; the notebooks are shown with the outputs that they have.
 
 Pages are first written as sources for the generator (Sphinx with MyST-NB), then it is run."""
 import argparse
-import os
 import shutil
 import sys
 import time
@@ -14,6 +13,7 @@ sys.path[:0] = [str(HERE), str(HERE.parent)]
 
 from cards import stage_cards  # noqa: E402
 from drawings import find_drawings, stage_drawings  # noqa: E402
+from generator import build, list_sources  # noqa: E402
 from lessons import list_lessons, stage_lessons  # noqa: E402
 from pages import ROOT, WRITTEN, Links  # noqa: E402
 from reference import place_guides, stage_api, stage_guides, stage_profiles  # noqa: E402
@@ -56,26 +56,6 @@ def stage(sources: Path, profile: str, label: int | None = None):
     stage_profiles(sources, everything)
     stage_api(sources)
     stage_guides(sources, links)
-
-
-def build(out: Path, work: Path, pages: list[str] | None = None, jobs: int = 2) -> int:
-    """Run the generator; its exit status, not 0 where it warned. `pages`: only these (a test of a
-    few pages; links to the others lead nowhere then, so warnings do not count)."""
-    os.environ["SELMATCH_SITE_SOURCES"] = str(work / "sources")
-    from sphinx.cmd.build import main as sphinx
-    words = ["-b", "html", "-c", str(HERE), "-d", str(work / "doctrees"), "-j", str(jobs), "-q"]
-    if pages is None:
-        return sphinx([*words, "-W", "--keep-going", str(work / "sources"), str(out)])
-    other = [page.relative_to(work / "sources").as_posix() for page in list_sources(work)]
-    other = ",".join(["extra", *(page for page in other if page not in pages)])
-    return sphinx([*words, "-Q", "-D", f"exclude_patterns={other}", str(work / "sources"),
-                   str(out)])
-
-
-def list_sources(work: Path) -> list[Path]:
-    """All pages that were staged."""
-    pages = (work / "sources").rglob("*")
-    return sorted(page for page in pages if page.suffix in (".md", ".ipynb"))
 
 
 def forget_old(out: Path, work: Path, began: set[Path]):
