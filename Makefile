@@ -7,7 +7,7 @@ WORKERS ?= 2
 BIN      = $(VENV)/bin
 READY    = $(VENV)/.ready
 
-.PHONY: figures figures-all test test-all lab sync notebooks readme clean
+.PHONY: figures figures-all test test-all lab site sync notebooks readme clean
 
 figures: $(READY)
 	$(BIN)/selmatch figures --profile $(PROFILE) --workers $(WORKERS)
@@ -25,6 +25,11 @@ test-all: $(READY)
 
 lab: $(READY)
 	$(BIN)/jupyter lab nbs
+
+# what one shows around: build/site/index.html, from the notebooks and figures as they are (nothing
+# is run); its front page shows the images and numbers of PROFILE
+site: $(READY)
+	$(BIN)/python site/make.py --profile $(PROFILE)
 
 # after editing a notebook: clean it and export the package
 sync: $(READY)

@@ -9,7 +9,7 @@ ROOT = Path(__file__).parent
 config = ConfigParser(delimiters=["="])
 config.read(ROOT / "settings.ini", encoding="utf-8")
 settings = config["DEFAULT"]
-extras = {name: settings[f"{name}_requirements"].split() for name in ("figures", "cluster", "dev")}
+extras = {name: settings[f"{name}_requirements"].split() for name in ("figures", "cluster", "docs", "dev")}
 
 
 class CarryNotebooks(build_py):
