@@ -159,6 +159,7 @@ def test_another_body_under_the_same_name_is_another_key(raw, home):
     del networks["net"]
 
 
+@pytest.mark.slow
 def test_a_torchvision_model_judges(raw, home):
     def small_mobile(channels, n_classes, image_size):
         from torchvision.models import squeezenet1_1
