@@ -175,6 +175,7 @@ def test_what_is_tried_fits_the_time(mine, tmp_path):
     assert [e.distils for e in efforts] == sorted((e.distils for e in efforts), reverse=True)
 
 
+@pytest.mark.slow
 def test_uneven_classes_keep_their_share_and_are_named(tmp_path):
     folder, said = write_images(tmp_path / "photos", (120, 40, 6)), []
     found = sm.shrink(folder, tmp_path / "small", ratio=0.3, budget=1, words=QUICK, size=8, results=tmp_path / "home", quiet=True, tell=said.append)

@@ -116,10 +116,13 @@ def check_epochs(expert: Trajectory, spec: TrajectoryMatching):
 # %% ../../nbs/34_trajectories.ipynb #2a9d6b42
 @functools.lru_cache(maxsize=16)
 def student_network(words: str,      # of the network, as JSON
-                    shape: tuple, n_classes: int, device: torch.device) -> FlatNetwork:
+                    shape: tuple, n_classes: int, device: torch.device,
+                    own: str | None = None,    # the code of somebody's network, with its kind
+                    ) -> FlatNetwork:
     """The flat network of a student. It holds no weights of its own, so runs share it and its
     compiled steps."""
-    net = make_network(json.loads(words), shape, n_classes, seed=0)
+    spec = json.loads(words) | ({"own": own} if own else {})
+    net = make_network(spec, shape, n_classes, seed=0)
     return FlatNetwork(net.to(device))
 
 # %% ../../nbs/34_trajectories.ipynb #ebef5834
@@ -127,8 +130,9 @@ class FollowExperts(RunningObjective):
     "The running form of `TrajectoryMatching`: opened experts, and the flat network."
     def __init__(self, spec: TrajectoryMatching, like: ImageSet):
         self.spec, self.device = spec, like.images.device
-        words = json.dumps(spec.network, sort_keys=True)
-        self.flat = student_network(words, like.shape, like.n_classes, self.device)
+        plain = {word: value for word, value in spec.network.items() if word != "own"}
+        words, own = json.dumps(plain, sort_keys=True), spec.network.get("own")
+        self.flat = student_network(words, like.shape, like.n_classes, self.device, own)
         self.experts: list[Trajectory] = [open_expert(path, self.flat) for path in spec.experts]
         self.keep = compiled_keep(self.flat, spec.precision) if spec.compiled else keep_graph
         self.memory = free_share(self.device) if spec.memory is None else 1e9 * spec.memory
