@@ -26,7 +26,7 @@ from pathlib import Path
 import click
 
 import selmatch
-from .care import heed_signals
+from .care import Stopped, heed_signals
 from .core import InputError, check_choice, check_range, home
 from .methods import find_method, methods
 from .show.figures import draw_figures, expect, figures, read_card
@@ -621,7 +621,7 @@ def main(arguments: list[str] | None = None):
     except click.ClickException as error:
         click.echo(f"selmatch: {error.format_message()}", err=True)
         sys.exit(2)
-    except (KeyboardInterrupt, click.Abort) as error:
+    except (KeyboardInterrupt, click.Abort, Stopped) as error:
         click.echo("selmatch: interrupted; the same command goes on from here", err=True)
         sys.exit(getattr(error, "code", 130))
 

@@ -24,19 +24,16 @@ from pathlib import Path
 from .core import InputError, fingerprint, open_tensors, read_json
 
 # %% ../nbs/67_care.ipynb #6de38fc1
-class Stopped(KeyboardInterrupt):
+class Stopped(SystemExit):
     "Told to stop by a signal; `code` is what the process should end with."
-    code = 130
 
 def stop_by(number: int, frame=None):
     "The handler of a signal: raise `Stopped`."
-    stopped = Stopped(signal.Signals(number).name)
-    stopped.code = 128 + number
-    raise stopped
+    raise Stopped(128 + number)
 
 @contextlib.contextmanager
 def heed_signals() -> Iterator[None]:
-    "Inside, SIGTERM and SIGHUP interrupt as Ctrl-C does; in another thread nothing changes."
+    "Inside, SIGTERM and SIGHUP stop us as Ctrl-C does; in another thread nothing changes."
     names = [n for n in ("SIGTERM", "SIGHUP") if hasattr(signal, n)]
     if threading.current_thread() is not threading.main_thread():
         names = []
