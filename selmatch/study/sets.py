@@ -6,10 +6,10 @@
 __all__ = ['fewest_to_choose', 'selection_needs', 'difficulty_for', 'start_function', 'asks', 'is_searched', 'find_start',
            'start_plan', 'look_up_start', 'choose_start', 'as_start', 'label_start', 'objective_class', 'start_card',
            'distilled_share', 'start_set', 'descent_words', 'set_leader', 'describe_objective', 'plan_descent',
-           'compare_set', 'is_whole_set', 'SetTask', 'own_files', 'keep_set', 'make_set', 'read_note', 'add_seconds',
-           'read_seconds', 'write_history', 'has_history', 'set_task', 'describe_task', 'sets_plan', 'make_sets',
-           'small_sets', 'complete_set', 'completion_plan', 'finish_sets', 'ask_for_labels', 'join_real', 'kept_sets',
-           'last_sets', 'can_choose', 'checkpoint_trials', 'chosen_sets']
+           'compare_set', 'is_whole_set', 'SetFiles', 'SetTask', 'own_files', 'keep_set', 'make_set', 'read_note',
+           'add_seconds', 'read_seconds', 'write_history', 'has_history', 'set_task', 'describe_task', 'sets_plan',
+           'make_sets', 'small_sets', 'complete_set', 'completion_plan', 'finish_sets', 'ask_for_labels', 'join_real',
+           'kept_sets', 'last_sets', 'can_choose', 'checkpoint_trials', 'chosen_sets']
 
 # %% ../../nbs/53_sets.ipynb #a1008569
 import contextlib
@@ -272,8 +272,8 @@ def is_whole_set(folder: Path) -> bool:
 
 # %% ../../nbs/53_sets.ipynb #316999cb
 @dataclass(frozen=True)
-class SetTask:
-    "One small set to make: everything its bits depend on."
+class SetFiles:
+    "One small set to make: everything its bits depend on, and which of its files are there."
     method: Method
     start: SyntheticSet
     objective: Any             # a description, or None when nothing is distilled
@@ -305,6 +305,9 @@ class SetTask:
             return self.done
         return all(self.is_kept(i) for i in self.descent.stops if i <= until)
 
+# %% ../../nbs/53_sets.ipynb #53dur006
+class SetTask(SetFiles):
+    "One small set to make, and the sets that it has kept."
     @property
     def stops(self) -> list[int]:
         "The iterations of which a set is kept so far; `InputError` where one is missing between."
