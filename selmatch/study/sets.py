@@ -7,10 +7,10 @@ __all__ = ['differentiated_twice', 'fewest_to_choose', 'selection_needs', 'diffi
            'is_ordered', 'asks', 'is_searched', 'find_start', 'start_plan', 'look_up_start', 'choose_start', 'as_start',
            'label_start', 'objective_class', 'start_card', 'distilled_share', 'check_balance', 'start_set',
            'descent_words', 'set_leader', 'describe_objective', 'plan_descent', 'compare_set', 'is_whole_set',
-           'SetTask', 'own_files', 'keep_set', 'make_set', 'read_note', 'add_seconds', 'read_seconds', 'write_history',
-           'has_history', 'check_derivatives', 'set_task', 'describe_task', 'sets_plan', 'make_sets', 'small_sets',
-           'complete_set', 'completion_plan', 'finish_sets', 'ask_for_labels', 'join_real', 'kept_sets', 'last_sets',
-           'can_choose', 'checkpoint_trials', 'chosen_sets']
+           'SetFiles', 'SetTask', 'own_files', 'keep_set', 'make_set', 'read_note', 'add_seconds', 'read_seconds',
+           'write_history', 'has_history', 'check_derivatives', 'set_task', 'describe_task', 'sets_plan', 'make_sets',
+           'small_sets', 'complete_set', 'completion_plan', 'finish_sets', 'ask_for_labels', 'join_real', 'kept_sets',
+           'last_sets', 'can_choose', 'checkpoint_trials', 'chosen_sets']
 
 # %% ../../nbs/53_sets.ipynb #a1008569
 import contextlib
@@ -307,8 +307,8 @@ def is_whole_set(folder: Path) -> bool:
 
 # %% ../../nbs/53_sets.ipynb #316999cb
 @dataclass(frozen=True)
-class SetTask:
-    "One small set to make: everything its bits depend on."
+class SetFiles:
+    "One small set to make: everything its bits depend on, and which of its files are there."
     method: Method
     start: SyntheticSet
     objective: Any             # a description, or None when nothing is distilled
@@ -340,6 +340,9 @@ class SetTask:
             return self.done
         return all(self.is_kept(i) for i in self.descent.stops if i <= until)
 
+# %% ../../nbs/53_sets.ipynb #53dur006
+class SetTask(SetFiles):
+    "One small set to make, and the sets that it has kept."
     @property
     def stops(self) -> list[int]:
         "The iterations of which a set is kept so far; `InputError` where one is missing between."

@@ -5,8 +5,8 @@
 # %% auto #0
 __all__ = ['package', 'without_effect', 'compared', 'drop_docstrings', 'module_file', 'imported_modules', 'import_closure',
            'minor_version', 'code_key', 'own_code', 'code_of', 'pack', 'unpack', 'Plan', 'name_processor',
-           'describe_maker', 'Store', 'settle_task', 'settle_all', 'keep_elsewhere', 'find_leftovers', 'sweep_once',
-           'run_plan']
+           'describe_maker', 'StoredResults', 'Store', 'settle_task', 'settle_all', 'keep_elsewhere', 'find_leftovers',
+           'sweep_once', 'run_plan']
 
 # %% ../../nbs/51_store.ipynb #f3a9a0d6
 import ast
@@ -155,12 +155,13 @@ def describe_maker(label: str, processor: str = "") -> dict[str, str]:    # "": 
     return {"label": label, "selmatch": selmatch.__version__, "torch": version("torch"),
             "processor": processor or name_processor()}
 
-# %% ../../nbs/51_store.ipynb #3b9806a7
+# %% ../../nbs/51_store.ipynb #51dur011
 compared = set()      # (file, size, time) of results that were compared with their digests
 
+# %% ../../nbs/51_store.ipynb #51dur012
 @dataclass(frozen=True)
-class Store:
-    "Results on disk, each under the key of everything it depends on."
+class StoredResults:
+    "Results on disk, each in a file under its key."
     folder: Path
 
     def file(self, key: str) -> Path:
@@ -196,6 +197,9 @@ class Store:
         card = {"result": pack(value, tensors), "by": describe_maker(label, processor)}
         save_tensors(self.file(key), tensors, card)
 
+# %% ../../nbs/51_store.ipynb #3b9806a7
+class Store(StoredResults):
+    "Results on disk, each under the key of everything it depends on; what plans ask for is made."
     def left(self, plan: Plan) -> int:
         "How many tasks of a plan are not done."
         return len(self.missing(plan))
