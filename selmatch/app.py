@@ -166,6 +166,7 @@ def check_writable(folder: Path, option: str):
     if not os.access(folder, os.W_OK | os.X_OK):
         raise InputError(f"{option}: nothing can be written in {folder}: choose another folder")
 
+# %% ../nbs/68_app.ipynb #942b3as0
 def check_file(option: str, file: Path | None):
     "May a file be written here? Raises `InputError` before any work."
     if file is None:
@@ -177,6 +178,7 @@ def check_file(option: str, file: Path | None):
         raise InputError(f"{option} {file} is a folder: give a file")
     check_writable(file.resolve().parent, option)
 
+# %% ../nbs/68_app.ipynb #942b3as1
 def check_out(out: Path, data: dict):
     "May a set of images of this data be written here? Raises `InputError` before any work."
     from selmatch.distill.sets import check_place
@@ -205,6 +207,7 @@ def check_table(out: Path | None, begins: str):   # the first columns, as they s
             raise InputError(f"--out {out} exists and was not written by this command: "
                              f"its first line must begin with {begins}")
 
+# %% ../nbs/68_app.ipynb #b8b0e7s0
 def check_gallery(out: Path, names: list[str], data: dict):
     "May figures be drawn here? Raises `InputError` before any work."
     check_apart(out, data)
@@ -226,6 +229,7 @@ class Place(click.Path):
     def convert(self, value, param, ctx):
         return Path(super().convert(value, param, ctx)).expanduser()
 
+# %% ../nbs/68_app.ipynb #b9175es0
 reading_options = {
     "fit": click.option("--fit", metavar="crop|pad|stretch",
                         help="How pictures become squares: the middle is cut out (default), the "
@@ -249,6 +253,8 @@ reading_options = {
     "no_flip": click.option("--no-flip", is_flag=True,
                             help="Never mirror these images: they have a direction."),
 }
+
+# %% ../nbs/68_app.ipynb #b9175es1
 shared_options = {
     "data": click.option("--data", metavar="|".join([*data_names, "folder:PATH"]),
                          help="Images to work on; default: those of the profile. A folder has one "
@@ -302,6 +308,7 @@ def cli():
     Start with `selmatch figures`. Interrupted commands continue where they stopped.
     """
 
+# %% ../nbs/68_app.ipynb #f3fc91s0
 def write_table(table, out: Path | None):
     "Write rows where they were asked for, and say so."
     if out:
@@ -343,6 +350,7 @@ def figures_command(profile, only, everything, parameters, only_estimate, downlo
     folder = draw_figures(study, names, given, out.resolve() if out else None, asked, click.echo)
     click.echo(f"Open {folder / 'index.html'}")
 
+# %% ../nbs/68_app.ipynb #ba0869s0
 def read_parameters(pairs: tuple[str, ...]) -> dict:    # "NAME=VALUE" each
     "Parameters of figure notebooks, their values read as YAML. Raises `InputError`."
     import yaml
@@ -366,6 +374,7 @@ def profiles_command():
     for name, title in list_profiles().items():
         click.echo(f"{name:14s} {title}")
 
+# %% ../nbs/68_app.ipynb #4436bfs0
 @cli.command("methods")
 def methods_command():
     "List the methods: what they start from, distil and ask."
@@ -390,6 +399,7 @@ def fetch_command(name, root, only_list):
     "Bring the official files of a dataset, and its scores."
     fetch_official(name, root, only_list)
 
+# %% ../nbs/68_app.ipynb #64fetcs0
 def fetch_official(name: str, root: Path | str | None = None, only_list: bool = False):
     "Fetch, or say what is missing. Raises `InputError` for data that nobody publishes."
     check_choice("official files of", name, fetched_names)
@@ -413,6 +423,7 @@ def score_command(out, **options):
     click.echo(stats.round(3).to_string())
     write_table(table, out)
 
+# %% ../nbs/68_app.ipynb #6c0596s0
 @cli.command("window")
 @share(*common, "ratio", "out")
 def window_command(out, **options):
@@ -427,6 +438,7 @@ def window_command(out, **options):
     click.echo(f"Best window on {study.profile.window.choose_on}: beta = {beta}")
     write_table(table, out)
 
+# %% ../nbs/68_app.ipynb #6c0596s1
 @cli.command("experts")
 @share(*common)
 def experts_command(**options):
@@ -692,6 +704,7 @@ def tell_user():
         log.removeHandler(listener)
         log.setLevel(before)
 
+# %% ../nbs/68_app.ipynb #68main06
 def main(arguments: list[str] | None = None):
     """Entry point of the `selmatch` command. Without `arguments` they are those of the process,
     which is then ours: memory is kept in it (chapter 2)."""
