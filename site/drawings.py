@@ -15,7 +15,7 @@ from pages import (ROOT, Links, escape, plain, read_cells, table, title_of, word
 sys.path.insert(0, str(ROOT / "scripts"))
 from write_readme import gather_claims  # noqa: E402  (the scripts are no package)
 
-KINDS = ("svg", "png", "csv", "json")
+KINDS = ("svg", "csv", "json")      # what travels with a page
 WORDS = {"holds": "holds", "does not hold": "fails", "undecided": "open", "the same": "same"}
 
 

@@ -33,9 +33,10 @@ def place_all(everything: dict) -> Links:
         for drawing in drawings:
             links.put(f"nbs/figures/{drawing.name}.ipynb",
                       f"figures/{profile}/{drawing.name}.ipynb")
-            for kind in ("ipynb", "svg", "png", "csv", "json"):
-                links.put(f"figures/{profile}/{drawing.name}.{kind}",
-                          f"figures/{profile}/{drawing.name}.{kind}")
+            place = f"figures/{profile}/{drawing.name}"
+            for kind in ("ipynb", "svg", "csv", "json"):
+                links.put(f"{place}.{kind}", f"{place}.{kind}")
+            links.put(f"{place}.png", f"{place}.svg")
             if (drawing.folder / "README.md").exists():
                 links.put(f"figures/{profile}/README.md", f"figures/{profile}/README.md")
     links.put("nbs/figures", "figures/index.md")
@@ -80,6 +81,8 @@ def main():
     work = given.out.parent / f".{given.out.name}"
     if given.fresh:
         shutil.rmtree(work, ignore_errors=True)
+    if given.fresh and (given.out / ".buildinfo").exists():     # a site, and nothing else of yours
+        shutil.rmtree(given.out)
     (work / "sources" / "extra").mkdir(parents=True, exist_ok=True)
     before = set(list_sources(work))
     try:

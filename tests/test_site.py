@@ -140,7 +140,7 @@ def test_outputs_are_shown_as_they_are():
 
 def test_figures_are_found_in_the_folders_and_in_no_list(tmp_path):
     shutil.copytree(ROOT / "figures" / "digits", tmp_path / "figures" / "digits")
-    for kind in ("json", "csv", "svg", "png", "ipynb"):
+    for kind in ("json", "csv", "svg", "ipynb"):
         shutil.copy(ROOT / "figures" / "digits" / f"fig3_window.{kind}", tmp_path / "figures" / "digits" / f"fig77_new.{kind}")
     card = tmp_path / "figures" / "digits" / "fig77_new.json"
     card.write_text(json.dumps(json.loads(card.read_text()) | {"figure": "fig77_new"}))
