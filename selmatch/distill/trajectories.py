@@ -72,8 +72,7 @@ class TrajectoryMatching(Objective):
     first_max_start: int | None = None # the bound on t at iteration 0; None: `max_start`
     expansion_end: int = 0             # iteration from which the bound is `max_start`
     precision: str = "float32"         # of compiled steps: "float32", "tf32" or "bfloat16"
-    memory: float | None = None        # GB in which steps are kept (chapter 31); None: half of
-                                       # what is free when the run begins. Changes no result
+    memory: float | None = None        # GB for steps that are kept; None: `free_share`
     needs: ClassVar[tuple[str, ...]] = ("network", "experts")
     source: ClassVar[str] = "SelMatch and MTT: a profile's section `matching`, which is theirs"
     sweep: ClassVar[Callable] = staticmethod(reverse_sweep)    # what computes the gradient
@@ -97,7 +96,8 @@ class TrajectoryMatching(Objective):
 
     def identity(self) -> dict:
         words = super().identity() | {"experts": [name_expert(path) for path in self.experts]}
-        return {name: word for name, word in words.items() if name != "memory"}
+        del words["memory"]            # no result depends on it
+        return words
 
 # %% ../../nbs/34_trajectories.ipynb #ac02d815
 matching_names = ("n_steps", "expert_epochs", "max_start", "batch", "precision", "memory")
