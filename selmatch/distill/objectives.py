@@ -55,6 +55,7 @@ class RunningObjective:
 class Objective:
     "The description of an objective: subclasses are frozen dataclasses that hold its words."
     needs: ClassVar[tuple[str, ...]] = ()    # what a study gives it: keys of `supplies`
+    in_no_key: ClassVar[tuple[str, ...]] = ()   # words that no answer depends on
     n_rates: ClassVar[int | None] = None     # rates of the student to be learned; None: one number
     descent: ClassVar[dict] = {}             # words of the outer loop by default
     norm: ClassVar[str | None] = None        # of the network it looks with; None: the study's
@@ -70,8 +71,9 @@ class Objective:
         raise NotImplementedError(f"{type(self).__name__} does not say how it runs")
 
     def identity(self) -> dict:
-        "What the answers depend on: the class and every word. Part of the key of cached results."
-        words = {f.name: getattr(self, f.name) for f in fields(self)}
+        "What the answers depend on: the class and its words. Part of the key of cached results."
+        words = {f.name: getattr(self, f.name) for f in fields(self)
+                 if f.name not in self.in_no_key}
         return {"objective": type(self).__name__} | words
 
 

@@ -74,18 +74,17 @@ class TrajectoryMatching(Objective):
     precision: str = "float32"         # of compiled steps: "float32", "tf32" or "bfloat16"
     memory: float | None = None        # GB for steps that are kept; None: `free_share`
     needs: ClassVar[tuple[str, ...]] = ("network", "experts")
+    in_no_key: ClassVar[tuple[str, ...]] = ("memory",)
     source: ClassVar[str] = "SelMatch and MTT: a profile's section `matching`, which is theirs"
     sweep: ClassVar[Callable] = staticmethod(reverse_sweep)    # what computes the gradient
 
-    def __post_init__(self):
-        check_stretch(self)
+    __post_init__ = check_stretch
 
     @classmethod
     def matching_words(cls, matching: dict, iterations: int) -> dict:
         return {word: matching[word] for word in matching_names if word in matching}
 
-    def bound(self, iteration: int) -> int:
-        "Starts are drawn from `min_start` to one below this."
+    def bound(self, iteration: int) -> int:    # starts lie below it
         if self.first_max_start is None or iteration >= self.expansion_end:
             return self.max_start
         room = self.max_start - self.first_max_start
@@ -95,9 +94,7 @@ class TrajectoryMatching(Objective):
         return FollowExperts(self, like)
 
     def identity(self) -> dict:
-        words = super().identity() | {"experts": [name_expert(path) for path in self.experts]}
-        del words["memory"]            # no result depends on it
-        return words
+        return super().identity() | {"experts": [name_expert(path) for path in self.experts]}
 
 # %% ../../nbs/34_trajectories.ipynb #ac02d815
 matching_names = ("n_steps", "expert_epochs", "max_start", "batch", "precision", "memory")
