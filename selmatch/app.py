@@ -403,7 +403,7 @@ sections = {
     "Step by step": ("score", "window", "select", "experts", "distill", "coverage", "search",
                      "tune"),
     "The figures of this book": ("figures", "bench"),
-    "What there is": ("methods", "profiles", "fetch"),
+    "What there is": ("methods", "profiles", "fetch", "cache", "doctor"),
 }
 
 class Sections(click.Group):
@@ -935,7 +935,7 @@ def bench_command(only, quick, file, device):
         click.echo(f"Written: {file}")
 
 # %% ../nbs/68_app.ipynb #68dur002
-@cli.command("cache")
+@cli.command("cache", epilog=example("cache --check"))
 @click.option("--clean", is_flag=True,
               help="Remove what killed commands left, what was set aside as damaged, and what is "
                    "finished with; without --yes only say what that is.")
@@ -971,7 +971,7 @@ def clean_cache(place: Path, older: float | None, yes: bool):
     click.echo(f"{len(found)} files and folders, {size:.1f} MB {said}")
 
 # %% ../nbs/68_app.ipynb #68dur003
-@cli.command("doctor")
+@cli.command("doctor", epilog=example("doctor"))
 def doctor_command():
     "Say what this machine has, and whether it computes what others compute; a minute."
     from selmatch.care import examine

@@ -172,7 +172,7 @@ def test_decoded_data_that_were_changed_are_decoded_again(tmp_path):
     pixels = torch.randint(0, 256, (6, 1, 4, 4), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
     source = tmp_path / "source"
     source.write_text("x")
-    decode = lambda: decode_once([str(source)], lambda: {"pixels": pixels}, "x", tmp_path / "cache")
+    decode = lambda: decode_once([str(source)], lambda path: write_pixels(path, pixels), "x", tmp_path / "cache")
     path = Path(decode())
     good = path.read_bytes()
     path.write_bytes(good[:-1] + bytes([good[-1] ^ 1]))

@@ -460,7 +460,7 @@ def look_once(files: Sequence[str], max_pixels: int, cache: str | Path | None) -
         return [Header(*row) for row in json.loads(place.read_text(encoding="utf-8"))]
     except (OSError, ValueError, TypeError):
         headers = read_headers(files, max_pixels)
-    with contextlib.suppress(OSError):
+    with contextlib.suppress(OSError, InputError):
         write_atomic(place, lambda p: p.write_text(json.dumps(headers), encoding="utf-8"))
     return headers
 

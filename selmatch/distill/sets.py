@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['distilled_mask', 'SyntheticSet', 'is_ours', 'tensor_names', 'card_words', 'check_place', 'make_card', 'save_set',
-           'check_card', 'check_tensors', 'check_labels', 'load_set', 'relabel']
+           'check_card', 'check_normalisation', 'check_tensors', 'check_labels', 'load_set', 'relabel']
 
 # %% ../../nbs/38_sets.ipynb #cd27004f
 import json
@@ -20,6 +20,7 @@ from selmatch.core import (
     InputError, check_range, load_tensors, open_tensors, save_tensors, write_atomic,
 )
 from ..data.export import save_folder, written_files
+from ..data.whitening import whitening_mark
 from ..data.images import ImageSet
 from ..train.training import predict
 
@@ -112,13 +113,18 @@ def check_card(card: dict, place: str):
         raise InputError(f"{place}: classes={names!r} is not allowed: a list of names is needed")
     if len(set(names)) < len(names):
         raise InputError(f"{place}: two of its {len(names)} classes have one name")
+    check_normalisation(card, place)
+    for rate in rates if isinstance(rates, list) and rates else [rates]:
+        check_range(f"{place}: lr", rate, 1e-30, 1e30)
+
+# %% ../../nbs/38_sets.ipynb #38dur1b2
+def check_normalisation(card: dict, place: str):
+    "A number a channel, or the mark of whitened pixels, which are no pictures (chapter 9)."
     for word in ("mean", "std"):
         if not isinstance(card[word], list) or not card[word]:
             raise InputError(f"{place}: {word}={card[word]!r}: one number a channel is needed")
-        for value in card[word]:
+        for value in card[word] if tuple(card[word]) != whitening_mark else ():
             check_range(f"{place}: {word}", value, 1e-12 if word == "std" else -1e12, 1e12)
-    for rate in rates if isinstance(rates, list) and rates else [rates]:
-        check_range(f"{place}: lr", rate, 1e-30, 1e30)
 
 # %% ../../nbs/38_sets.ipynb #38dur002
 def check_tensors(t: dict[str, Tensor], card: dict, place: str):
