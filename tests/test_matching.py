@@ -143,7 +143,7 @@ def test_the_papers_network_in_float32():
 
 @pytest.mark.parametrize("dtype, bound, soft", [(torch.float64, 1e-10, True), pytest.param(torch.float32, 1e-5, False, marks=pytest.mark.slow)])
 def test_compiled_steps_are_exact_too(dtype, bound, soft):
-    p = problem(dtype, soft=soft, n_steps=3)
+    p = problem(dtype, soft=soft, n_steps=3, n=12 if soft else 15)
     first, second = compiled_steps(p["flat"])
     ours, oracle = reverse_sweep(**p, first=first, second=second), unrolled(**p)
     for part in ("loss", "images", "lr", "theta_end") + (("labels",) if soft else ()):
@@ -152,7 +152,7 @@ def test_compiled_steps_are_exact_too(dtype, bound, soft):
 
 @pytest.mark.parametrize("soft, dtype, bound", [(False, torch.float32, 1e-5), pytest.param(True, torch.float64, 1e-10, marks=pytest.mark.slow)])
 def test_memory_buys_time_and_changes_no_bit_compiled(soft, dtype, bound):
-    p = problem(dtype, soft=soft, n_steps=3)
+    p = problem(dtype, soft=soft, n_steps=3, n=15 if soft else 12)       # twelve: batches of one size, compiled once
     keep = compiled_keep(p["flat"])
     rows = p["steps"][0].rows
     size = keep(p["flat"], p["theta_start"], p["images"][rows], p["labels"][rows]).size
