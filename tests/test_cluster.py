@@ -9,7 +9,6 @@ import pytest
 import torch
 
 pytest.importorskip("distributed")
-from dask import config as dask_config
 
 from selmatch import cluster as room
 from selmatch.app import make_computer
@@ -113,6 +112,7 @@ def refuse(item):
 def test_a_wrong_address_is_named(tmp_path, monkeypatch):
     monkeypatch.setenv("SELMATCH_HOME", str(tmp_path))
     computer = make_computer("cpu", 1, "nowhere:1")
-    with dask_config.set({"distributed.comm.timeouts.connect": "2s"}), pytest.raises(InputError, match="nowhere:1"):
+    monkeypatch.setattr(room, "patience", 1)
+    with pytest.raises(InputError, match="nowhere:1"):
         computer.cluster(refuse, [1], "x", True)
     assert make_computer("cpu", 1).cluster is None
