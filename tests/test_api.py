@@ -23,7 +23,8 @@ QUICK = {"score.runs": 1, "score.epochs": 2, "evaluation.steps": 20, "evaluation
 def registers_as_before():
     """What a test registers of its own is unknown to the tests after it."""
     from selmatch.methods import load_registers, methods
-    registers = [*load_registers().values(), methods, networks]
+    from selmatch.select.window import selections
+    registers = [*load_registers().values(), methods, networks, selections]
     before = [dict(register) for register in registers]
     yield
     for register, was in zip(registers, before):
