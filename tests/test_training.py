@@ -194,7 +194,8 @@ assert late < early + 100, (early, late)           # one task takes up to 300 MB
 """
 
 
-@pytest.mark.parametrize("how", [pytest.param("task", marks=pytest.mark.slow), "command"])
+@pytest.mark.slow
+@pytest.mark.parametrize("how", ["task", "command"])
 def test_memory_does_not_grow_over_many_tasks(how):
     done = subprocess.run([sys.executable, "-c", MEMORY, how], cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr[-2000:]
