@@ -221,8 +221,8 @@ def load_files(parts: Sequence[list[tuple[str, int]]],   # (file, class) of each
     def pixels(rows):
         files = [part[r][0] for part, kept in zip(parts, rows) for r in kept.tolist()]
         write = lambda path: decode_files(files, how, path, name, skip_unreadable)
-        skip = {"skip": True} if skip_unreadable else {}
-        path = decode_once(files, write, name, cache, **how.key, **skip)
+        asked = how.key | {"holds": "readable"} | ({"skip": True} if skip_unreadable else {})
+        path = decode_once(files, write, name, cache, **asked)     # files of another form: anew
         stored = StoredImages(path, torch.arange(len(files)))
         warn_of_unreadable(stored, files)
         return stored
