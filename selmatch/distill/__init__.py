@@ -1,4 +1,5 @@
-"""Chapters 30 to 39: images that are made; and `selmatch.distill(data, …)`, which chapter 64 explains."""
+"""Chapters 30 to 39: images that are made; and `selmatch.distill(data, …)`, which chapter 64
+explains."""
 import sys
 
 from selmatch import Verb
