@@ -4,8 +4,9 @@
 
 # %% auto #0
 __all__ = ['walk_modules', 'score_table', 'windows', 'other_score', 'agreement', 'readings', 'trials_on', 'tags_of', 'set_trials',
-           'accuracies', 'full_trials', 'full_accuracy', 'transfer', 'cover', 'coverages', 'anatomy', 'along_alpha',
-           'ablation', 'losses_before', 'starts', 'before_after', 'own_probability', 'changes', 'space_out', 'spread']
+           'accuracies', 'full_trials', 'full_accuracy', 'transfer', 'cover', 'coverages', 'anatomy', 'alpha_rows',
+           'along_alpha', 'ablation', 'losses_before', 'starts', 'before_after', 'own_probability', 'changes',
+           'space_out', 'spread']
 
 # %% ../../nbs/54_tables.ipynb #33dccacd
 from collections.abc import Callable, Iterable
@@ -26,7 +27,7 @@ from ..methods import Method, find_method
 from ..select.coverage import is_covered
 from ..select.scores import break_ties, rank_classes
 from ..select.window import select, window_start
-from .profile import Evaluation
+from .profile import Evaluation, Profile
 from .sets import chosen_sets, kept_sets, last_sets, set_task, small_sets
 from .store import Plan, own_code
 from .study import Study
@@ -165,11 +166,12 @@ def cover(study: Study, small: ImageSet) -> dict[str, float]:
             "hard_coverage": float(hit[~study.easy].mean())}
 
 def coverages(study: Study, names: Iterable[str | Method] = ("random", "window", "mtt", "selmatch"),
+              ratios: Iterable[float] | None = None,   # None: the profile's
               ) -> pd.DataFrame:
     """Coverage at every kept iteration of every set: method, ratio, set_seed, iteration, last,
     coverages."""
     rows = []
-    for (name, ratio, seed), task in small_sets(study, names).items():
+    for (name, ratio, seed), task in small_sets(study, names, ratios).items():
         kept = task.kept()
         for small in kept:
             rows.append({"method": task.method.title, "ratio": ratio, "ipc": study.ipc(ratio),
@@ -199,21 +201,31 @@ def anatomy(study: Study, ratio: float, label: int = 0, name: str = "selmatch") 
                         moved=[change.get(r, 0.0) for r in table.row])
 
 # %% ../../nbs/54_tables.ipynb #fa0da656
-def along_alpha(study: Study) -> pd.DataFrame:
-    """SelMatch at each alpha of the profile: one row per network, as `accuracies`, with alpha,
-    augmentation, and the coverage of its set after the last iteration."""
+def alpha_rows(profile: Profile, ratio: float) -> dict[tuple[float, str], Method]:
+    """SelMatch at one size, a method for each alpha and augmentation: the alphas of
+    `search.along`, and the profile's own at this size among them."""
     rows = {}
     for how in ("dsa", "combined"):
-        for a in study.profile.search.along:
+        for a in sorted({*profile.search.along, profile.alpha[ratio]}):
             rows[a, how] = Method(f"alpha-{a}-{how}", f"α = {a}, {how}", "window", a,
                                   "trajectory" if a else None, augmentation=how)
-    of = {m.title: key for key, m in rows.items()}
-    factors = lambda t: t.assign(alpha=[of[m][0] for m in t.method],
-                                 augmentation=[of[m][1] for m in t.method])
-    dsa = [m for (_, how), m in rows.items() if how == "dsa"]
-    covered = factors(coverages(study, dsa).query("last"))
-    by, shares = ["alpha", "ratio", "set_seed"], ["coverage", "easy_coverage", "hard_coverage"]
-    return factors(accuracies(study, list(rows.values()))).merge(covered[by + shares], on=by)
+    return rows
+
+# %% ../../nbs/54_tables.ipynb #fa0da657
+def along_alpha(study: Study) -> pd.DataFrame:
+    """SelMatch at each alpha of `alpha_rows`: one row per network, as `accuracies`, with alpha,
+    augmentation, and the coverage of its set after the last iteration."""
+    parts, by = [], ["alpha", "ratio", "set_seed"]
+    for ratio in study.profile.ratios:
+        rows = alpha_rows(study.profile, ratio)
+        of = {m.title: key for key, m in rows.items()}
+        named = lambda t: t.assign(alpha=[of[m][0] for m in t.method],
+                                   augmentation=[of[m][1] for m in t.method])
+        dsa = [m for (_, how), m in rows.items() if how == "dsa"]
+        covered = named(coverages(study, dsa, [ratio]).query("last"))
+        covered = covered[by + ["coverage", "easy_coverage", "hard_coverage"]]
+        parts += [named(accuracies(study, rows.values(), [ratio])).merge(covered, on=by)]
+    return pd.concat(parts, ignore_index=True)
 
 # %% ../../nbs/54_tables.ipynb #9108075a
 def ablation(study: Study) -> pd.DataFrame:
