@@ -123,7 +123,8 @@ figures: dict[str, Figure] = {      # in the order in which they are drawn
 
 # %% ../../nbs/63_figures.ipynb #3a0d684c
 figures |= {                        # the long ones
-    "tab1_everything": Figure(ask_tables(lambda r, s: r.tables.accuracies(s, list(methods))),
+    "tab1_everything": Figure(ask_tables(lambda r, s: r.tables.accuracies(s, list(methods),
+                                                                s.profile.compared_ratios)),
                               tuple(methods), is_long=True),
     "tab2_ablation": Figure(ask_tables(lambda r, s: r.tables.ablation(s)), is_long=True),
     "tab3_transfer": Figure(ask_tables(lambda r, s: r.tables.transfer(s)), transferred,
@@ -136,8 +137,9 @@ figures |= {                        # the long ones
                                      lambda r, s: r.tables.readings(s),
                                      lambda r, s: r.tables.accuracies(s, ["random"])),
                           ("random",), is_long=True),
-    "tab6_variants": Figure(ask_tables(lambda r, s: r.tables.accuracies(s, rivals)), rivals,
-                            is_long=True),
+    "tab6_variants": Figure(ask_tables(lambda r, s: r.tables.accuracies(s, rivals,
+                                                                        s.profile.compared_ratios)),
+                            rivals, is_long=True),
     "tab5_tuning": Figure(ask_tables(lambda r, s: r.tune.tune(s)), (), is_long=True),
     "fig9_beside": Figure(ask_tables(lambda r, s: r.beside.judge_ways(s, compared, second_size(s)),
                                      lambda r, s: r.beside.budgets(s, compared, second_size(s))),

@@ -476,6 +476,8 @@ class Profile:
     differs: str = ""                         # what differs from what was published, in words
     transfer: dict[str, dict] = field(default_factory=dict)     # title -> words of another judge
     methods: tuple[str, ...] = ("random", "hardest", "window", "mtt", "selmatch", "selmatch-dsa")
+    compared_at: tuple[float, ...] = ()       # sizes at which all methods and all variants are made
+                                              # (tab1_everything, tab6_variants); (): all sizes
     seeds: int = 2                            # sets made by each method
     seed: int = 0                             # every random number derives from it
 
@@ -483,6 +485,11 @@ class Profile:
     def published_as(self) -> str:
         "The data whose published numbers are shown: as given, or the profile's own."
         return self.published or self.data.get("name", "")
+
+    @property
+    def compared_ratios(self) -> tuple[float, ...]:
+        "The sizes at which all methods are made: those of `compared_at`, or all."
+        return self.compared_at or self.ratios
 
     @property
     def allowed(self) -> Strength:
@@ -512,6 +519,8 @@ def check_sizes(p: Profile):
     for ratio, share in starts.items():
         check_range("window.beta", share, 0, 1)
         check_choice("ratio of window.beta", ratio, p.ratios)
+    for ratio in p.compared_at:
+        check_choice("ratio of compared_at", ratio, p.ratios)
     last = p.matching.max_start - 1 + p.matching.expert_epochs
     if last > p.experts.epochs:
         raise InputError(f"matching.max_start={p.matching.max_start} is too late: max_start - 1 + "
