@@ -281,3 +281,11 @@ def test_a_bomb_of_anchors_is_refused_at_once(tmp_path):
     with refuses("mine.yaml", "anchors"): load_profile(changed(tmp_path, "seeds: 2", "seeds: 2\n" + bomb))
     assert time.process_time() - begin < 1
     assert load_profile(changed(tmp_path, "ratios: [0.1, 0.3]", "ratios: &r [0.1, 0.3]")).ratios == (0.1, 0.3)
+
+
+def test_all_methods_are_made_at_the_sizes_that_there_are():
+    p = load_profile("digits")
+    assert p.compared_ratios == (0.1, 0.3)
+    assert load_profile("digits", ratios=(0.3,), alpha={0.3: 0.2}).compared_ratios == (0.3,)
+    assert load_profile("digits", ratios=(0.2,), alpha={0.2: 0.2}).compared_ratios == (0.2,)
+    assert load_profile("smoke").compared_ratios == load_profile("smoke").ratios

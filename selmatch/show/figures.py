@@ -4,11 +4,11 @@
 
 # %% auto #0
 __all__ = ['four', 'painted', 'rivals', 'compared', 'transferred', 'figures', 'package', 'page_style', 'page_frame', 'claim_list',
-           'is_number', 'claim_parts', 'describe_origin', 'publish', 'write_claims', 'Figure', 'ask_tables',
-           'second_size', 'find_packaged', 'figure_notebook', 'known_parameters', 'check_parameters',
-           'choose_parameters', 'import_extra', 'check_extras', 'drop_warnings', 'clean_book', 'execute_notebook',
-           'is_card', 'read_card', 'fill', 'say_claim', 'list_claims', 'write_gallery', 'expect', 'stopped_kernels',
-           'draw_figures', 'notebook_options']
+           'is_number', 'claim_parts', 'describe_origin', 'publish', 'write_claims', 'Figure', 'open_rooms',
+           'ask_tables', 'second_size', 'want_alphas', 'want_candidates', 'find_packaged', 'figure_notebook',
+           'known_parameters', 'check_parameters', 'choose_parameters', 'import_extra', 'check_extras', 'drop_warnings',
+           'clean_book', 'execute_notebook', 'is_card', 'read_card', 'fill', 'say_claim', 'list_claims',
+           'write_gallery', 'expect', 'stopped_kernels', 'draw_figures', 'notebook_options']
 
 # %% ../../nbs/63_figures.ipynb #37bb4f2e
 import contextlib
@@ -84,16 +84,22 @@ def write_claims(name: str,                 # of a figure that is published
 class Figure:
     "What is known of a figure besides its notebook."
     compute: Callable                        # study -> its tables, all that takes long
-    methods: Sequence[str] | None = None     # whose sets it needs; None: those of the profile
+    wants: Callable = lambda rooms, study: []        # -> `estimate.Wish`es: the sets it needs
+    parts: Callable = lambda rooms, prices: []       # -> `estimate.Part`s: what else takes long
     is_long: bool = False                    # drawn when asked for by name, or with --all
     windows: bool = False                    # needs the whole scan of windows
+    full: bool = False                       # needs networks that are trained on all the data
+
+def open_rooms() -> SimpleNamespace:
+    "The rooms `tables`, `search`, `tune`, `beside` and `estimate`, as attributes of one thing."
+    from selmatch.study import beside, estimate, search, tables, tune
+    return SimpleNamespace(tables=tables, search=search, tune=tune, beside=beside,
+                           estimate=estimate)
 
 def ask_tables(*calls: Callable) -> Callable:
-    """A function of a study that calls each of `calls` with the rooms `tables`, `search`, `tune`
-    and `beside` of the package, as attributes of one thing, and the study."""
+    "A function of a study that calls each of `calls` with `open_rooms()` and the study."
     def compute(study):
-        from selmatch.study import beside, search, tables, tune
-        rooms = SimpleNamespace(tables=tables, search=search, tune=tune, beside=beside)
+        rooms = open_rooms()
         return [call(rooms, study) for call in calls]
     return compute
 
@@ -111,41 +117,78 @@ transferred = ("random", "window", "mtt", "selmatch-dsa", "dm")
 figures: dict[str, Figure] = {      # in the order in which they are drawn
     "fig3_window": Figure(ask_tables(lambda r, s: r.tables.windows(s),
                                      lambda r, s: r.tables.accuracies(s, ["random"])),
-                          ("random",), windows=True),
+                          lambda r, s: r.estimate.wish(s, ["random"]), windows=True),
     "tab1_accuracy": Figure(ask_tables(lambda r, s: r.tables.accuracies(s),
-                                       lambda r, s: r.tables.full_accuracy(s))),
+                                       lambda r, s: r.tables.full_accuracy(s)),
+                            lambda r, s: r.estimate.wish(s), full=True),
     "fig1_coverage": Figure(ask_tables(lambda r, s: r.tables.coverages(s, four),
-                                       lambda r, s: r.tables.accuracies(s, four)), four),
+                                       lambda r, s: r.tables.accuracies(s, four)),
+                            lambda r, s: r.estimate.wish(s, four),
+                          lambda r, prices: [r.estimate.feature_part(prices)]),
     "fig2_method": Figure(ask_tables(lambda r, s: r.tables.anatomy(s, second_size(s))),
-                          ("selmatch",)),
-    "tab4_cost": Figure(ask_tables(), ()),          # drawn from a file of `selmatch bench`
+                          lambda r, s: r.estimate.wish(s, ["selmatch"], [second_size(s)], [0],
+                                                       [None])),
+    "tab4_cost": Figure(ask_tables()),              # drawn from a file of `selmatch bench`
 }
 
 # %% ../../nbs/63_figures.ipynb #3a0d684c
+def want_alphas(rooms: SimpleNamespace, study) -> list:
+    "The sets of figure 4: at each size alphas of its own."
+    rows = {r: rooms.tables.alpha_rows(study.profile, r).values() for r in study.profile.ratios}
+    return [w for r, mine in rows.items() for w in rooms.estimate.wish(study, mine, [r])]
+
+def want_candidates(rooms: SimpleNamespace, study) -> list:
+    "The starts of figure 6: in all runs, each with a window of its own."
+    sizes = study.profile.search.ratios or study.profile.ratios
+    return rooms.estimate.wish(study, ["selmatch"], sizes, judges=[None], made=False)
+
 figures |= {                        # the long ones
-    "tab1_everything": Figure(ask_tables(lambda r, s: r.tables.accuracies(s, list(methods),
-                                                                s.profile.compared_ratios)),
-                              tuple(methods), is_long=True),
-    "tab2_ablation": Figure(ask_tables(lambda r, s: r.tables.ablation(s)), is_long=True),
-    "tab3_transfer": Figure(ask_tables(lambda r, s: r.tables.transfer(s)), transferred,
-                            is_long=True),
-    "fig4_alpha": Figure(ask_tables(lambda r, s: r.tables.along_alpha(s)), is_long=True),
-    "fig5_images": Figure(ask_tables(lambda r, s: r.tables.changes(s, painted, second_size(s))),
-                          painted, is_long=True),
-    "fig6_search": Figure(ask_tables(lambda r, s: r.search.regrets(s)), is_long=True),
-    "fig7_scores": Figure(ask_tables(lambda r, s: r.tables.agreement(s),
-                                     lambda r, s: r.tables.readings(s),
-                                     lambda r, s: r.tables.accuracies(s, ["random"])),
-                          ("random",), is_long=True),
-    "tab6_variants": Figure(ask_tables(lambda r, s: r.tables.accuracies(s, rivals,
-                                                                        s.profile.compared_ratios)),
-                            rivals, is_long=True),
-    "tab5_tuning": Figure(ask_tables(lambda r, s: r.tune.tune(s)), (), is_long=True),
-    "fig9_beside": Figure(ask_tables(lambda r, s: r.beside.judge_ways(s, compared, second_size(s)),
-                                     lambda r, s: r.beside.budgets(s, compared, second_size(s))),
-                          compared, is_long=True),
-    "fig8_starts": Figure(ask_tables(lambda r, s: r.tables.starts(s, s.profile.ratios[0])),
-                          (), is_long=True),
+    "tab1_everything": Figure(
+        ask_tables(lambda r, s: r.tables.accuracies(s, compared, s.profile.compared_ratios)),
+        lambda r, s: r.estimate.wish(s, compared, s.profile.compared_ratios), is_long=True),
+    "tab2_ablation": Figure(
+        ask_tables(lambda r, s: r.tables.ablation(s)),
+        lambda r, s: r.estimate.wish(s, r.tables.ablation_rows().values()), is_long=True),
+    "tab3_transfer": Figure(
+        ask_tables(lambda r, s: r.tables.transfer(s)),
+        lambda r, s: r.estimate.wish(s, transferred, [second_size(s)], judges=s.judges),
+        is_long=True, full=True),
+    "fig4_alpha": Figure(ask_tables(lambda r, s: r.tables.along_alpha(s)), want_alphas,
+                         lambda r, prices: [r.estimate.feature_part(prices)], is_long=True),
+    "fig5_images": Figure(
+        ask_tables(lambda r, s: r.tables.changes(s, painted, second_size(s))),
+        lambda r, s: r.estimate.wish(s, painted, [second_size(s)], [0], [None]), is_long=True),
+    "fig6_search": Figure(
+        ask_tables(lambda r, s: r.search.regrets(s)), want_candidates,
+        lambda r, prices: r.estimate.race_parts(prices, "selmatch"), is_long=True),
+}
+
+# %% ../../nbs/63_figures.ipynb #3a0d684d
+figures |= {
+    "fig7_scores": Figure(
+        ask_tables(lambda r, s: r.tables.agreement(s), lambda r, s: r.tables.readings(s),
+                   lambda r, s: r.tables.accuracies(s, ["random"])),
+        lambda r, s: r.estimate.wish(s, ["random"]),
+        lambda r, prices: r.estimate.reading_parts(prices), is_long=True),
+    "tab6_variants": Figure(
+        ask_tables(lambda r, s: r.tables.accuracies(s, rivals, s.profile.compared_ratios)),
+        lambda r, s: r.estimate.wish(s, rivals, s.profile.compared_ratios), is_long=True),
+    "tab5_tuning": Figure(
+        ask_tables(lambda r, s: r.tune.tune(s)), lambda r, s: r.tune.tuning_wishes(s),
+        lambda r, prices: r.tune.tuning_parts(prices), is_long=True, windows=True),
+    "fig9_beside": Figure(
+        ask_tables(lambda r, s: r.beside.judge_ways(s, compared, second_size(s)),
+                   lambda r, s: r.beside.budgets(s, compared, second_size(s)),
+                   lambda r, s: r.tables.full_accuracy(s)),
+        lambda r, s: r.estimate.wish(s, compared, [second_size(s)]),
+        lambda r, prices: r.beside.way_parts(prices, compared, second_size(prices.study)),
+        is_long=True, full=True),
+    "fig8_starts": Figure(
+        ask_tables(lambda r, s: r.tables.starts(s, s.profile.ratios[0])),
+        lambda r, s: r.estimate.wish(s, ["selmatch"], s.profile.ratios[:1], [0], [None],
+                                     made=False),
+        lambda r, prices: r.estimate.walk_parts(prices, prices.study.profile.ratios[0]),
+        is_long=True, windows=True),
 }
 
 # %% ../../nbs/63_figures.ipynb #540098a8
@@ -342,15 +385,19 @@ def write_gallery(folder: Path) -> Path:    # the page
 # %% ../../nbs/63_figures.ipynb #74b51ca9
 def expect(study, names: Sequence[str], quick: bool = False) -> tuple[float, str]:
     """Seconds until these figures are drawn, and the estimate in words. `quick`: nothing where
-    little is to be counted. Of the long figures only `tab1_everything` is counted in full."""
-    from selmatch.study.estimate import costs, describe_costs, estimate_flops, wall_seconds
-    asked = [study.profile.methods if figures[n].methods is None else figures[n].methods
-             for n in names]
-    whose = list(dict.fromkeys(m for names in asked for m in names))
-    if quick and estimate_flops(study, whose) < 2e13:
+    little is to be counted."""
+    rooms = open_rooms()
+    estimate, asked = rooms.estimate, [figures[name] for name in names]
+    wishes = list(dict.fromkeys(wish for figure in asked for wish in figure.wants(rooms, study)))
+    others = [figure.parts for figure in asked]
+    if quick and estimate.estimate_flops(study, wishes) < 2e13 and not any(
+            figure.is_long for figure in asked):
         return 0.0, ""
-    table = costs(study, whose, windows=any(figures[n].windows for n in names))
-    return wall_seconds(table, study), describe_costs(table, study)
+    prices = estimate.Prices(study)
+    parts = [part for more in others for part in more(rooms, prices)]
+    windows, full = (any(getattr(f, word) for f in asked) for word in ("windows", "full"))
+    table = estimate.costs(study, wishes, windows, parts, full, prices)
+    return estimate.wall_seconds(table, study), estimate.describe_costs(table, study)
 
 # %% ../../nbs/63_figures.ipynb #63dur002
 @contextlib.contextmanager

@@ -4,15 +4,18 @@
 
 # %% auto #0
 __all__ = ['patience', 'compiled_share', 'tried_sets', 'now', 'seconds', 'Enough', 'step_seconds', 'sweep_seconds',
-           'difficulty_plans', 'all_difficulty_plans', 'start_steps', 'find_task', 'find_tasks', 'Prices', 'one_answer',
-           'iteration_seconds', 'Part', 'watch_part', 'window_part', 'expert_part', 'set_parts', 'set_seconds',
-           'watch_helper_parts', 'choose_helper_parts', 'count_completions', 'teacher_parts', 'needs_teachers',
-           'count_choices', 'count_judgements', 'judge_parts', 'needs_flat_experts', 'costs', 'tabulate_parts',
-           'wall_seconds', 'command_costs', 'measure_kept_bytes', 'sizes', 'duration', 'describe_costs',
-           'estimate_flops']
+           'walk_seconds', 'difficulty_plans', 'all_difficulty_plans', 'start_steps', 'find_task', 'Wish', 'wish',
+           'same_images', 'Prices', 'one_answer', 'iteration_seconds', 'Part', 'runs_of', 'watch_part', 'window_part',
+           'expert_part', 'set_seconds', 'join_titles', 'set_parts', 'watch_helper_parts', 'choose_helper_parts',
+           'is_completed', 'teacher_parts', 'needs_teachers', 'count_choices', 'count_judgements', 'judge_parts',
+           'race_judgements', 'find_candidate', 'race_parts', 'race_share', 'reading_parts', 'feature_part',
+           'walk_parts', 'needs_flat_experts', 'costs', 'difficulty_parts', 'follow_parts', 'asks_experts',
+           'answer_part', 'tabulate_parts', 'wall_seconds', 'command_costs', 'measure_kept_bytes', 'sizes', 'duration',
+           'describe_costs', 'estimate_flops']
 
 # %% ../../nbs/56_estimate.ipynb #03d6d925
 import functools
+import itertools
 import math
 import time
 from collections.abc import Callable, Iterable, Iterator
@@ -29,16 +32,19 @@ from ..core import InputError
 from ..data.images import ImageSet, StoredImages, class_rows
 from ..distill.objectives import SetState
 from ..distill.sets import distilled_mask
-from ..distill.sweep import draw_steps, reverse_sweep, second_order
+from ..distill.sweep import (
+    draw_steps, first_order, reverse_sweep, second_order, walk_forward)
 from ..methods import Method, find_method
 from ..select.coresets import scores_needed
 from ..select.dynamics import ccs_cuts
+from ..select.window import window_start
 from . import sets
+from .search import field_sizes, list_candidates, list_rungs, race_cost
 from .store import Plan
-from .study import Study
-from .tables import full_trials, set_trials
+from .study import Study, typical_size
+from .tables import full_trials, reading_trials, set_trials, starts_plan
 from ..train.augment import Augmentation
-from ..train.networks import FlatNetwork, flatten, make_network, n_params
+from ..train.networks import FlatNetwork, carry, flatten, make_network, n_params
 from ..train.training import Recipe, count_flops, predict, train
 
 # %% ../../nbs/56_estimate.ipynb #df9f6ea4
@@ -93,6 +99,17 @@ def sweep_seconds(data: ImageSet, network: dict, batch: int, policy: Augmentatio
     steps = draw_steps(2, distilled, batch, policy, torch.Generator().manual_seed(0))
     walk = lambda: reverse_sweep(flat, start, goal, data.images, data.labels, 0.01, steps,
                                  distilled)
+    return seconds(walk, device.type) / 2
+
+def walk_seconds(data: ImageSet, network: dict, batch: int, policy: Augmentation) -> float:
+    "Seconds of one uncompiled inner step of trajectory matching, there only."
+    device = data.labels.device
+    net = make_network(network, data.shape, data.n_classes, 0).to(device)
+    flat, distilled = FlatNetwork(net), torch.ones(len(data), dtype=torch.bool, device=device)
+    steps = draw_steps(2, distilled, batch, policy, torch.Generator().manual_seed(0))
+    rate = torch.tensor(0.01, device=device)
+    walk = lambda: walk_forward(flat, flatten(net), data.images, data.labels, rate, steps,
+                                first_order)
     return seconds(walk, device.type) / 2
 
 # %% ../../nbs/56_estimate.ipynb #bab240d2
@@ -152,12 +169,41 @@ def find_task(study: Study, method: Method, ratio: float, seed: int,
         return sets.SetTask(method, start, None, None, seed, study.folder)
     return sets.describe_task(study, method, ratio, seed, start)
 
-def find_tasks(study: Study, method: Method,
-               known: dict | None = None) -> dict[tuple, sets.SetTask | None]:
-    "(method, ratio, seed) -> task or None, for all sets of a method in a profile."
-    p, known = study.profile, {} if known is None else known
-    return {(method, r, s): find_task(study, method, r, s, known)
-            for r in p.ratios for s in range(p.seeds)}
+# %% ../../nbs/56_estimate.ipynb #56wish01
+@dataclass(frozen=True)
+class Wish:
+    """One set that is asked for, and which of `study.judges` is to judge it (None: nobody).
+    `made=False`: only what its start needs."""
+    method: Method
+    ratio: float
+    seed: int
+    judge: str | None = "its own"
+    made: bool = True
+
+    @property
+    def place(self) -> tuple[Method, float, int]:
+        return self.method, self.ratio, self.seed
+
+# %% ../../nbs/56_estimate.ipynb #56wish02
+def wish(study: Study,
+         names: Iterable[str | Method] | None = None,     # None: the methods of the profile
+         ratios: Iterable[float] | None = None,           # None: its sizes
+         seeds: Iterable[int] | None = None,              # None: its runs
+         judges: Iterable[str | None] = ("its own",),     # titles of `study.judges`; None: nobody
+         made: bool = True) -> list[Wish]:
+    "Wishes for the sets of several methods."
+    p = study.profile
+    methods = [find_method(name) for name in (p.methods if names is None else names)]
+    places = itertools.product(methods, p.ratios if ratios is None else ratios,
+                               range(p.seeds) if seeds is None else seeds)
+    return [Wish(*place, judge, made) for place in places for judge in judges]
+
+def same_images(study: Study, one: Wish) -> tuple:
+    "What wishes for the same images have in common."
+    m = one.method
+    alpha = study.profile.alpha[one.ratio] if m.alpha is None else m.alpha
+    changed = (m.objective, alpha, m.labels == "soft") if m.objective and alpha > 0 else ()
+    return m.start, changed, m.completed, one.ratio, one.seed
 
 # %% ../../nbs/56_estimate.ipynb #acde4db2
 @dataclass(frozen=True)
@@ -178,15 +224,20 @@ class Prices:
 
     @cached_property
     def looked_up(self) -> tuple[dict, dict]:
-        "What was looked up: steps before a start, and the tasks of methods."
+        "What was looked up: steps before a start, and tasks by the place of their wish."
         return {}, {}
 
-    def tasks(self, method: Method) -> dict[tuple, sets.SetTask | None]:
-        "The tasks of a method, each looked up once."
+    def task(self, one: Wish) -> sets.SetTask | None:
+        "The task of a set, looked up once; None while something is missing that it starts from."
         steps, found = self.looked_up
-        if method not in found:
-            found[method] = find_tasks(self.study, method, steps)
-        return found[method]
+        if one.place not in found:
+            found[one.place] = find_task(self.study, *one.place, steps)
+        return found[one.place]
+
+    def is_made(self, one: Wish) -> bool:
+        "Whether a set is there, as far as it is distilled."
+        task = self.task(one)
+        return task is not None and task.done
 
     def once(self, name: str, what: Callable, *given) -> float:
         "`what(*given)`, measured with the threads of one worker."
@@ -210,10 +261,16 @@ class Prices:
             return seconds(lambda: predict(net, self.few), device.type)
         return images / len(self.few) * self.once("look", look, network)
 
-    def trial(self, recipe: Recipe, images: int) -> float:
+    def trial(self, recipe: Recipe, images: int, network: dict | None = None) -> float:
         "Seconds of one network trained on a set and tested on so many images."
-        network = self.study.judge_network
+        network = network or self.study.judge_network
         return self.training(network, recipe) + self.looking(network, images)
+
+    def judging(self, title: str, images: int) -> float:
+        "Seconds of one network of a judge, by title: trained on a set, tested on so many images."
+        judge = self.study.judges[title]
+        network = carry(judge.network or self.study.network) if title != "its own" else None
+        return self.trial(self.study.recipe("dsa", judge), images, network)
 
 # %% ../../nbs/56_estimate.ipynb #5c7636ed
 def one_answer(objective, method: Method, data: ImageSet, alpha: float,
@@ -253,10 +310,15 @@ class Part:
     left: int
     each: Callable       # -> seconds of one task
 
-def watch_part(prices: Prices) -> Part:
-    "The watched networks."
+def runs_of(study: Study, wishes: Iterable[Wish]) -> list[Study]:
+    "The runs that wishes are about."
+    return [study.at(seed) for seed in sorted({one.seed for one in wishes})]
+
+def watch_part(prices: Prices, runs: list[Study] | None = None) -> Part:
+    "The watched networks; `runs`: None for all of the profile."
     study, score = prices.study, prices.study.profile.score
-    tested, plans = len(study.splits.test), [run.observations_plan() for run in study.runs]
+    runs = study.runs if runs is None else runs
+    tested, plans = len(study.splits.test), [run.observations_plan() for run in runs]
     each = lambda: (prices.training(study.network, study.watch_recipe)
                     + score.epochs * prices.looking(study.network, tested))
     left = sum(study.left(plan) for plan in plans)
@@ -271,146 +333,245 @@ def window_part(prices: Prices) -> Part:
     left = study.left(study.windows_plan()) if ready else n
     return Part("slide the window", n, left, lambda: prices.trial(study.recipe("dsa"), images))
 
-def expert_part(prices: Prices, flat: bool) -> Part:
-    "The experts; a look around doubles a step of the flat ones."
+def expert_part(prices: Prices, flat: bool, runs: list[Study] | None = None) -> Part:
+    "The experts; a look around doubles a step of the flat ones. `runs`: None for all."
     study = prices.study
-    plans = [run.experts_plan(flat) for run in study.runs]
+    plans = [run.experts_plan(flat) for run in (study.runs if runs is None else runs)]
     each = lambda: (1 + flat) * prices.training(study.network, plans[0].items[0].recipe)
     name = "train flat experts" if flat else "train experts"
     left = sum(study.left(plan) for plan in plans)
     return Part(name, sum(map(len, plans)), left, each)
 
 # %% ../../nbs/56_estimate.ipynb #9c7823ce
-def set_parts(prices: Prices, methods: list[Method]) -> list[Part]:
-    "Making the sets: one row per group of methods that share them, and size."
-    study, groups, parts = prices.study, {}, []
-    for m in methods:
-        if m.objective:
-            groups.setdefault((m.start, m.objective, m.alpha, m.labels == "soft"), []).append(m)
-    for group in groups.values():
-        first, titles = group[0], " / ".join(m.title for m in group)
-        tasks = prices.tasks(first)
-        for ratio in study.profile.ratios:
-            asked = sets.describe_objective(study, first, ratio)
-            descent = sets.plan_descent(study, first, *asked)
-            own = [t for (_, r, _), t in tasks.items() if r == ratio]
-            left = sum(task is None or not task.done for task in own)
-            each = functools.partial(set_seconds, prices, first, ratio, descent.iterations)
-            parts.append(Part(f"distill {titles}, {ratio:.0%}", len(own), left, each))
-    return parts
-
 def set_seconds(prices: Prices, method: Method, ratio: float, iterations: int) -> float:
     "Seconds of making one set."
     return iterations * iteration_seconds(prices, method, ratio)
 
+def join_titles(titles: Iterable[str]) -> str:
+    "Three titles at most, and how many more."
+    first, *more = dict.fromkeys(titles)
+    return " / ".join([first, *more[:2]]) + (f" and {len(more) - 2} more" if more[2:] else "")
+
+def set_parts(prices: Prices, wishes: list[Wish]) -> list[Part]:
+    "Making the sets: one row per group of methods that share them, and size."
+    study, groups, parts = prices.study, {}, []
+    for one in wishes:
+        start, changed, completed, ratio, seed = same_images(study, one)
+        if changed and one.made:
+            groups.setdefault((start, changed, ratio), []).append(one)
+    for (*_, ratio), group in groups.items():
+        own = {one.seed: one for one in group}
+        first, titles = group[0].method, join_titles(one.method.title for one in group)
+        left = sum(not prices.is_made(one) for one in own.values())
+        asked = sets.describe_objective(study, first, ratio)
+        n = sets.plan_descent(study, first, *asked).iterations
+        each = functools.partial(set_seconds, prices, first, ratio, n)
+        parts.append(Part(f"distill {titles}, {ratio:.0%}", len(own), left, each))
+    return parts
+
 # %% ../../nbs/56_estimate.ipynb #56help01
-def watch_helper_parts(prices: Prices, methods: list[Method]) -> list[Part]:
-    "Networks that selections look at: proxies, watched runs, held-out networks."
+def watch_helper_parts(prices: Prices, wishes: list[Wish]) -> list[Part]:
+    "Networks that selections look at: proxies, watched runs, held-out networks; once a run."
     study, p = prices.study, prices.study.profile
-    asked = {word for m in methods for word in sets.asks(m.start)}
-    kinds = {p.score.kind, *(scores_needed.get(m.start) for m in methods)}
-    watched = prices.training(study.network, study.watch_recipe)
-    helpers = []
-    if "evidence" in asked:
-        network, recipe, *_ = study.proxy_words()
-        helpers.append(("train proxies", prices.training(network, recipe),
-                        [run.network_plan(*run.proxy_words()) for run in study.runs]))
-    if "probabilities" in asked:
-        helpers.append(("record dynamics", watched, [run.dynamics_plan() for run in study.runs]))
-    if "c_score" in kinds:
-        folds = 4 * p.score.runs
-        helpers.append(("C-score", folds * watched, [run.c_score_plan() for run in study.runs]))
-    return [Part(name, len(plans), sum(map(study.left, plans)), lambda each=each: each)
-            for name, each, plans in helpers]
+    def runs(asks: Callable[[Method], bool]) -> list[Study]:
+        return runs_of(study, [one for one in wishes if asks(one.method)])
+    def held_out(method):
+        own = p.score.kind == "c_score" and sets.is_ordered(study, method)
+        return own or scores_needed.get(method.start) == "c_score"
+    watched, (network, recipe, *_) = study.watch_recipe, study.proxy_words()
+    once = lambda: prices.training(study.network, watched)
+    looks = runs(lambda m: "evidence" in sets.asks(m.start))
+    seen = runs(lambda m: "probabilities" in sets.asks(m.start))
+    kinds = {"train proxies": (lambda: prices.training(network, recipe),
+                               [run.network_plan(*run.proxy_words()) for run in looks]),
+             "record dynamics": (once, [run.dynamics_plan() for run in seen]),
+             "C-score": (lambda: 4 * p.score.runs * once(),
+                         [run.c_score_plan() for run in runs(held_out)])}
+    return [Part(name, len(plans), sum(map(study.left, plans)), each)
+            for name, (each, plans) in kinds.items()]
 
 # %% ../../nbs/56_estimate.ipynb #56help02
 tried_sets = {"optimised_real": lambda p: p.proxy.draws, "ccs": lambda p: len(ccs_cuts)}
 
-def choose_helper_parts(prices: Prices, methods: list[Method]) -> list[Part]:
+def choose_helper_parts(prices: Prices, wishes: list[Wish]) -> list[Part]:
     "Sets that are tried on validation images until a start is found."
-    study, p, s = prices.study, prices.study.profile, prices.study.splits
-    parts = []
-    firsts = {m.start: m for m in reversed(methods)}
-    for start in sorted(set(firsts) & set(tried_sets)):
-        looks = tried_sets[start](p)
-        places = [(run, ratio) for run in study.runs for ratio in p.ratios]
-        ready = not any(study.left(plan) for run in study.runs for plan in difficulty_plans(run))
-        left = len(places)
+    study, parts = prices.study, []
+    for start in sorted({one.method.start for one in wishes} & set(tried_sets)):
+        mine = {(one.ratio, one.seed): one for one in wishes if one.method.start == start}
+        ready = not any(study.left(plan) for run in runs_of(study, mine.values())
+                        for plan in difficulty_plans(run))
+        left = len(mine)
         if ready:
-            ordered = sets.is_ordered(study, firsts[start])
-            left = sum(study.left(sets.start_plan(run, start, ratio, ordered=ordered))
-                       for run, ratio in places)
-        each = lambda looks=looks: looks * prices.trial(study.recipe("dsa"), len(s.validation))
-        parts.append(Part(f"choose a start: {start}", len(places), left, each))
+            ordered = sets.is_ordered(study, next(iter(mine.values())).method)
+            left = sum(study.left(sets.start_plan(study.at(seed), start, ratio, ordered=ordered))
+                       for ratio, seed in mine)
+        looks, held = tried_sets[start](study.profile), len(study.splits.validation)
+        each = lambda looks=looks: looks * prices.trial(study.recipe("dsa"), held)
+        parts.append(Part(f"choose a start: {start}", len(mine), left, each))
     return parts
 
-def count_completions(prices: Prices, methods: list[Method]) -> tuple[int, int]:
-    "Sets that are completed by real images after distilling: all, and left."
-    study, every, left = prices.study, 0, 0
-    for m in methods:
-        tasks = prices.tasks(m) if m.completed else {}
-        every += len(tasks)
-        if any(t is None or not t.done for t in tasks.values()) or needs_teachers(study, m):
-            left += len(tasks)
-        elif tasks:
-            bases = [(t, t.last()) for t in tasks.values()]
-            left += study.left(sets.completion_plan(study, bases))
-    return every, left
+def is_completed(prices: Prices, one: Wish) -> bool:
+    "Whether a set is there whole: distilled, and completed by real images where it is to be."
+    study = prices.study
+    if not prices.is_made(one) or needs_teachers(study, one):
+        return False
+    if not one.method.completed:
+        return True
+    task = prices.task(one)
+    return not study.left(sets.completion_plan(study, [(task, task.last())]))
 
-def teacher_parts(prices: Prices, methods: list[Method]) -> list[Part]:
+def teacher_parts(prices: Prices, wishes: list[Wish]) -> list[Part]:
     "Teachers, and the filters of a curriculum, which ask them in every step."
-    study, parts = prices.study, []
-    recipe = study.recipe("dsa")
+    study, recipe = prices.study, prices.study.recipe("dsa")
     once = lambda: prices.training(study.judge_network, recipe)
-    if any(m.labels in ("teacher", "online") for m in methods):
-        plans = [plan for run in study.runs for plan in run.teacher_plans()]
-        parts.append(Part("train teachers", len(plans), sum(map(study.left, plans)), once))
-    counted = count_completions(prices, methods)
+    taught = runs_of(study, [w for w in wishes if w.method.labels in ("teacher", "online")])
+    plans = [plan for run in taught for plan in run.teacher_plans()]
+    joined = {same_images(study, w): w for w in wishes if w.method.completed and w.made}
+    left = sum(not is_completed(prices, one) for one in joined.values())
     filters = study.profile.curriculum.rounds * (1 + study.profile.teacher.n / 3)
-    return [*parts, Part("complete sets", *counted, lambda: filters * once())]
+    return [Part("train teachers", len(plans), sum(map(study.left, plans)), once),
+            Part("complete sets", len(joined), left, lambda: filters * once())]
 
 # %% ../../nbs/56_estimate.ipynb #833e7399
-def needs_teachers(study: Study, method: Method) -> bool:
-    "Whether a method waits for teachers."
-    plans = [plan for run in study.runs for plan in run.teacher_plans()]
-    return method.labels in ("teacher", "online") and any(study.left(plan) for plan in plans)
+def needs_teachers(study: Study, one: Wish) -> bool:
+    "Whether a set waits for teachers."
+    plans = study.at(one.seed).teacher_plans()
+    return one.method.labels in ("teacher", "online") and any(map(study.left, plans))
 
-def count_choices(study: Study, method: Method, tasks: dict) -> tuple[int, int]:
+def count_choices(prices: Prices, wishes: list[Wish]) -> tuple[int, int]:
     "Networks that choose checkpoints: all, and left."
-    if not method.objective or not sets.can_choose(study):
+    study, every, left = prices.study, 0, 0
+    made = {same_images(study, w): w for w in wishes if w.judge and same_images(study, w)[1]}
+    if not sets.can_choose(study):
         return 0, 0
-    first = study.profile.ratios[0]
-    descent = sets.plan_descent(study, method, *sets.describe_objective(study, method, first))
-    every = len(tasks) * sum(stop > 0 for stop in descent.stops) * study.profile.matching.judges
-    if any(task is None or not task.done for task in tasks.values()):
-        return every, every
-    choosing = sets.checkpoint_trials(study, tasks.values())
-    return every, study.left(study.trials_plan(choosing, "choose checkpoints"))
+    for one in made.values():
+        asked = sets.describe_objective(study, one.method, one.ratio)
+        stops = sets.plan_descent(study, one.method, *asked).stops
+        n = sum(stop > 0 for stop in stops) * study.profile.matching.judges
+        every += n
+        if prices.is_made(one):
+            looks = sets.checkpoint_trials(study, [prices.task(one)])
+            n = study.left(study.trials_plan(looks, "choose checkpoints"))
+        left += n
+    return every, left
 
-def count_judgements(prices: Prices, method: Method) -> tuple[int, int, int, int]:
-    "Networks that choose checkpoints: all, and left; networks that judge: all, and left."
-    study, tasks = prices.study, prices.tasks(method)
-    choices, judged = count_choices(study, method, tasks), len(tasks) * study.profile.evaluation.n
-    waits = any(task is None or not task.done for task in tasks.values())
-    waits = waits or bool(method.completed and count_completions(prices, [method])[1])
-    if waits or needs_teachers(study, method) or study.left(study.at(0).observations_plan()):
-        return *choices, judged, judged
-    last = sets.last_sets(study, tasks)
-    return *choices, judged, study.left(study.trials_plan(set_trials(study, last), "evaluate"))
+def count_judgements(prices: Prices, wishes: list[Wish], title: str) -> tuple[int, int]:
+    "Networks of one judge, by title: all, and left; the same network is counted once."
+    study, judge = prices.study, prices.study.judges[title]
+    looked = {(same_images(study, w), w.method.labels, w.method.augmentation): w for w in wishes}
+    blind = bool(study.left(study.at(0).observations_plan()))     # who is easy is not known yet
+    ready = [w for w in looked.values() if not blind and is_completed(prices, w)]
+    last = sets.last_sets(study, {w.place: prices.task(w) for w in ready})
+    plan = study.trials_plan(set_trials(study, last, judge), "evaluate")
+    return judge.n * len(looked), judge.n * (len(looked) - len(ready)) + study.left(plan)
 
-def judge_parts(prices: Prices, methods: list[Method]) -> list[Part]:
-    "Choosing checkpoints, judging the chosen sets, and networks on all the data."
-    study, p, s = prices.study, prices.study.profile, prices.study.splits
-    counts = np.array([count_judgements(prices, m) for m in methods]).sum(0).tolist()
-    recipe, tested = study.recipe("dsa"), len(s.validation) + len(s.test)
-    chosen_on = len(s.validation)
-    watched = not study.left(study.observations_plan())
-    left = p.evaluation.n
-    if watched:
-        left = study.left(study.trials_plan(full_trials(study), "train on all data"))
-    return [Part("choose checkpoints", *counts[:2], lambda: prices.trial(recipe, chosen_on)),
-            Part("evaluate", *counts[2:], lambda: prices.trial(recipe, tested)),
-            Part("train on all data", p.evaluation.n, left, lambda: prices.trial(recipe, tested))]
+def judge_parts(prices: Prices, wishes: list[Wish], full: bool) -> list[Part]:
+    "Choosing checkpoints, judging the sets, and networks on all the data where these are wanted."
+    study, held = prices.study, len(prices.study.splits.validation)
+    tested, watched = held + len(study.splits.test), not study.left(study.observations_plan())
+    choosing = lambda: prices.trial(study.recipe("dsa"), held)
+    parts = [Part("choose checkpoints", *count_choices(prices, wishes), choosing)]
+    for title, judge in study.judges.items():
+        mine = [w for w in wishes if w.judge == title]
+        if not mine:
+            continue
+        each = functools.partial(prices.judging, title, tested)
+        plan = study.trials_plan(full_trials(study, judge), "train on all data") if watched else ()
+        left = study.left(plan) if watched else judge.n
+        own = title == "its own"
+        parts += [Part("evaluate" if own else f"judge with {title}",
+                       *count_judgements(prices, mine, title), each),
+                  Part("train on all data" + ("" if own else f": {title}"), judge.n * full,
+                       left * full, each)]
+    return parts
+
+# %% ../../nbs/56_estimate.ipynb #56more01
+def race_judgements(study: Study, ratio: float, grid: bool) -> tuple[int, int]:
+    """Looks at candidates in a race, and those of the whole grid after it (without the race, 0).
+    Candidates of which nothing is distilled are looked at once; the last rung is part of the
+    grid."""
+    every, search = list_candidates(study, ratio), study.profile.search
+    rungs, idle = list_rungs(study), sum(alpha == 0 for alpha, _ in every)
+    sizes = field_sizes(len(every), len(rungs), search.keep)
+    raced = sum(sizes) - (len(rungs) - 1) * min(idle, sizes[-1])
+    return (raced - sizes[-1], len(every)) if grid else (raced, 0)
+
+def find_candidate(study: Study, method: Method, ratio: float, candidate: tuple[float, float],
+                   ) -> sets.SetTask:
+    "The task of a candidate whose difficulty is known; nothing is trained for it."
+    narrowed = study.narrow(ratio, *candidate)
+    start = sets.start_set(narrowed, method, ratio, 0)
+    return sets.describe_task(narrowed, method, ratio, 0, start, list_rungs(study))
+
+def race_parts(prices: Prices, name: str | Method,
+               ratios: Iterable[float] | None = None,     # None: those of the profile's search
+               grid: bool = True) -> list[Part]:
+    """Candidates of (alpha, beta) at each size: raced, or with the whole grid beside, and then the
+    winners in the other runs."""
+    study, method, parts = prices.study, find_method(name), []
+    search, runs = study.profile.search, max(1, study.profile.seeds - 1)
+    tested = len(study.splits.validation) + len(study.splits.test)
+    trial = lambda: prices.trial(study.recipe("dsa"), tested)
+    for ratio in ratios or search.ratios or study.profile.ratios:
+        moving = [c for c in list_candidates(study, ratio) if c[0] > 0]
+        n, left = len(moving), len(moving)
+        if not any(study.left(plan) for plan in difficulty_plans(study.at(0))):
+            left = sum(not find_candidate(study, method, ratio, c).done for c in moving)
+        share = 1.0 if grid else race_share(study, ratio)
+        iterations = share * study.profile.matching.iterations
+        each = functools.partial(set_seconds, prices, method, ratio, iterations)
+        looks = search.judges * sum(race_judgements(study, ratio, grid))
+        parts += [Part(f"distill candidates, {ratio:.0%}", n, left, each),
+                  Part(f"judge candidates, {ratio:.0%}", looks, looks if left else 0, trial)]
+        if grid:
+            again = functools.partial(set_seconds, prices, method, ratio,
+                                      study.profile.matching.iterations)
+            judged = 2 * runs * study.profile.evaluation.n
+            parts += [Part(f"distill winners, {ratio:.0%}", 2 * runs, 2 * runs if left else 0,
+                           again),
+                      Part(f"judge winners, {ratio:.0%}", judged, judged if left else 0, trial)]
+    return parts
+
+def race_share(study: Study, ratio: float) -> float:
+    "What a race distils, as a share of all candidates to the end."
+    rungs, n = list_rungs(study), len(list_candidates(study, ratio))
+    sizes = field_sizes(n, len(rungs), study.profile.search.keep)
+    return race_cost(sizes, rungs) / race_cost([n], rungs[-1:])
+
+# %% ../../nbs/56_estimate.ipynb #56more02
+def reading_parts(prices: Prices) -> list[Part]:
+    "The scans of `tables.readings`: one more score, and one more reading of beta."
+    study, p = prices.study, prices.study.profile
+    ratio, tested = min(p.ratios), len(study.splits.validation) + len(study.splits.test)
+    betas, smallest = study.window_starts(ratio, p.window.step), typical_size(study.splits.train)
+    begin = lambda beta_of: {window_start(smallest, study.ipc(ratio), b, beta_of) for b in betas}
+    scans = len(begin("class") | begin("ipc")) + len(begin("class"))
+    every = left = p.window.n * scans
+    if not any(study.left(plan) for plan in all_difficulty_plans(study)):
+        work = reading_trials(study, ratio)
+        left = study.left(study.trials_plan(work, "slide the window, other scores and readings"))
+    each = lambda: prices.trial(study.recipe("dsa"), tested)
+    return [Part("slide the window, other scores and readings", every, left, each)]
+
+def feature_part(prices: Prices) -> Part:
+    "The network in whose features coverage is measured."
+    study, recipe = prices.study, prices.study.recipe("simple")
+    plan = study.network_plan(study.network, recipe, study.seed("features"), "features")
+    return Part("features", 1, study.left(plan), lambda: prices.training(study.network, recipe))
+
+def walk_parts(prices: Prices, ratio: float, name: str = "selmatch",
+               rates: int = 6, draws: int = 4) -> list[Part]:
+    "The walks of `tables.starts`: forward only, from every epoch at which experts can be joined."
+    study, one = prices.study, Wish(find_method(name), ratio, 0, None)
+    objective, _ = sets.describe_objective(study, one.method, ratio)
+    task, left = prices.task(one), objective.max_start
+    if task is not None:
+        left = study.left(starts_plan(study, task))
+    walk = lambda: walk_seconds(prices.few, study.network, objective.batch,
+                                objective.augmentation)
+    share = compiled_share if objective.compiled else 1
+    each = lambda: rates * draws * objective.n_steps * share * prices.once("walk", walk)
+    return [Part("walk before distilling", objective.max_start, left, each)]
 
 # %% ../../nbs/56_estimate.ipynb #0f9ed059
 def needs_flat_experts(method: Method) -> bool | None:
@@ -423,26 +584,60 @@ def needs_flat_experts(method: Method) -> bool | None:
     return False
 
 def costs(study: Study,
-          names: Iterable[str | Method] | None = None,   # methods; None: those of the profile
-          windows: bool = True,                          # whether all windows are tried
+          asked: Iterable[str | Method | Wish] | None = None,   # None: the profile's methods
+          windows: bool = False,                   # whether all windows are tried in any case
+          others: Iterable[Part] = (),             # stages that are no wish for a set
+          full: bool = True,                       # networks on all the data, too
+          prices: "Prices | None" = None,          # what was measured before
 ) -> pd.DataFrame:                      # stage, tasks, left, each (seconds of one), seconds
-    """What a study of these methods still takes, stage by stage. Measures single steps, a few
-    seconds in all; computes nothing else."""
-    methods = [find_method(n) for n in (study.profile.methods if names is None else names)]
-    prices, given = Prices(study), set(study.profile.window.beta or {})
-    searched = any("beta" in sets.asks(m.start) for m in methods)
-    searched = searched and not set(study.profile.ratios) <= given
-    parts = [watch_part(prices)]
-    if windows or searched:
-        parts.append(window_part(prices))
-    kinds = {needs_flat_experts(m) for m in methods}
-    if any(m.labels == "soft" and needs_flat_experts(m) is False for m in methods):
-        kinds.add(True)                     # flat experts give the labels to begin with
-    parts += [expert_part(prices, flat) for flat in sorted(kinds - {None})]
-    parts += watch_helper_parts(prices, methods) + choose_helper_parts(prices, methods)
-    parts += set_parts(prices, methods) + teacher_parts(prices, methods)
-    parts += judge_parts(prices, methods)
-    return tabulate_parts(parts)
+    """What a study of these methods or sets still takes, stage by stage. Measures single steps, a
+    few seconds in all; computes nothing else."""
+    prices, given = prices or Prices(study), set(study.profile.window.beta or {})
+    asked = study.profile.methods if asked is None else asked
+    wishes = [w for a in asked for w in ([a] if isinstance(a, Wish) else wish(study, [a]))]
+    windows = windows or any(w.made and "beta" in sets.asks(w.method.start)
+                             and w.ratio not in given for w in wishes)
+    parts = difficulty_parts(prices, wishes, windows) + follow_parts(prices, wishes)
+    parts += watch_helper_parts(prices, wishes) + choose_helper_parts(prices, wishes)
+    parts += set_parts(prices, wishes) + teacher_parts(prices, wishes)
+    parts += judge_parts(prices, wishes, full)
+    return tabulate_parts([*parts, *others])
+
+def difficulty_parts(prices: Prices, wishes: list[Wish], windows: bool) -> list[Part]:
+    "The watched networks of all runs that are asked for, and the windows."
+    study, numbers = prices.study, {w.seed for w in wishes}
+    if windows:
+        numbers |= set(range(min(study.profile.window.n, study.profile.seeds)))
+    if numbers:
+        numbers |= {0}                  # who is easy to test is asked of the first
+    watched = watch_part(prices, [study.at(number) for number in sorted(numbers)])
+    return [watched, window_part(prices)] if windows else [watched]
+
+def follow_parts(prices: Prices, wishes: list[Wish]) -> list[Part]:
+    "Experts, plain and flat, of the runs in which somebody follows them."
+    study = prices.study
+    def follows(one: Wish, flat: bool) -> bool:
+        kind = needs_flat_experts(one.method)
+        soft = one.method.labels == "soft" and kind is False    # flat experts give first labels
+        return kind is flat or flat and soft
+    kinds = {flat: [w for w in wishes if follows(w, flat)] for flat in (False, True)}
+    parts = [expert_part(prices, flat, runs_of(study, mine)) for flat, mine in kinds.items()]
+    asking = [w for w in wishes if asks_experts(w.method)]
+    return [*parts, answer_part(prices, runs_of(study, asking))]
+
+def asks_experts(method: Method) -> bool:
+    "Whether flat experts say of every training image what they think of it."
+    soft = method.labels == "soft" and needs_flat_experts(method) is not None
+    return soft or method.start == "well_classified"
+
+def answer_part(prices: Prices, runs: list[Study]) -> Part:
+    "What flat experts say of the training images."
+    study, n, left = prices.study, prices.study.profile.experts.n, 0
+    for run in runs:
+        known = not run.left(run.experts_plan(flat=True))
+        left += run.left(run.expert_scores_plan()) if known else n
+    each = lambda: prices.looking(study.network, len(study.splits.train))
+    return Part("ask experts", n * len(runs), left, each)
 
 def tabulate_parts(parts: list[Part]) -> pd.DataFrame:
     "A row for each stage that has tasks; measures single steps of what is left."
@@ -465,20 +660,22 @@ def command_costs(study: Study,
     "What one command still takes, stage by stage."
     prices, p = Prices(study), study.profile
     if what in ("select", "distill"):
-        table, chosen = costs(study, [method], windows=False), find_method(method)
-        judged = ["evaluate", "train on all data", "choose checkpoints"]
+        chosen = find_method(method)
+        table = costs(study, wish(study, [chosen], judges=[None]), prices=prices)
         if not sets.is_ordered(study, chosen) and "beta" not in sets.asks(chosen.start):
-            judged.append("watch networks learn")
-        return table[~table.stage.isin(judged)].reset_index(drop=True)
+            table = table[table.stage != "watch networks learn"].reset_index(drop=True)
+        return table
+    if what == "search":
+        begins = wish(study, [method], p.search.ratios or None, [0], [None], made=False)
+        races = race_parts(prices, method, p.search.ratios or p.ratios, grid=False)
+        return costs(study, begins, others=races, prices=prices)
     tested = len(study.splits.validation) + len(study.splits.test)
-    features = Part("train a network for its features", 1, 1,
-                    lambda: prices.training(study.network, study.recipe("simple")))
     judging = Part("evaluate", p.evaluation.n, p.evaluation.n,
                    lambda: prices.trial(study.recipe("dsa"), tested))
     parts = {"score": lambda: [watch_part(prices)],
              "window": lambda: [watch_part(prices), window_part(prices)],
              "experts": lambda: [expert_part(prices, False)],
-             "coverage": lambda: [watch_part(prices), features],
+             "coverage": lambda: [watch_part(prices), feature_part(prices)],
              "evaluate": lambda: [judging]}[what]()
     return tabulate_parts(parts)
 
@@ -533,14 +730,15 @@ def describe_costs(table: pd.DataFrame, study: Study) -> str:
             f"left out)\n{parts}")
 
 # %% ../../nbs/56_estimate.ipynb #c82c926c
-def estimate_flops(study: Study, names: Iterable[str | Method]) -> float:
-    """Operations of judging and matching for these methods, roughly: floating-point operations;
-    compilers and caches aside."""
-    p, train, made = study.profile, study.splits.train, [find_method(n) for n in names]
-    def count(spec):
-        return count_flops(make_network(spec, train.shape, train.n_classes, 0), train.shape)
-    follow = sum(needs_flat_experts(m) is not None for m in made if m.objective)
+def estimate_flops(study: Study, asked: Iterable[str | Method | Wish]) -> float:
+    """Operations of judging and matching for these methods or sets, roughly: floating-point
+    operations; compilers and caches aside."""
+    p, shape, k = study.profile, study.splits.train.shape, study.splits.train.n_classes
+    wishes = [w for a in asked for w in ([a] if isinstance(a, Wish) else wish(study, [a]))]
+    count = lambda spec: count_flops(make_network(spec, shape, k, 0), shape)
+    follow = {same_images(study, w) for w in wishes if w.made and same_images(study, w)[1]
+              and needs_flat_experts(w.method) is not None}
+    judged = {w for w in wishes if w.judge == "its own"}
     e = p.evaluation
-    judged = 3 * count(study.judge_network) * e.steps * e.batch * e.n
-    matched = count(study.network) * p.matching.passes
-    return len(p.ratios) * p.seeds * (judged * len(made) + matched * follow)
+    judging = 3 * count(study.judge_network) * e.steps * e.batch * e.n
+    return judging * len(judged) + count(study.network) * p.matching.passes * len(follow)

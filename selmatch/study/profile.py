@@ -488,8 +488,8 @@ class Profile:
 
     @property
     def compared_ratios(self) -> tuple[float, ...]:
-        "The sizes at which all methods are made: those of `compared_at`, or all."
-        return self.compared_at or self.ratios
+        "The sizes at which all methods are made: those of `compared_at` that there are, or all."
+        return tuple(r for r in self.compared_at if r in self.ratios) or self.ratios
 
     @property
     def allowed(self) -> Strength:
@@ -520,7 +520,7 @@ def check_sizes(p: Profile):
         check_range("window.beta", share, 0, 1)
         check_choice("ratio of window.beta", ratio, p.ratios)
     for ratio in p.compared_at:
-        check_choice("ratio of compared_at", ratio, p.ratios)
+        check_range("ratio of compared_at", ratio, 1e-6, 1)
     last = p.matching.max_start - 1 + p.matching.expert_epochs
     if last > p.experts.epochs:
         raise InputError(f"matching.max_start={p.matching.max_start} is too late: max_start - 1 + "
