@@ -1,5 +1,5 @@
-"""Write the blocks of README.md that hold numbers (`make readme`): numbers come from files, never
-from typing.
+"""Write the blocks of README.md and RESULTS.md that hold numbers (`make readme`): numbers come from
+files, never from typing.
 
 A block stands between `<!-- begin: NAME -->` and `<!-- end: NAME -->`; everything else is prose, and
 `stray_numbers` finds what was typed there."""
@@ -89,6 +89,18 @@ def write_claims(profile: str, name: str) -> str:
                      for sentence, looks in gather_claims(claims).items())
 
 
+def count_verdicts(profile: str, name: str) -> str:
+    """How many claims of a figure hold, in a sentence, with those that are decided by name."""
+    claims = read_figure(profile, name)[1].get("claims", [])
+    decided = {verdict: [c["sentence"].rstrip(".") for c in claims if c["verdict"] == verdict]
+               for verdict in ("holds", "does not hold")}
+    said = [f"**{verdict}**: " + "; ".join(f"*{sentence}*" for sentence in sentences)
+            for verdict, sentences in decided.items() if sentences]
+    open_ones = len(claims) - sum(map(len, decided.values()))
+    return (f"Of {len(claims)} claims about SelMatch against the other rows, {open_ones} are "
+            "undecided with so few sets. " + ". ".join(said) + ".")
+
+
 def write_first_row() -> str:
     """The paper's first row, as one GPU gave it."""
     found = json.loads((FIGURES / "bench" / "h200_first_row.json").read_text(encoding="utf-8"))
@@ -132,6 +144,7 @@ def write_bench(file: str) -> str:
 
 BLOCKS = {
     "table digits": lambda: write_table("digits"),
+    "verdicts digits": lambda: count_verdicts("digits", "tab1_accuracy"),
     "window digits": lambda: write_window("digits"),
     "claims digits": lambda: write_claims("digits", "tab1_accuracy"),
     "coverage digits": lambda: write_claims("digits", "fig1_coverage"),
@@ -146,7 +159,7 @@ BLOCKS = {
 
 
 def renew(text: str) -> str:
-    """A README with its blocks as the files say."""
+    """A page with its blocks as the files say."""
     def block(match):
         return f"{match[1]}\n{BLOCKS[match[2]]()}\n{match[4]}"
     return re.sub(r"(<!-- begin: ([^>]*?) -->)\n(.*?)\n?(<!-- end: \2 -->)", block, text,
@@ -163,6 +176,10 @@ def stray_numbers(text: str) -> list[str]:
     return re.findall(r"(?<![\w.])\d+\.\d+(?![\w.]*\d)", text)
 
 
+PAGES = ("README.md", "RESULTS.md")
+
+
 if __name__ == "__main__":
-    readme = ROOT / "README.md"
-    readme.write_text(renew(readme.read_text(encoding="utf-8")), encoding="utf-8")
+    for name in PAGES:
+        page = ROOT / name
+        page.write_text(renew(page.read_text(encoding="utf-8")), encoding="utf-8")

@@ -496,39 +496,58 @@ def readme_writer():
     return write_readme
 
 
-README = (ROOT / "README.md").read_text(encoding="utf-8")
+PAGES = {name: (ROOT / name).read_text(encoding="utf-8") for name in ("README.md", "RESULTS.md")}
 
 
-def test_the_numbers_of_the_readme_come_from_its_files():
+def test_the_numbers_of_the_pages_come_from_files():
     writer = readme_writer()
-    assert writer.renew(README) == README, "the README's blocks are not what the files say: make readme"
-    named = re.findall(r"<!-- begin: ([^>]*?) -->", README)
-    assert sorted(named) == sorted(writer.BLOCKS), "a block of the README is written twice, or by nobody"
+    assert tuple(PAGES) == writer.PAGES
+    for name, text in PAGES.items():
+        assert writer.renew(text) == text, f"the blocks of {name} are not what the files say: make readme"
+    named = [block for text in PAGES.values() for block in re.findall(r"<!-- begin: ([^>]*?) -->", text)]
+    assert sorted(named) == sorted(writer.BLOCKS), "a block is written twice, or by nobody"
 
 
-def test_no_number_of_the_readme_is_typed():
-    assert readme_writer().stray_numbers(README) == []
+@pytest.mark.parametrize("name", PAGES)
+def test_no_number_of_a_page_is_typed(name):
+    assert readme_writer().stray_numbers(PAGES[name]) == []
 
 
-def test_a_typed_number_would_be_found():
-    writer = readme_writer()
-    planted = README.replace("## Results\n", "## Results\n\nSelMatch reaches 99.3 %.\n", 1)
+@pytest.mark.parametrize("name, block", [("README.md", "table digits"), ("RESULTS.md", "claims digits")])
+def test_a_typed_number_would_be_found(name, block):
+    writer, text = readme_writer(), PAGES[name]
+    planted = re.sub(r"\n## ", "\nSelMatch reaches 99.3 %.\n\n## ", text, count=1)
     assert writer.stray_numbers(planted) == ["99.3"]
     assert writer.stray_numbers("Python 3.11, `1.5`, ## Withdrawn") == []
-    begin, end = "<!-- begin: table digits -->", "<!-- end: table digits -->"
-    inside = README.index(begin) + len(begin)
-    forged = README[:inside] + "\n12.3" + README[README.index(end):]
-    assert writer.renew(forged) == README
+    begin, end = f"<!-- begin: {block} -->", f"<!-- end: {block} -->"
+    inside = text.index(begin) + len(begin)
+    forged = text[:inside] + "\n12.3" + text[text.index(end):]
+    assert writer.renew(forged) == text
 
 
-def test_links_and_counts_of_the_readme():
+@pytest.mark.parametrize("name", [*PAGES, "nbs/README.md"])
+def test_links_and_counts_of_the_pages(name):
     from selmatch.methods import methods
-    targets = re.findall(r"\]\((?!https?:)([^)#]+)\)", README)
-    assert len(targets) > 30
+    text, place = (ROOT / name).read_text(encoding="utf-8"), (ROOT / name).parent
+    targets = re.findall(r"\]\((?!https?:)([^)#]+)\)", text)
+    assert len(targets) > 10
     for target in targets:
-        assert (ROOT / target).exists(), f"the README links to {target}, which does not exist"
-    counts = set(re.findall(r"(\d+) methods", README))
-    assert counts == {str(len(methods))}
+        assert (place / target).exists(), f"{name} links to {target}, which does not exist"
+    assert set(re.findall(r"(\d+) methods", text)) <= {str(len(methods))}
+
+
+def test_every_chapter_stands_in_the_reading_order():
+    text = (ROOT / "nbs" / "README.md").read_text(encoding="utf-8")
+    for folder in ("nbs", "nbs/figures"):
+        for path in (ROOT / folder).glob("*.ipynb"):
+            assert f"({path.relative_to(ROOT / 'nbs')})" in text, path.name
+
+
+def test_the_readme_shows_a_picture_first_and_fits_three_screens():
+    lines = PAGES["README.md"].splitlines()
+    first = next(i for i, line in enumerate(lines) if line.startswith("!["))
+    assert first < 8
+    assert len(lines) < 150
 
 
 def test_claims_of_one_sentence_are_told_together():
