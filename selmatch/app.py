@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['data_names', 'official_places', 'reading_options', 'shared_options', 'common', 'limits', 'settings', 'sections',
            'long_names', 'fetched_names', 'others', 'extras', 'choose_device', 'data_section', 'choose_profile',
-           'narrow_profile', 'make_study', 'make_computer', 'say_words', 'make_data', 'read_time', 'begin',
+           'narrow_profile', 'make_study', 'make_computer', 'say_words', 'make_data', 'read_time', 'say_costs', 'begin',
            'find_roots', 'list_sources', 'is_same', 'check_apart', 'check_writable', 'check_file', 'check_out',
            'check_table', 'check_gallery', 'Place', 'share', 'Sections', 'example', 'cli', 'write_table',
            'figures_command', 'read_parameters', 'profiles_command', 'methods_command', 'fetch_command',
@@ -161,6 +161,14 @@ def read_time(text: str | float | None) -> float | None:    # seconds
     return check_range("time", value, 1e-3) * {"s": 1, "m": 60, "h": 3600}[unit]
 
 # %% ../nbs/68_app.ipynb #48c5cb2e
+def say_costs(table, study):    # from `estimate.costs` or `command_costs`
+    "What is left to be done, stage by stage, and the time."
+    from selmatch.study.estimate import duration, wall_seconds
+    shown = table.assign(each=table.each.map(duration), time=table.seconds.map(duration))
+    click.echo(shown.drop(columns="seconds").to_string(index=False))
+    wall = duration(wall_seconds(table, study))
+    click.echo(f"in all about {wall} with {study.computer.workers} workers")
+
 def begin(what: str, options: dict, method: str | None = None):
     """The study of a stage command; None after `--estimate` has said what it takes. With
     `--minutes` raises `InputError` when it takes longer, unless fewer iterations help."""
@@ -172,9 +180,7 @@ def begin(what: str, options: dict, method: str | None = None):
     table = command_costs(study, what, method)
     wall = wall_seconds(table, study)
     if only_say:
-        shown = table.assign(each=table.each.map(duration), time=table.seconds.map(duration))
-        click.echo(shown.drop(columns="seconds").to_string(index=False))
-        return click.echo(f"in all about {duration(wall)} with {study.computer.workers} workers")
+        return say_costs(table, study)
     if wall <= limit:
         return study
     making = table[table.stage.str.startswith("distill")].seconds.sum()
@@ -590,12 +596,14 @@ def experts_command(**options):
 @click.option("--method", default="selmatch", show_default=True,
               help="A method from `selmatch methods` that starts at a window and has its alpha by "
                    "size.")
-@share(*common, "iterations", "ratio", "out")
+@share(*common, *limits, "iterations", "ratio", "out")
 def search_command(method, out, **options):
     "Choose alpha and beta together on validation images, by a race."
     check_table(out, "alpha,beta,rung")
     from selmatch.study.search import candidate_tasks, search
-    study, ratio = make_study(**options), options["ratio"]
+    study, ratio = begin("search", options, method), options["ratio"]
+    if study is None:
+        return
     tasks = candidate_tasks(study, ratio, method)
     race = search(study, ratio, method)
     chosen_on = study.profile.window.choose_on
@@ -625,8 +633,8 @@ def search_command(method, out, **options):
               help="Settings: a name from `selmatch profiles`, or a YAML file.")
 @click.option("--only", multiple=True, metavar="METHOD",
               help="Tune only this method (may be repeated).")
-@share("device", "workers", "cluster", "out")
-def tune_command(profile, only, device, workers, cluster, out):
+@share("estimate", "device", "workers", "cluster", "out")
+def tune_command(profile, only, estimate, device, workers, cluster, out):
     "Find step sizes: the same trials for every method. --out: a profile with the picks."
     for name in only:
         if find_method(name).objective is None:
@@ -637,8 +645,10 @@ def tune_command(profile, only, device, workers, cluster, out):
     p = load_profile(profile)
     from selmatch.study.profile import profile_folder
     from selmatch.study.study import Study
-    from selmatch.study.tune import list_picks, tune, write_tuned
+    from selmatch.study.tune import list_picks, tune, tuning_costs, write_tuned
     study = Study(p, make_computer(device, workers, cluster), home())
+    if estimate:
+        return say_costs(tuning_costs(study, only or None), study)
     record = tune(study, only or None)
     click.echo(record.round(4).to_string(index=False))
     picks = list_picks(study, record)
@@ -828,9 +838,10 @@ def coverage_command(path, **options):
 @click.option("--size", type=int, default=32, show_default=True,
               help="Bring images to SIZE × SIZE pixels.")
 @click.option("--estimate", is_flag=True, help="Look, say the plan and its time, and stop.")
-@share("profile", "device", "seed", "workers", "words", "iterations")
+@share("profile", *(name for name in reading_options if name != "no_flip"), "device", "seed",
+       "workers", "words", "iterations")
 def shrink_command(folder, ratio, images, per_class, budget, out, originals, flips, estimate,
-                   profile, size, device, seed, workers, words, iterations):
+                   profile, size, device, seed, workers, words, iterations, **reading):
     "Make a small set of your images, with a card that proves what it is worth."
     seconds = read_time(budget)
     if not Path(folder).expanduser().is_dir():
@@ -842,11 +853,13 @@ def shrink_command(folder, ratio, images, per_class, budget, out, originals, fli
     p = load_profile(profile or "folder", seed=seed)
     p = p if iterations is None else limit_iterations(p, iterations)
     asked = shlex.join(["selmatch", *sys.argv[1:]]) if sys.argv[1:2] == ["shrink"] else ""
+    section = data_section(**reading)
+    reading = {word: value for word, value in section.items() if word != "name"}
     found = shrink(folder, out, ratio=ratio, number=images, per_class=per_class, budget=seconds,
                    originals=originals, flips={"yes": True, "no": False}.get(flips),
                    only_plan=estimate, asked=asked, tell=click.echo, profile=p, size=size,
                    device=choose_device(device), seed=seed, workers=workers,
-                   words=read_parameters(words))
+                   words=read_parameters(words), **reading)
     if found is not None:
         from selmatch.others import say_table
         from selmatch.study.shrink import summarise_sets

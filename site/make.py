@@ -39,6 +39,7 @@ def place_all(everything: dict) -> Links:
             links.put(f"{place}.png", f"{place}.svg")
             if (drawing.folder / "README.md").exists():
                 links.put(f"figures/{profile}/README.md", f"figures/{profile}/README.md")
+    links.put("nbs/README.md", "lessons/index.md")
     links.put("nbs/figures", "figures/index.md")
     links.put("figures", "figures/index.md")
     links.put("figures/structure/rooms.png", "figures/structure/rooms.svg")

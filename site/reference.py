@@ -80,7 +80,8 @@ def stage_profiles(out: Path, everything: dict[str, list[Drawing]]):
         + f"\n```{{toctree}}\n:hidden:\n\n{tree}\n```\n"))
 
 
-GUIDES = {"README.md": ("readme", "What was measured, and how to run it yourself"),
+GUIDES = {"README.md": ("readme", "Run it yourself"),
+          "RESULTS.md": ("results", "What was measured, and what was withdrawn"),
           "CLUSTER.md": ("cluster", "Any command on many machines"), "CONTRIBUTING.md": ("contributing",
                                                                "Contributing, and where things go")}
 

@@ -302,3 +302,25 @@ def test_limits_of_a_command(workplace, monkeypatch, capsys):
     assert run(["score", *base, "--set", "score.epoch=3"], monkeypatch, workplace, workplace / "none") == 2
     assert "score.epochs" in capsys.readouterr().err
     assert not list((workplace / "none").rglob("results/*")), "work was started"
+    searching = ["search", *base, "--ratio", "0.2", "--set", "search.alphas=[0,0.5]"]
+    assert run([*searching, "--estimate"], monkeypatch, workplace, workplace / "none") == 0
+    said = capsys.readouterr().out
+    assert "distill candidates, 20%" in said
+    assert "slide the window" not in said, "the race brings its own windows"
+    assert run(["tune", "--profile", "smoke", "--only", "dm", "--estimate"], monkeypatch, workplace, workplace / "none") == 0
+    assert "tune DM" in capsys.readouterr().out
+
+
+def test_shrinking_passes_on_how_files_are_read(workplace, monkeypatch, capsys):
+    """What every other command understands: a broken file is left out, and named, where one says so."""
+    place = workplace / "torn"
+    write_images(place, (12, 12))
+    broken = next((place).rglob("*.png"))
+    broken.write_bytes(broken.read_bytes()[:20])
+    words = ["shrink", "torn", "--estimate", "--out", "torn-small", "--set", "network.width=4", "--set", "network.depth=1"]
+    assert run(words, monkeypatch, workplace, workplace / "none") == 2
+    assert broken.name in capsys.readouterr().err
+    assert run([*words, "--skip-unreadable", "--fit", "pad"], monkeypatch, workplace, workplace / "none") == 0
+    assert "in all" in capsys.readouterr().out
+    assert run([*words, "--skip-unreadable", "--fit", "sideways"], monkeypatch, workplace, workplace / "none") == 2
+    assert "sideways" in capsys.readouterr().err

@@ -477,7 +477,8 @@ def shrink(images: str | Path | Data,        # a folder, or data that are read a
     root = None if isinstance(images, Data) else str(Path(images).expanduser().resolve())
     check_new(Path(out), root)
     if root is not None:
-        for line in survey(root).lines():
+        looked = {word: settings[word] for word in ("labels", "max_pixels") if word in settings}
+        for line in survey(root, **looked).lines():
             tell(line)
         images = from_folder(images, **settings)
     data = check_data(images)

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['carried', 'list_leaders', 'default_pace', 'with_step', 'trial_task', 'tuned_sizes', 'try_set', 'list_trials',
            'list_looks', 'look_trials', 'judge_looks', 'tuning_plan', 'tune', 'tuning_wishes', 'count_trials',
-           'tuning_parts', 'standard_error', 'mark_picks', 'list_picks', 'write_tuned']
+           'tuning_parts', 'tuning_costs', 'standard_error', 'mark_picks', 'list_picks', 'write_tuned']
 
 # %% ../../nbs/57_tune.ipynb #f2986a21
 import functools
@@ -20,7 +20,7 @@ from ..core import InputError
 from ..methods import Method, find_method, methods, variants
 from .profile import read_yaml
 from . import sets
-from .estimate import Part, Prices, Wish, set_seconds, wish
+from .estimate import Part, Prices, Wish, costs, set_seconds, wish
 from .sets import SetTask, descent_words, finish_sets, make_set, set_leader, set_task
 from .store import Plan
 from .study import Study
@@ -171,6 +171,12 @@ def tuning_parts(prices: Prices, names: Iterable[str] | None = None) -> list[Par
         left = study.left(study.trials_plan(work, "judge trials"))
     trial = lambda: prices.trial(study.recipe("dsa"), len(study.splits.validation))
     return [*parts, Part("judge trials", networks, left, trial)]
+
+def tuning_costs(study: Study, names: Iterable[str] | None = None) -> pd.DataFrame:
+    "What tuning still takes, stage by stage, as `estimate.costs` says it."
+    prices = Prices(study)
+    return costs(study, tuning_wishes(study, names), windows=True, full=False, prices=prices,
+                 others=tuning_parts(prices, names))
 
 # %% ../../nbs/57_tune.ipynb #bfc64c6c
 def standard_error(score: pd.Series, images: int) -> pd.Series:    # shares of so many images
