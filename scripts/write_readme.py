@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pandas as pd
 
+from selmatch.core import write_atomic
 from selmatch.methods import methods
 from selmatch.select.window import best_beta
 from selmatch.show.bench import bench_table
@@ -165,4 +166,5 @@ def stray_numbers(text: str) -> list[str]:
 
 if __name__ == "__main__":
     readme = ROOT / "README.md"
-    readme.write_text(renew(readme.read_text(encoding="utf-8")), encoding="utf-8")
+    text = renew(readme.read_text(encoding="utf-8"))
+    write_atomic(readme, lambda draft: draft.write_text(text, encoding="utf-8"))

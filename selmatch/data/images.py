@@ -21,8 +21,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..core import InputError, check_range, fingerprint, home, open_tensors, read_json
-from ..core import refuse_damaged, save_tensors, write_json
+from ..core import InputError, check_range, check_seed, fingerprint, home, open_tensors
+from ..core import read_json, refuse_damaged, save_tensors, write_json
 
 # %% ../../nbs/03_images.ipynb #03dur001
 def digest_images(pixels: Tensor,  # (n, c, h, w) uint8
@@ -264,6 +264,7 @@ def make_splits(images: np.ndarray | Tensor | StoredImages,  # (n, c, h, w), pix
                 numbers: Sequence[int] | None = None,   # of these classes among all
 ) -> Splits:
     "Train, validation and test, normalised by the mean and standard deviation of `train`."
+    check_seed(seed)
     if not isinstance(images, StoredImages):
         images = torch.as_tensor(images, dtype=torch.float32)
     labels = torch.as_tensor(labels, dtype=torch.int64)

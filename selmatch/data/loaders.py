@@ -26,8 +26,9 @@ import torch
 from safetensors import SafetensorError
 from torch import Tensor
 
-from ..computer import claim
-from ..core import InputError, check_choice, check_range, fingerprint, home, set_aside
+from ..computer import claim, note_use
+from ..core import InputError, check_choice, check_path, check_range, check_seed
+from ..core import fingerprint, home, set_aside
 from selmatch.data.folders import (
     Reading, Survey, decode_files, list_image_folder, name_files, read_image, show_progress, spell,
     survey,
@@ -94,6 +95,7 @@ def decode_once(files: Sequence[str],             # what the pixels are read fro
         with claim(path):                   # two commands decode once
             if not is_whole(path):
                 write_decoded(path, write)
+    note_use(path)
     return str(path)
 
 # %% ../../nbs/05_loaders.ipynb #89e11934
@@ -502,6 +504,8 @@ def load_data(name: str,  # a key of `datasets`
     known = list(inspect.signature(loader).parameters)
     for option in options:
         check_choice(f"option of dataset {name!r}:", option, known)
+    check_seed(options.get("seed", 0))
+    check_path("root", options.get("root", "."))
     splits = loader(**options)
     check_filled(splits)
     return splits
