@@ -25,7 +25,6 @@ import json
 import os
 import re
 import shutil
-import zipfile
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
@@ -748,9 +747,11 @@ def is_piece(place: Path, n: int) -> bool:
     "Is this piece there, and whole?"
     try:
         with np.load(place) as arrays:
-            return len(arrays["readable"]) == n
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
+            pixels, readable = arrays["pixels"], arrays["readable"]
+    except Exception:                    # NumPy has a dozen kinds for a damaged file
         return False
+    fit = pixels.dtype == readable.dtype == np.uint8 and (pixels.ndim, readable.ndim) == (4, 1)
+    return fit and len(pixels) == len(readable) == n
 
 # %% ../../nbs/04_folders.ipynb #7c552b34
 def measure(pixels: np.ndarray) -> dict[str, np.ndarray]:    # (n, c, h, w) uint8
@@ -789,6 +790,9 @@ def join_pieces(pieces: Sequence[Path],  # .npz files, in order
         for piece in pieces:
             with np.load(piece) as arrays:
                 pixels, readable = arrays["pixels"], arrays["readable"]
+            if pixels.shape[1:] != tuple(shape[1:]):
+                raise InputError(f"decoded images in {piece} have shape {pixels.shape[1:]}, not "
+                                 f"{tuple(shape[1:])}: the same command decodes them anew")
             file.write(pixels)
             for name, values in (measure(pixels) | {"readable": readable}).items():
                 beside[name].append(values)

@@ -6,8 +6,8 @@
 __all__ = ['longest_at_floor', 'highest_rate', 'check_descent', 'Descent', 'through_softmax', 'start_logits',
            'make_image_optimiser', 'MovingImages', 'OptimisedImages', 'read_answer', 'refuse_divergence', 'refuse_rate',
            'refuse_pixels', 'DistilledSets', 'Distillation', 'collect_state', 'put_back', 'collect_run', 'put_run_back',
-           'save_checkpoint', 'read_kept', 'resume', 'find_checkpoint', 'say_halved', 'halve_steps', 'go_back',
-           'distill']
+           'save_checkpoint', 'read_kept', 'take_up', 'resume', 'find_checkpoint', 'say_halved', 'halve_steps',
+           'go_back', 'distill']
 
 # %% ../../nbs/39_loop.ipynb #075dfdff
 import json
@@ -24,7 +24,7 @@ from tqdm import tqdm
 from ..computer import advance, some_threads
 from selmatch.core import (
     DamagedFile, InputError, check_choice, check_range, check_seed, fingerprint, load_tensors,
-    save_tensors, set_aside,
+    refuse_damaged, save_tensors, set_aside,
 )
 from .objectives import Answer, RunningObjective, SetState
 from .sets import SyntheticSet
@@ -345,25 +345,37 @@ def read_kept(tensors: dict[str, Tensor], rates: dict[str, float | list[float]],
         kept[i] = SyntheticSet(data, start.distilled, rates[str(i)], card)
     return kept
 
-# %% ../../nbs/39_loop.ipynb #5789e15c
-def resume(file: Path, run: Distillation):
-    "Put a run where its checkpoint stands; raises `InputError` when that belongs to another run."
-    tensors, saved = load_tensors(file, sealed=True)
-    card = json.loads(json.dumps(run.card))
-    differ = [name for name in card if saved["run"].get(name) != card[name]]
-    if differ:
-        raise InputError(f"checkpoint {file} belongs to another run (different: "
-                         f"{', '.join(differ)}): remove it or use another file")
+# %% ../../nbs/39_loop.ipynb #39take01
+def take_up(run: Distillation, tensors: dict[str, Tensor], saved: dict):
+    "Put a run where a checkpoint's tensors and words say; raises what does not fit as it comes."
     own = {name: part for name, part in tensors.items() if not name.startswith(("kept.", "good."))}
     put_run_back(run, own)
-    run.rows, run.halved = saved["rows"], saved.get("halved", [])
+    kinds = {"iteration": int, "loss": float, "lr": float, "skipped": bool}
+    run.rows = [{name: kind(row[name]) for name, kind in kinds.items()} for row in saved["rows"]]
+    run.halved = list(saved.get("halved", []))
     run.kept = read_kept(tensors, saved["kept"], run.pixels.start, run.halved)
     if run.keep:
         run.kept = {len(run.rows): run.as_set()}
     if "good" in saved:
-        run.good = saved["good"], {name.removeprefix("good."): part
-                                   for name, part in tensors.items() if name.startswith("good.")}
+        run.good = int(saved["good"]), {name.removeprefix("good."): part for name, part
+                                        in tensors.items() if name.startswith("good.")}
         halve_steps(run)
+
+# %% ../../nbs/39_loop.ipynb #5789e15c
+def resume(file: Path, run: Distillation):
+    "Put a run where its checkpoint stands; raises `InputError` when that belongs to another run."
+    tensors, saved = load_tensors(file, sealed=True)
+    card, theirs = json.loads(json.dumps(run.card)), saved.get("run")
+    if not isinstance(theirs, dict):
+        refuse_damaged(file, "it is no checkpoint")
+    differ = [name for name in card if theirs.get(name) != card[name]]
+    if differ:
+        raise InputError(f"checkpoint {file} belongs to another run (different: "
+                         f"{', '.join(differ)}): remove it or use another file")
+    try:
+        take_up(run, tensors, saved)
+    except (KeyError, TypeError, ValueError, RuntimeError, AttributeError, IndexError) as error:
+        refuse_damaged(file, f"it is no checkpoint of this run ({error})")
 
 # %% ../../nbs/39_loop.ipynb #39dur007
 def find_checkpoint(file: Path | None, run: Distillation) -> bool:    # was one found?
@@ -423,7 +435,10 @@ def distill(start: SyntheticSet,
     if until is not None:
         end = check_range("until", until, 0, descent.iterations)
     run = Distillation(start, objective, descent, seed, keep)
+    there = checkpoint is not None and Path(checkpoint).exists()
     if not find_checkpoint(checkpoint, run):
+        if there:                            # damaged: half of it may be in the run already
+            run = Distillation(start, objective, descent, seed, keep)
         run.keep_set()
     begun = {"initial": len(run.rows), "disable": quiet, "dynamic_ncols": True}
     with tqdm(desc=label, total=end, **begun) as bar, some_threads(threads):

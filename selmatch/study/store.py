@@ -26,7 +26,8 @@ import torch
 
 import selmatch
 from ..computer import Computer, claim, note_use, run_all, sweep_litter
-from ..core import InputError, fingerprint, load_tensors, save_tensors, set_aside
+from ..core import InputError, fingerprint, load_tensors, refuse_damaged, save_tensors
+from ..core import set_aside
 
 # %% ../../nbs/51_store.ipynb #7553fc71
 def drop_docstrings(tree: ast.AST) -> ast.AST:
@@ -109,7 +110,8 @@ def pack(value: Any, tensors: dict) -> Any:
     if isinstance(value, torch.Tensor):
         tensors[str(len(tensors))] = value
         return {"tensor": str(len(tensors) - 1)}
-    if isinstance(value, dict):
+    if isinstance(value, dict) and all(
+            isinstance(k, (str, int, float, np.generic)) for k in value):
         return {"dict": [[pack(k, tensors), pack(v, tensors)] for k, v in value.items()]}
     if isinstance(value, (list, tuple)):
         return [pack(v, tensors) for v in value]
@@ -190,7 +192,10 @@ class StoredResults:
 
     def load(self, key: str) -> Any:
         tensors, card = load_tensors(self.file(key), sealed=True)
-        return unpack(card["result"], tensors)
+        try:
+            return unpack(card["result"], tensors)
+        except (KeyError, TypeError, ValueError, RecursionError):
+            refuse_damaged(self.file(key), "its card holds no result")
 
     def save(self, key: str, value: Any, label: str = "", processor: str = ""):
         tensors = {}
