@@ -6,7 +6,7 @@
 __all__ = ['logger', 'datasets', 'load_digits', 'is_whole', 'write_decoded', 'decode_once', 'class_numbers', 'pick_rows',
            'load_parts', 'add_validation', 'number_digests', 'find_leaks', 'warn_of_unreadable', 'sift_files',
            'check_rest', 'load_files', 'check_survey', 'load_folder', 'NumbersOnly', 'read_pickle', 'find_place',
-           'read_batch', 'read_class_names', 'warn_of_checksum', 'read_cifar', 'find_cifar', 'load_cifar',
+           'read_batch', 'read_class_names', 'warn_of_checksum', 'read_cifar', 'find_cifar', 'load_cifar', 'read_lines',
            'class_words', 'read_annotations', 'list_val', 'load_tinyimagenet', 'check_filled', 'load_data']
 
 # %% ../../nbs/05_loaders.ipynb #9cefe584
@@ -26,7 +26,7 @@ import torch
 from safetensors import SafetensorError
 from torch import Tensor
 
-from ..computer import claim, note_use
+from ..computer import claim
 from ..core import InputError, check_choice, check_path, check_range, check_seed
 from ..core import fingerprint, home, set_aside
 from selmatch.data.folders import (
@@ -95,7 +95,6 @@ def decode_once(files: Sequence[str],             # what the pixels are read fro
         with claim(path):                   # two commands decode once
             if not is_whole(path):
                 write_decoded(path, write)
-    note_use(path)
     return str(path)
 
 # %% ../../nbs/05_loaders.ipynb #89e11934
@@ -331,7 +330,10 @@ def read_batch(path: Path,      # one of CIFAR's files
 ) -> tuple[Tensor, Tensor]:     # (n, 3, 32, 32) uint8, and (n,) int64
     "Images and labels of one batch. Raises `InputError` when they are not what CIFAR's are."
     batch = read_pickle(path)
-    x, y = np.asarray(batch.get("data")), np.asarray(batch.get(key))
+    try:
+        x, y = np.asarray(batch.get("data")), np.asarray(batch.get(key))
+    except (ValueError, TypeError, OverflowError) as error:
+        raise InputError(f"{path} has no arrays under data and {key}: {error}") from error
     fits = x.dtype == np.uint8 and x.shape[1:] == (3072,) and y.shape == x.shape[:1]
     if not fits or y.dtype.kind not in "iu" or not np.isin(y, range(n_classes)).all():
         raise InputError(f"{path} has data {x.dtype}{x.shape} and {key} {y.dtype}{y.shape}: "
@@ -418,12 +420,20 @@ def load_cifar(kind: str,                   # "CIFAR10" or "CIFAR100", as torchv
                       per_class=per_class, validation=validation, seed=seed)
 
 # %% ../../nbs/05_loaders.ipynb #74a5d4e9
+def read_lines(file: Path) -> list[str]:
+    "The lines of a text file. Raises `InputError` naming one that cannot be read."
+    try:
+        return file.read_text(encoding="utf-8").splitlines()
+    except (OSError, ValueError) as error:
+        said = "it is not UTF-8" if isinstance(error, ValueError) else error.strerror
+        raise InputError(f"cannot read {file}: {said}") from error
+
 def class_words(place: Path,         # the folder of the layout
                 ids: Sequence[str],  # WordNet numbers
 ) -> list[str]:                      # one name for each
     "Readable class names: the first word of each; the number where there is none or two share it."
     file = place / "words.txt"
-    lines = file.read_text(encoding="utf-8").splitlines() if file.exists() else []
+    lines = read_lines(file) if file.exists() else []
     parted = (line.partition("\t") for line in lines)
     words = {i: text.split(",")[0].strip() for i, _, text in parted}
     names = [words.get(i) or i for i in ids]
@@ -434,8 +444,7 @@ def read_annotations(notes: Path,         # val_annotations.txt
                      ids: Sequence[str],  # WordNet numbers
 ) -> list[list[str]]:                     # file name, WordNet number, … of each image
     "The lines of the file. Raises `InputError` naming a line that does not fit."
-    lines = notes.read_text(encoding="utf-8").splitlines()
-    lines = [line.split("\t") for line in lines if line.strip()]
+    lines = [line.split("\t") for line in read_lines(notes) if line.strip()]
     for line in lines:
         if len(line) < 2 or line[1] not in ids:
             raise InputError(f"{notes} has the line {line}: a file name and a class of "
@@ -473,7 +482,7 @@ def load_tinyimagenet(root: str = "data",          # the layout's folder, or the
                        "`selmatch fetch tinyimagenet` brings it; or get "
                        "http://cs231n.stanford.edu/tiny-imagenet-200.zip, unpack it in a folder "
                        "and name that folder (--root)")
-    ids = sorted((place / "wnids.txt").read_text(encoding="utf-8").split())
+    ids = sorted(" ".join(read_lines(place / "wnids.txt")).split())
     found, train = list_image_folder(place / "train")
     if found != ids:
         raise InputError(f"{place / 'train'} has class folders {sorted(set(found) ^ set(ids))} "

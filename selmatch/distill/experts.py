@@ -125,7 +125,8 @@ def open_expert(path: Path,          # an expert file
     trajectory, layout = Trajectory(Path(path)), list_layout(flat)
     theirs = trajectory.card.get("layout", [])
     if trajectory.n_params != flat.n_params or theirs != layout:
-        pairs = ((a, b) for a, b in zip(theirs, layout) if a != b)
+        named = theirs if isinstance(theirs, list) else []
+        pairs = ((a, b) for a, b in zip(named, layout) if a != b)
         differ = next((f"; first difference: {a} against {b}" for a, b in pairs), "")
         raise InputError(
             f"expert {path} is of another network: it has shape {trajectory.shape}, "

@@ -433,7 +433,8 @@ def add_seconds(folder: Path, seconds: float):
 
 def read_seconds(folder: Path) -> float:
     "Processor seconds that a set has taken; 0 where none were noted."
-    return float(read_note(folder).get("seconds", 0.0))
+    seconds = read_note(folder).get("seconds")
+    return float(seconds) if isinstance(seconds, (int, float)) else 0.0
 
 # %% ../../nbs/53_sets.ipynb #53dur002
 def write_history(folder: Path, text: str):
