@@ -724,9 +724,8 @@ def read_archive(path):
 
 
 def archive_fits(place):
-    inside = place.resolve()
-    found = list(place.rglob("*"))
-    return all(p.resolve().is_relative_to(inside) for p in found) and not list(place.glob(".unpacking*")) and sum(p.lstat().st_size for p in found) < 10**7
+    inside, found = os.path.realpath(place), list(place.rglob("*"))
+    return all(Path(os.path.realpath(p)).is_relative_to(inside) for p in found) and not list(place.glob(".unpacking*")) and sum(p.lstat().st_size for p in found) < 10**7
 
 
 for _name in ("a.tar", "a.tar.gz", "a.zip"):

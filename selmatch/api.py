@@ -22,7 +22,7 @@ import torch
 from torch import Tensor
 
 from .computer import Computer
-from .core import InputError, check_choice, check_path, check_seed, home
+from .core import InputError, check_choice, check_path, check_seed, check_whole, home
 from .data.images import ImageSet, Splits, class_rows, make_splits
 from .distill.objectives import Answer, Objective, RunningObjective, objectives, real_images
 from .distill.sets import SyntheticSet, load_set, save_set
@@ -62,6 +62,7 @@ def change_words(p: Profile, words: Mapping[str, Any]) -> Profile:
 # %% ../nbs/64_api.ipynb #0fddb48d
 def limit_iterations(p: Profile, iterations: int) -> Profile:
     "The profile with so many iterations of every objective; stops beyond are left out."
+    check_whole("iterations", iterations)
     stops = [i for i in p.matching.evaluate_at if i < iterations]
     words = {"matching.iterations": iterations, "matching.evaluate_at": stops}
     p = change_words(p, words)

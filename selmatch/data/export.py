@@ -86,8 +86,11 @@ def read_listed(root: Path,   # a folder
     "What classes.json says that we wrote. Raises `InputError` where it says nothing of the kind."
     try:
         card = json.loads((root / "classes.json").read_text(encoding="utf-8"))
-        return {Path(folder): how["images"] for folder, how in card["selmatch"].items()}
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        listed = {Path(folder): how["images"] for folder, how in card["selmatch"].items()}
+        if not all(type(n) is int and 0 <= n < 10**9 for n in listed.values()):
+            raise ValueError("no numbers of images")
+        return listed
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
         raise InputError(f"{root} exists and was not written by selmatch: "
                          "choose another folder") from None
 

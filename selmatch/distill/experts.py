@@ -86,8 +86,9 @@ class Trajectory(ExpertFile):
     @cached_property
     def kept(self) -> list[int]:
         kept = self.card.get("kept") or list(range(self.shape[0]))
-        if len(kept) != self.shape[0] or not all(type(t) is int and t >= 0 for t in kept):
-            raise InputError(f"expert {self.path} names {len(kept)} epochs as kept ({kept[:3]}, …) "
+        whole = isinstance(kept, list) and all(type(t) is int and t >= 0 for t in kept)
+        if not whole or len(kept) != self.shape[0]:
+            raise InputError(f"expert {self.path} names {str(kept)[:20]}… as the epochs it kept "
                              f"and holds {self.shape[0]} rows: they must agree")
         return kept
 

@@ -23,8 +23,8 @@ from tqdm import tqdm
 
 from ..computer import advance, some_threads
 from selmatch.core import (
-    DamagedFile, InputError, check_choice, check_range, check_seed, fingerprint, load_tensors,
-    refuse_damaged, save_tensors, set_aside,
+    DamagedFile, InputError, check_choice, check_range, check_seed, check_whole, fingerprint,
+    load_tensors, refuse_damaged, save_tensors, set_aside,
 )
 from .objectives import Answer, RunningObjective, SetState
 from .sets import SyntheticSet
@@ -33,10 +33,10 @@ from .sets import SyntheticSet
 def check_descent(descent: "Descent"):
     "`InputError` names the word of a `Descent` that no run can use."
     highest = {"lr_images": 3e38, "lr_labels": 3e38, "lr_lr": 3e38, "start_lr": 3e38,
-               "skip_above": float("inf"), "momentum": 1, "momentum_labels": 1, "skip_at_most": 1,
-               "back_off": 100}
+               "skip_above": float("inf"), "momentum": 1, "momentum_labels": 1, "skip_at_most": 1}
     for name, high in highest.items():                # float32 ends soon above 3e38
         check_range(name, getattr(descent, name), 0, high)
+    check_whole("back_off", descent.back_off, 0, 100)
     check_choice("optimiser", descent.optimiser, ["sgd", "adam"])
     for beta in descent.betas:
         check_range("betas", beta, 0, 1 - 1e-6)
@@ -295,14 +295,20 @@ def collect_state(pixels: OptimisedImages) -> dict[str, Tensor]:
 
 # %% ../../nbs/39_loop.ipynb #b80c99b6
 def put_back(pixels: OptimisedImages, state: dict[str, Tensor]):
-    "The inverse of `collect_state`."
+    "The inverse of `collect_state`. Raises `ValueError` for what has another shape."
+    def check(name, value, like):
+        if value.shape != like.shape:
+            raise ValueError(f"{name} has shape {tuple(value.shape)}, not {tuple(like.shape)}")
     for name in ("images", "logits", "lr", "average"):
         if name in state:
+            check(name, state[name], getattr(pixels, name))
             getattr(pixels, name).copy_(state[name])
+    moving = [part for group in pixels.optimiser.param_groups for part in group["params"]]
     memory = {}
     for key, value in state.items():
         if key.startswith("optimiser."):
             i, name = key.split(".")[1:]
+            check(key, value, value.new_zeros(()) if name == "step" else moving[int(i)])
             memory.setdefault(int(i), {})[name] = value
     pixels.optimiser.load_state_dict(pixels.optimiser.state_dict() | {"state": memory})
 

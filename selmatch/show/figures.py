@@ -361,7 +361,8 @@ def write_gallery(folder: Path) -> Path:    # the page
         raise InputError(f"{folder} has no figure to show: none of its JSON files can be read")
     text = fill(page_frame, cards=cards, first=next(iter(cards.values())), style=page_style,
                 list_claims=list_claims)
-    write_atomic(folder / "index.html", lambda p: p.write_text(text, encoding="utf-8"))
+    raw = text.encode("utf-8", "backslashreplace")          # a caption may hold half a letter
+    write_atomic(folder / "index.html", lambda p: p.write_bytes(raw))
     return folder / "index.html"
 
 # %% ../../nbs/63_figures.ipynb #74b51ca9

@@ -434,7 +434,8 @@ def add_seconds(folder: Path, seconds: float):
 def read_seconds(folder: Path) -> float:
     "Processor seconds that a set has taken; 0 where none were noted."
     seconds = read_note(folder).get("seconds")
-    return float(seconds) if isinstance(seconds, (int, float)) else 0.0
+    known = isinstance(seconds, (int, float)) and 0 <= seconds < 1e12
+    return float(seconds) if known else 0.0
 
 # %% ../../nbs/53_sets.ipynb #53dur002
 def write_history(folder: Path, text: str):
