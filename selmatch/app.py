@@ -761,7 +761,8 @@ def select_command(method, out, beta, **options):
     "distill --data folder:my/images --iterations 50 --out made"))
 @click.option("--method", default="selmatch", show_default=True,
               help="A name from `selmatch methods`.")
-@click.option("--alpha", type=float, **within(0, 1), help="Distilled share, in [0, 1]; default: the profile's.")
+@click.option("--alpha", type=float, **within(0, 1),
+              help="Distilled share, in [0, 1]; default: the profile's.")
 @click.option("--beta", type=float, **within(0, 1),
               help="Start of the window, in [0, 1 - ratio]; default: searched on validation "
                    "images.")
@@ -866,8 +867,10 @@ def coverage_command(path, **options):
 @click.argument("folder", metavar="FOLDER")
 @click.option("--ratio", type=float, **within(1e-6, 1),
               help="Size, as a share of each class of what was given; default: 0.1.")
-@click.option("--images", type=int, **within(1, most), help="Size, as a number of images in all.")
-@click.option("--per-class", type=int, **within(1, most), help="Size, as a number of images of each class.")
+@click.option("--images", type=int, **within(1, most),
+              help="Size, as a number of images in all.")
+@click.option("--per-class", type=int, **within(1, most),
+              help="Size, as a number of images of each class.")
 @click.option("--budget", default="25m", show_default=True, metavar="TIME",
               help="What is tried is chosen to fit into this (90s, 10m, 2h).")
 @click.option("--out", type=Place(), default=Path("small"), show_default=True,

@@ -33,8 +33,8 @@ import numpy as np
 longest_message = 2000      # characters
 
 class InputError(ValueError):
-    """Bad input from a user. The message names the thing, its value and what is allowed, in one line
-    of bounded length: a file of a stranger may have a name or a word of a megabyte."""
+    """Bad input from a user. The message names the thing, its value and what is allowed, in one
+    line of bounded length: a file of a stranger may have a name or a word of a megabyte."""
     def __str__(self) -> str:
         said = " ".join(super().__str__().splitlines())
         if len(said) <= longest_message:
@@ -74,6 +74,7 @@ def check_whole(thing: str, value: int, low: int = 0, high: int = largest_count)
                          "needed")
     return check_range(thing, value, low, high)
 
+# %% ../nbs/01_core.ipynb #d0c0aseed5
 def check_seed(seed: int) -> int:
     "Return a seed; raise `InputError` for what is no whole number in [0, 2**32 - 1]."
     return check_whole("seed", seed, 0, largest_seed)

@@ -386,7 +386,7 @@ def list_table(table: Path) -> dict[str, list[tuple[str, str]]]:    # split -> (
         raise InputError(f"table {table} needs a column for files ({', '.join(file_words[:3])}, …) "
                          f"and one for labels ({', '.join(label_words[:3])}, …)")
     for i, row in enumerate(rows, 2):
-        name, label = (str(row.get(key) if row.get(key) is not None else "").strip() for key in pair)
+        name, label = (str("" if row.get(key) is None else row[key]).strip() for key in pair)
         if not name or not label:
             raise InputError(f"table {table}, line {i}: a file and a label are needed")
         split = split_of(str(row.get("split") or "")) or ""

@@ -56,18 +56,18 @@ def map_tensors(path: str,      # a file that never changes under its name
         return {k: file.peek(k) if k == "pixels" else file.get_tensor(k) for k in file.keys()}
 
 # %% ../../nbs/03_images.ipynb #03stored1
-def check_stored(path: str, stored: dict[str, Tensor]):
+def check_stored(path: str, stored: dict[str, Tensor]) -> dict[str, Tensor]:    # stored
     "Raise `DamagedFile` where a file has not what `write_pixels` writes beside each image."
-    pixels = stored.get("pixels", torch.zeros(0))
-    if pixels.dtype != torch.uint8 or pixels.ndim != 4 or 0 in pixels.shape:
-        refuse_damaged(path, "it holds no pixels")
-    n, c = pixels.shape[:2]
-    beside = {"sums": (torch.int64, (n, c)), "squares": (torch.int64, (n, c)),
-              "digests": (torch.uint8, (n, 16))}
-    for name, (kind, shape) in beside.items():
+    n, c = (*stored.get("pixels", torch.zeros(0)).shape, 0, 0)[:2]
+    parts = {"pixels": (torch.uint8, 4), "sums": (torch.int64, 2), "squares": (torch.int64, 2),
+             "digests": (torch.uint8, 2)}
+    widths = {"pixels": c, "sums": c, "squares": c, "digests": 16}
+    for name, (kind, sides) in parts.items():
         part = stored.get(name, torch.zeros(0))
-        if part.dtype != kind or tuple(part.shape) != shape:
-            refuse_damaged(path, f"its {name} are not one for each image")
+        fits = part.dtype == kind and part.ndim == sides and part.numel() > 0
+        if not fits or tuple(part.shape[:2]) != (n, widths[name]):
+            refuse_damaged(path, f"its {name} are not those of {n} images")
+    return stored
 
 # %% ../../nbs/03_images.ipynb #03dur003
 def compare_pixels(path: str,            # a file of `write_pixels`
@@ -80,8 +80,7 @@ def compare_pixels(path: str,            # a file of `write_pixels`
     with contextlib.suppress(InputError):
         if read_json(note) == words and not again:
             return note_use(note)
-    stored = map_tensors(path)
-    check_stored(path, stored)
+    stored = check_stored(path, map_tensors(path))
     if not torch.equal(digest_images(stored["pixels"]), stored["digests"]):
         refuse_damaged(path, "its pixels are not those that were decoded")
     with contextlib.suppress(InputError):

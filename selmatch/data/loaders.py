@@ -6,8 +6,9 @@
 __all__ = ['logger', 'datasets', 'load_digits', 'is_whole', 'write_decoded', 'decode_once', 'class_numbers', 'pick_rows',
            'load_parts', 'add_validation', 'number_digests', 'find_leaks', 'warn_of_unreadable', 'sift_files',
            'check_rest', 'load_files', 'check_survey', 'load_folder', 'NumbersOnly', 'read_pickle', 'find_place',
-           'read_batch', 'read_class_names', 'warn_of_checksum', 'read_cifar', 'find_cifar', 'load_cifar', 'read_lines',
-           'class_words', 'read_annotations', 'list_val', 'load_tinyimagenet', 'check_filled', 'load_data']
+           'as_array', 'read_batch', 'read_class_names', 'warn_of_checksum', 'read_cifar', 'find_cifar', 'load_cifar',
+           'read_lines', 'class_words', 'read_annotations', 'list_val', 'load_tinyimagenet', 'check_filled',
+           'load_data']
 
 # %% ../../nbs/05_loaders.ipynb #9cefe584
 import functools
@@ -323,6 +324,14 @@ def find_place(root: str | Path,  # a folder named by the user
             return place
     raise InputError(f"{Path(root) / inside / marker} does not exist: {advice}")
 
+# %% ../../nbs/05_loaders.ipynb #05array01
+def as_array(value) -> np.ndarray:
+    "An array; an empty one of what cannot be one."
+    try:
+        return np.asarray(value)
+    except (ValueError, TypeError, OverflowError):
+        return np.zeros(0)
+
 # %% ../../nbs/05_loaders.ipynb #f6a675f6
 def read_batch(path: Path,      # one of CIFAR's files
                n_classes: int,  # 10 or 100
@@ -330,10 +339,7 @@ def read_batch(path: Path,      # one of CIFAR's files
 ) -> tuple[Tensor, Tensor]:     # (n, 3, 32, 32) uint8, and (n,) int64
     "Images and labels of one batch. Raises `InputError` when they are not what CIFAR's are."
     batch = read_pickle(path)
-    try:
-        x, y = np.asarray(batch.get("data")), np.asarray(batch.get(key))
-    except (ValueError, TypeError, OverflowError) as error:
-        raise InputError(f"{path} has no arrays under data and {key}: {error}") from error
+    x, y = (as_array(batch.get(word)) for word in ("data", key))
     fits = x.dtype == np.uint8 and x.shape[1:] == (3072,) and y.shape == x.shape[:1]
     if not fits or y.dtype.kind not in "iu" or not np.isin(y, range(n_classes)).all():
         raise InputError(f"{path} has data {x.dtype}{x.shape} and {key} {y.dtype}{y.shape}: "
@@ -419,7 +425,7 @@ def load_cifar(kind: str,                   # "CIFAR10" or "CIFAR100", as torchv
     return load_parts([labels[:ends[0]], labels[ends[0]:]], pixels, names, name, classes,
                       per_class=per_class, validation=validation, seed=seed)
 
-# %% ../../nbs/05_loaders.ipynb #74a5d4e9
+# %% ../../nbs/05_loaders.ipynb #05lines01
 def read_lines(file: Path) -> list[str]:
     "The lines of a text file. Raises `InputError` naming one that cannot be read."
     try:
@@ -428,6 +434,7 @@ def read_lines(file: Path) -> list[str]:
         said = "it is not UTF-8" if isinstance(error, ValueError) else error.strerror
         raise InputError(f"cannot read {file}: {said}") from error
 
+# %% ../../nbs/05_loaders.ipynb #74a5d4e9
 def class_words(place: Path,         # the folder of the layout
                 ids: Sequence[str],  # WordNet numbers
 ) -> list[str]:                      # one name for each

@@ -5,9 +5,9 @@
 # %% auto #0
 __all__ = ['longest_at_floor', 'highest_rate', 'check_descent', 'Descent', 'through_softmax', 'start_logits',
            'make_image_optimiser', 'MovingImages', 'OptimisedImages', 'read_answer', 'refuse_divergence', 'refuse_rate',
-           'refuse_pixels', 'DistilledSets', 'Distillation', 'collect_state', 'put_back', 'collect_run', 'put_run_back',
-           'save_checkpoint', 'read_kept', 'take_up', 'resume', 'find_checkpoint', 'say_halved', 'halve_steps',
-           'go_back', 'distill']
+           'refuse_pixels', 'refuse_all', 'DistilledSets', 'Distillation', 'collect_state', 'check_alike', 'put_back',
+           'collect_run', 'put_run_back', 'save_checkpoint', 'read_kept', 'take_up', 'resume', 'find_checkpoint',
+           'say_halved', 'halve_steps', 'go_back', 'begin_run', 'distill']
 
 # %% ../../nbs/39_loop.ipynb #075dfdff
 import json
@@ -224,6 +224,13 @@ def refuse_pixels(pixels: "MovingImages", iteration: int, descent: Descent):
                          f"lr_labels={descent.lr_labels} or lr_lr={descent.lr_lr}; what was kept "
                          "is good")
 
+# %% ../../nbs/39_loop.ipynb #39all001
+def refuse_all(rows: list[dict], pixels: "MovingImages", descent: Descent):
+    "All three guards, after an iteration. Raises `InputError`."
+    refuse_pixels(pixels, len(rows), descent)
+    refuse_rate(rows, pixels.lr, descent)
+    refuse_divergence(rows, descent)
+
 # %% ../../nbs/39_loop.ipynb #6f04597f
 @dataclass(frozen=True)
 class DistilledSets:
@@ -258,9 +265,7 @@ class Distillation:
             self.pixels.move(answer)
         self.rows.append({"iteration": i + 1, "loss": loss, "lr": rate, "skipped": not good})
         try:
-            refuse_pixels(self.pixels, i + 1, self.descent)
-            refuse_rate(self.rows, self.pixels.lr, self.descent)
-            refuse_divergence(self.rows, self.descent)
+            refuse_all(self.rows, self.pixels, self.descent)
         except InputError as error:
             return go_back(self, error)
         if i + 1 in self.descent.stops:
@@ -271,16 +276,11 @@ class Distillation:
         i = len(self.rows)
         if self.keep is not None:
             self.kept.clear()
-        self.kept[i] = self.as_set()
+        self.kept[i] = self.pixels.as_set(iteration=i, **say_halved(self.halved, i))
         if self.keep is not None:
             self.keep(i, self.kept[i])
         if self.descent.back_off:
             self.good = i, {name: part.clone() for name, part in collect_run(self).items()}
-
-    def as_set(self) -> SyntheticSet:
-        "The set as it is now; its card says at which iteration, and what went wrong before."
-        i = len(self.rows)
-        return self.pixels.as_set(iteration=i, **say_halved(self.halved, i))
 
 # %% ../../nbs/39_loop.ipynb #eae3355a
 def collect_state(pixels: OptimisedImages) -> dict[str, Tensor]:
@@ -293,22 +293,25 @@ def collect_state(pixels: OptimisedImages) -> dict[str, Tensor]:
                 state[f"optimiser.{i}.{name}"] = value
     return state
 
+# %% ../../nbs/39_loop.ipynb #39alike01
+def check_alike(name: str, value: Tensor, like: Tensor):
+    "`ValueError` where two tensors differ in shape: PyTorch would spread the smaller one."
+    if value.shape != like.shape:
+        raise ValueError(f"{name} has shape {tuple(value.shape)}, not {tuple(like.shape)}")
+
 # %% ../../nbs/39_loop.ipynb #b80c99b6
 def put_back(pixels: OptimisedImages, state: dict[str, Tensor]):
     "The inverse of `collect_state`. Raises `ValueError` for what has another shape."
-    def check(name, value, like):
-        if value.shape != like.shape:
-            raise ValueError(f"{name} has shape {tuple(value.shape)}, not {tuple(like.shape)}")
     for name in ("images", "logits", "lr", "average"):
         if name in state:
-            check(name, state[name], getattr(pixels, name))
+            check_alike(name, state[name], getattr(pixels, name))
             getattr(pixels, name).copy_(state[name])
     moving = [part for group in pixels.optimiser.param_groups for part in group["params"]]
     memory = {}
     for key, value in state.items():
         if key.startswith("optimiser."):
             i, name = key.split(".")[1:]
-            check(key, value, value.new_zeros(()) if name == "step" else moving[int(i)])
+            check_alike(key, value, value.new_zeros(()) if name == "step" else moving[int(i)])
             memory.setdefault(int(i), {})[name] = value
     pixels.optimiser.load_state_dict(pixels.optimiser.state_dict() | {"state": memory})
 
@@ -361,7 +364,8 @@ def take_up(run: Distillation, tensors: dict[str, Tensor], saved: dict):
     run.halved = list(saved.get("halved", []))
     run.kept = read_kept(tensors, saved["kept"], run.pixels.start, run.halved)
     if run.keep:
-        run.kept = {len(run.rows): run.as_set()}
+        n = len(run.rows)
+        run.kept = {n: run.pixels.as_set(iteration=n, **say_halved(run.halved, n))}
     if "good" in saved:
         run.good = int(saved["good"]), {name.removeprefix("good."): part for name, part
                                         in tensors.items() if name.startswith("good.")}
@@ -423,6 +427,16 @@ def go_back(run: Distillation, error: InputError):    # error: what a guard says
     warnings.warn(f"{error}; back to iteration {stop} with step sizes halved "
                   f"({n + 1} of {most} times)")
 
+# %% ../../nbs/39_loop.ipynb #39begin01
+def begin_run(make: Callable, given: tuple, checkpoint: Path | None) -> Distillation:
+    "A run where its checkpoint stands, or at its beginning, of which a set is kept."
+    run, there = make(*given), checkpoint is not None and Path(checkpoint).exists()
+    if not find_checkpoint(checkpoint, run):
+        if there:                # damaged: half of it may be in the run already
+            run = make(*given)
+        run.keep_set()
+    return run
+
 # %% ../../nbs/39_loop.ipynb #961cf04c
 def distill(start: SyntheticSet,
             objective,                     # a description, for example `TrajectoryMatching(...)`
@@ -440,12 +454,7 @@ def distill(start: SyntheticSet,
     end = descent.iterations
     if until is not None:
         end = check_range("until", until, 0, descent.iterations)
-    run = Distillation(start, objective, descent, seed, keep)
-    there = checkpoint is not None and Path(checkpoint).exists()
-    if not find_checkpoint(checkpoint, run):
-        if there:                            # damaged: half of it may be in the run already
-            run = Distillation(start, objective, descent, seed, keep)
-        run.keep_set()
+    run = begin_run(Distillation, (start, objective, descent, seed, keep), checkpoint)
     begun = {"initial": len(run.rows), "disable": quiet, "dynamic_ncols": True}
     with tqdm(desc=label, total=end, **begun) as bar, some_threads(threads):
         while len(run.rows) < end:

@@ -125,8 +125,8 @@ def convert(value: Any, kind: Any, where: str) -> Any:
 
 # %% ../../nbs/50_profile.ipynb #50num001
 def check_numbers(value: Any, where: str):
-    """Numbers in a profile, how deep they may lie, are finite and of a size that float32 and 32 bits
-    hold; raises `InputError` with the place of one that is not."""
+    """Numbers in a profile, however deep they lie, are finite and of a size that float32 and 32
+    bits hold; raises `InputError` with the place of one that is not."""
     if isinstance(value, dict):
         for key, below in value.items():
             check_numbers(key, f"key of {where}")
