@@ -21,6 +21,7 @@ from selmatch.train.networks import make_network
 from test_input import refuses
 from test_trust import small_set
 
+pytestmark = pytest.mark.slow                          # not yet among the default tests: the tables take some hundred commands
 EXTREMES = ["0", "-1", "1e308", "nan", "inf", str(2**63)]
 # what of these an option may be
 ALLOWED = {"seed": {"0"}, "white": {str(2**63)}, "max_pixels": {str(2**63)}, "iterations": {"0"}, "draws": {"0"}, "number": {"0"}, "alpha": {"0"}, "beta": {"0"}, "older": {"0"}, "unasked": {"0"}}
