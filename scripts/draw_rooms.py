@@ -18,6 +18,8 @@ matplotlib.use("agg")
 import matplotlib.pyplot as plt
 from matplotlib.patches import FancyArrowPatch, FancyBboxPatch
 
+from selmatch.core import write_atomic
+
 ROOT = Path(__file__).resolve().parent.parent
 PACKAGE = ROOT / "selmatch"
 COLORS = {"data": "#dbe9f6", "train": "#dff0e0", "select": "#fdf0d5", "distill": "#f9dfd9",
@@ -155,10 +157,9 @@ def main() -> int:
     ax.autoscale_view()
     ax.set_axis_off()
     folder = ROOT / "figures" / "structure"
-    folder.mkdir(parents=True, exist_ok=True)
     with plt.rc_context({"svg.hashsalt": "rooms"}):
-        fig.savefig(folder / "rooms.svg", metadata={"Date": None}, bbox_inches="tight")
-    fig.savefig(folder / "rooms.png", dpi=150, bbox_inches="tight")
+        write_atomic(folder / "rooms.svg", lambda draft: fig.savefig(draft, metadata={"Date": None}, bbox_inches="tight"))
+    write_atomic(folder / "rooms.png", lambda draft: fig.savefig(draft, dpi=150, bbox_inches="tight"))
     print(note)
     for a, b in upward:
         print(f"upward: {a} imports {b}", file=sys.stderr)

@@ -8,6 +8,8 @@ import json
 import sys
 from pathlib import Path
 
+from selmatch.core import write_atomic
+
 WORDS = {     # what is shown of a profile: column -> where it stands
     "iterations": ("matching", "iterations"), "lr_images": ("matching", "lr_images"),
     "joined at": ("matching", "max_start"), "β": ("window", "beta"), "experts": ("experts", "n"), "judge steps": ("evaluation", "steps"),
@@ -42,4 +44,5 @@ def describe_folder(folder: Path) -> str:
 
 if __name__ == "__main__":
     for name in sys.argv[1:]:
-        (Path(name) / "README.md").write_text(describe_folder(Path(name)), encoding="utf-8")
+        text = describe_folder(Path(name))
+        write_atomic(Path(name) / "README.md", lambda draft: draft.write_text(text, encoding="utf-8"))

@@ -82,6 +82,7 @@ def main():
     if args.method:
         return time_one(args)
     import pandas as pd
+    from selmatch.core import write_atomic
     with tempfile.TemporaryDirectory() as cache:
         args.cache = args.cache or cache
         begin = time.perf_counter()
@@ -99,7 +100,7 @@ def main():
                 continue
             rows.append(json.loads(done.stdout.strip().splitlines()[-1]))
             print(rows[-1], flush=True)
-    pd.DataFrame(rows).to_csv(args.out, index=False)
+    write_atomic(args.out, lambda draft: pd.DataFrame(rows).to_csv(draft, index=False))
     print(f"Written: {args.out}")
 
 

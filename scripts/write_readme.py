@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pandas as pd
 
+from selmatch.core import write_atomic
 from selmatch.methods import methods
 from selmatch.select.window import best_beta
 from selmatch.show.bench import bench_table
@@ -182,4 +183,5 @@ PAGES = ("README.md", "RESULTS.md")
 if __name__ == "__main__":
     for name in PAGES:
         page = ROOT / name
-        page.write_text(renew(page.read_text(encoding="utf-8")), encoding="utf-8")
+        text = renew(page.read_text(encoding="utf-8"))
+        write_atomic(page, lambda draft: draft.write_text(text, encoding="utf-8"))

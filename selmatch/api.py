@@ -22,7 +22,7 @@ import torch
 from torch import Tensor
 
 from .computer import Computer
-from .core import InputError, check_choice, home
+from .core import InputError, check_choice, check_path, check_seed, check_whole, home
 from .data.images import ImageSet, Splits, class_rows, make_splits
 from .distill.objectives import Answer, Objective, RunningObjective, objectives, real_images
 from .distill.sets import SyntheticSet, load_set, save_set
@@ -62,6 +62,7 @@ def change_words(p: Profile, words: Mapping[str, Any]) -> Profile:
 # %% ../nbs/64_api.ipynb #0fddb48d
 def limit_iterations(p: Profile, iterations: int) -> Profile:
     "The profile with so many iterations of every objective; stops beyond are left out."
+    check_whole("iterations", iterations)
     stops = [i for i in p.matching.evaluate_at if i < iterations]
     words = {"matching.iterations": iterations, "matching.evaluate_at": stops}
     p = change_words(p, words)
@@ -152,6 +153,7 @@ def from_folder(path: str | Path,            # one sub-folder per class, or trai
                 **settings,                  # words of the loader, then of `open_study`
 ) -> Data:
     "A folder of images. Raises `InputError` naming what is wrong with it."
+    check_path("folder", path)
     own = {name: settings.pop(name) for name in list(settings) if name not in open_words}
     root = {"name": "folder", "root": str(Path(path).expanduser().resolve())}
     data = root | own | ({} if size is None else {"size": size})
@@ -218,6 +220,7 @@ def from_arrays(x: Any,                       # images, as `read_pixels` takes t
                 **settings,                   # of `open_study`
 ) -> Data:
     "Images and labels in memory."
+    check_seed(seed or 0)
     pixels = read_pixels(x)
     labels, names = read_labels(y, len(pixels), classes)
     official = None

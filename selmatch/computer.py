@@ -7,7 +7,7 @@ __all__ = ['keepers', 'stride', 'marks', 'draft_mark', 'check_device', 'Computer
            'is_our_process', 'end_with', 'stop_workers', 'stopped_together', 'Marks', 'advance', 'marking',
            'count_marks', 'count_steps', 'StepBar', 'looked_at', 'bar_of_steps', 'some_threads', 'with_threads',
            'run_all', 'run_there', 'name_lock', 'claim', 'is_running', 'is_abandoned', 'is_free', 'find_litter',
-           'sweep_litter']
+           'sweep_litter', 'note_use', 'unnoted']
 
 # %% ../nbs/02_computer.ipynb #4bcebe64
 import contextlib
@@ -388,3 +388,21 @@ def sweep_litter(folder: Path) -> list[Path]:    # what was removed
         else:
             path.unlink(missing_ok=True)
     return litter
+
+# %% ../nbs/02_computer.ipynb #02use001
+def note_use(path: Path):
+    "Note in a file's time of access that it was asked for, once a day; its content stays."
+    with contextlib.suppress(OSError):
+        state = os.stat(path)
+        if time.time() - state.st_atime > 86400:
+            os.utime(path, ns=(time.time_ns(), state.st_mtime_ns))
+
+@contextlib.contextmanager
+def unnoted(path: Path):
+    "Inside, a file may be read; afterwards its times are what they were."
+    state = os.stat(path)
+    try:
+        yield
+    finally:
+        with contextlib.suppress(OSError):
+            os.utime(path, ns=(state.st_atime_ns, state.st_mtime_ns))

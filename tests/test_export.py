@@ -290,7 +290,7 @@ def test_a_failure_leaves_the_older_set(at, tmp_path, monkeypatch):
         monkeypatch.setattr(floor, "pictures", full)
     else:
         monkeypatch.setattr(os, "rename", stuck)
-    with pytest.raises(OSError, match="disk full"): save_set(small_set("xyz"), tmp_path / "set", export=True)
+    with pytest.raises(InputError, match="disk full"): save_set(small_set("xyz"), tmp_path / "set", export=True)
     assert snapshot(tmp_path) == before
 
 

@@ -113,3 +113,109 @@ def test_the_command_ends_with_an_error(tmp_path, selmatch_command):
     assert "not usable" in done.stderr or "not finite" in done.stderr
     assert "Written" not in done.stdout
     assert not (tmp_path / "out").exists()
+
+
+# ---------------------------------------------------------------- going back by itself
+
+class Steep(Told):
+    """Its step is bearable only when the pixels move by less than a bound: three halvings from the start."""
+    def __init__(self, bound, start): self.bound, self.first = bound, start.data.images
+    def identity(self): return ["steep", self.bound]
+    def state(self): return {"asked": torch.tensor(float(getattr(self, "asked", 0)))}
+    def restore(self, state): self.asked = int(state["asked"])
+    def __call__(self, current, generator):
+        self.asked = getattr(self, "asked", 0) + 1
+        moved = float((current.images - self.first).abs().max()) / max(current.iteration, 1)
+        noise = torch.rand((), generator=generator)
+        slope = torch.full_like(current.images[current.distilled], 1.0 if moved <= self.bound else 3e38)
+        return Answer(1 + noise, slope, None, torch.zeros_like(current.lr))
+
+
+def back_run(folder, back_off=4, lr=8.0, bound=1.1, stop_after=None, keep=None, every=2, **words):
+    start = tiny_set(folder).start
+    descent = Descent(24, lr_images=lr, start_lr=0.01, lr_lr=0.0, momentum=0.0, evaluate_at=(4, 12), back_off=back_off, **words)
+    return distill(start, Steep(bound, start), descent, 0, folder / "checkpoint.safetensors", every=every, stop_after=stop_after, keep=keep)
+
+
+def same_sets(a, b):
+    assert set(a.kept) == set(b.kept)
+    assert all(torch.equal(a.kept[i].data.images, b.kept[i].data.images) and a.kept[i].lr == b.kept[i].lr for i in a.kept)
+
+
+@pytest.fixture
+def quiet():
+    import warnings
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        yield
+
+
+def test_a_run_goes_back_with_half_the_steps_and_its_card_says_so(tmp_path):
+    with pytest.warns(UserWarning, match="back to iteration 0 with step sizes halved"): made = back_run(tmp_path / "back")
+    smaller = back_run(tmp_path / "small", back_off=0, lr=1.0)
+    same_sets(made, smaller)                                 # from the start on, with the same chance
+    assert made.history.equals(smaller.history) and not made.history.skipped.any()
+    halved = made.last.card["halved"]
+    assert [h["back_to"] for h in halved] == [0, 0, 0] and all("not finite" in h["why"] for h in halved)
+    assert "halved" not in made.kept[0].card and "halved" not in smaller.last.card
+
+
+def test_it_goes_back_so_many_times_at_most_and_not_at_all_unasked(tmp_path, quiet):
+    with refuses("not finite", "halved 2 times", "back_off=2"): back_run(tmp_path / "two", back_off=2)
+    with pytest.raises(InputError) as said: back_run(tmp_path / "none", back_off=0)
+    assert "halved" not in str(said.value)
+    with refuses("back_off", "-1"): Descent(back_off=-1)
+    with refuses("back_off", "1.5"): Descent(back_off=1.5)
+
+
+@pytest.mark.parametrize("stops", [[1], [3, 5, 11], range(1, 24, 2)])
+def test_interrupted_it_ends_with_the_same_bits(stops, tmp_path, quiet):
+    whole = back_run(tmp_path / "whole")
+    for n in stops:
+        with pytest.raises(KeyboardInterrupt): back_run(tmp_path / "cut", stop_after=n, every=1)
+    cut = back_run(tmp_path / "cut", every=1)
+    same_sets(whole, cut)
+    assert [whole.kept[i].card for i in whole.kept] == [cut.kept[i].card for i in cut.kept] and whole.history.equals(cut.history)
+
+
+def test_what_is_handed_over_says_so_too(tmp_path, quiet):
+    seen = {}
+    back_run(tmp_path, keep=lambda i, small: seen.setdefault(i, []).append(small))
+    assert set(seen) == {0, 4, 12, 24} and all("halved" in seen[i][-1].card for i in (4, 12, 24))
+
+
+def test_off_it_changes_no_file(tmp_path):
+    from selmatch.core import load_tensors
+    for n in (0, 2): back_run(tmp_path / str(n), back_off=n, lr=1.0)
+    (plain, card), (ready, words) = (load_tensors(tmp_path / str(n) / "checkpoint.safetensors") for n in (0, 2))
+    assert not [name for name in plain if name.startswith("good.")] and "halved" not in card
+    assert [name for name in ready if name.startswith("good.")] and words["halved"] == []
+    assert all(torch.equal(plain[name], ready[name]) for name in plain)
+
+
+def test_a_profile_asks_for_it_and_the_key_knows():
+    from selmatch.core import fingerprint
+    from selmatch.methods import find_method
+    from selmatch.study.profile import load_profile
+    from selmatch.study.sets import describe_objective, plan_descent
+    from selmatch.study.study import Study
+    keys = []
+    for words in ({}, {"back_off": 3}):
+        study = Study(load_profile("smoke", objectives={"dm": {"batch_real": 16, "iterations": 6} | words}), Computer(quiet=True))
+        descent = plan_descent(study, find_method("dm"), *describe_objective(study, find_method("dm"), 0.1))
+        assert descent.back_off == words.get("back_off", 0)
+        keys.append(fingerprint(descent))
+    assert len(set(keys)) == 2
+
+
+def test_a_damaged_checkpoint_leaves_nothing_in_the_run(tmp_path, quiet):
+    """One whose digests fit and whose words do not: half of it is in the run before that is seen."""
+    from selmatch.core import load_tensors, save_tensors
+    whole = back_run(tmp_path / "whole", back_off=0, lr=1.0)
+    with pytest.raises(KeyboardInterrupt): back_run(tmp_path / "cut", back_off=0, lr=1.0, stop_after=5, every=1)
+    file = tmp_path / "cut" / "checkpoint.safetensors"
+    tensors, card = load_tensors(file)
+    for lost in ("rows", "kept"):
+        save_tensors(file, tensors, {k: v for k, v in card.items() if k != lost})
+        same_sets(whole, back_run(tmp_path / "cut", back_off=0, lr=1.0))
+        assert file.with_name("checkpoint.safetensors.bad").exists()

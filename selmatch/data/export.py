@@ -5,9 +5,10 @@
 # %% auto #0
 __all__ = ['unsafe', 'devices', 'reserved', 'percent_encode', 'file_name', 'class_name', 'fold_name', 'class_folders',
            'read_listed', 'find_entries', 'written_files', 'remove_files', 'write_listed', 'draw_folder',
-           'swap_folders', 'save_folder']
+           'swap_folders', 'room_beside', 'save_folder']
 
 # %% ../../nbs/06_export.ipynb #2fb81477
+import contextlib
 import hashlib
 import json
 import os
@@ -15,11 +16,11 @@ import re
 import shutil
 import tempfile
 import unicodedata
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from urllib.parse import unquote
 
-from ..core import InputError
+from ..core import InputError, check_path, make_folder, say_disk, settle, settle_below
 from .folders import is_hidden, split_of
 from .images import ImageSet, pictures
 
@@ -85,8 +86,11 @@ def read_listed(root: Path,   # a folder
     "What classes.json says that we wrote. Raises `InputError` where it says nothing of the kind."
     try:
         card = json.loads((root / "classes.json").read_text(encoding="utf-8"))
-        return {Path(folder): how["images"] for folder, how in card["selmatch"].items()}
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        listed = {Path(folder): how["images"] for folder, how in card["selmatch"].items()}
+        if not all(type(n) is int and 0 <= n < 10**9 for n in listed.values()):
+            raise ValueError("no numbers of images")
+        return listed
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
         raise InputError(f"{root} exists and was not written by selmatch: "
                          "choose another folder") from None
 
@@ -166,7 +170,9 @@ def swap_folders(new: Path,    # what is to stand at `place`
                  place: Path,  # where an older set may stand
                  old: Path,    # where that one goes
 ):
-    "Rename `place` to `old` and `new` to `place`; when the second fails, the first is undone."
+    """Rename `place` to `old` and `new` to `place`, once `new` is on the disk; when the second
+    fails, the first is undone."""
+    settle_below(new)
     if place.exists():
         os.rename(place, old)
     try:
@@ -175,23 +181,35 @@ def swap_folders(new: Path,    # what is to stand at `place`
         if old.exists():
             os.rename(old, place)
         raise
+    settle(place.parent)
+
+# %% ../../nbs/06_export.ipynb #06dur001
+@contextlib.contextmanager
+def room_beside(place: Path) -> Iterator[Path]:
+    "A hidden folder beside `place`. At the end it goes, but for an older set that is left in it."
+    room = Path(tempfile.mkdtemp(prefix=".selmatch-", dir=place.parent))
+    try:
+        yield room
+    finally:
+        shutil.rmtree(room / "new", ignore_errors=True)
+        if not os.listdir(room):
+            os.rmdir(room)
 
 # %% ../../nbs/06_export.ipynb #5f8da3f6
 def save_folder(data: ImageSet,  # what to write
                 root: Path,      # written as root/CLASS/0000.png; its parent is made
 ) -> list[Path]:                 # the files, in the order of the rows
     """Write a set as PNG files, one sub-folder per class, and classes.json: a folder that
-    `load_folder` and torchvision read. Raises `InputError` where something else lies."""
-    written_files(root)
+    `load_folder` and torchvision read. Raises `InputError` where something else lies, and where
+    the disk does not take it."""
+    written_files(check_path("folder", root))
     root, place = Path(root), Path(root).resolve()
-    place.parent.mkdir(parents=True, exist_ok=True)
-    room = Path(tempfile.mkdtemp(prefix=".selmatch-", dir=place.parent))
     try:
-        files = draw_folder(data, room / "new")
-        swap_folders(room / "new", place, room / "old")
-        remove_files(room / "old", written_files(room / "old"))
-    finally:
-        shutil.rmtree(room / "new", ignore_errors=True)
-        if not os.listdir(room):
-            os.rmdir(room)
+        make_folder(place.parent)
+        with room_beside(place) as room:
+            files = draw_folder(data, room / "new")
+            swap_folders(room / "new", place, room / "old")
+            remove_files(room / "old", written_files(room / "old"))
+    except OSError as error:
+        raise say_disk(root, error) from error
     return [root / file.relative_to(room / "new") for file in files]

@@ -25,7 +25,6 @@ import json
 import os
 import re
 import shutil
-import zipfile
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
@@ -37,7 +36,8 @@ import numpy as np
 from PIL import Image, ImageColor, ImageOps
 from tqdm import tqdm
 
-from ..core import InputError, check_choice, check_range, fingerprint, home, write_atomic
+from ..core import InputError, check_choice, check_range, fingerprint, home, read_json
+from ..core import write_atomic, write_json
 
 # %% ../../nbs/04_folders.ipynb #8fec0ad5
 # torchvision's, JPEG's other name, and GIF
@@ -346,7 +346,7 @@ def read_table(path: Path) -> list[dict[str, str]]:
         return [{str(k).strip().lower(): v for k, v in row.items()} for row in rows]
     except UnicodeDecodeError:
         raise InputError(f"table {path} is not UTF-8: save it as UTF-8") from None
-    except (OSError, ValueError, AttributeError, csv.Error) as error:
+    except (OSError, ValueError, AttributeError, RecursionError, csv.Error) as error:
         raise InputError(f"cannot read table {path}: {error}") from error
 
 # %% ../../nbs/04_folders.ipynb #1e05073a
@@ -373,7 +373,7 @@ def find_table(folder: str | Path) -> Path | None:
 def resolve_file(folder: Path, name: str, table: Path) -> str:
     "The file a table means: beside it, or in a folder `images` or of the table's own name there."
     for place in (folder / name, folder / "images" / name, folder / table.stem / name):
-        if place.is_file():
+        if os.path.isfile(place):             # also for names that are none
             return str(place)
     raise InputError(f"table {table} names {name!r}, which is not in {folder}")
 
@@ -386,7 +386,7 @@ def list_table(table: Path) -> dict[str, list[tuple[str, str]]]:    # split -> (
         raise InputError(f"table {table} needs a column for files ({', '.join(file_words[:3])}, …) "
                          f"and one for labels ({', '.join(label_words[:3])}, …)")
     for i, row in enumerate(rows, 2):
-        name, label = (str(row[key] if row[key] is not None else "").strip() for key in pair)
+        name, label = (str("" if row.get(key) is None else row[key]).strip() for key in pair)
         if not name or not label:
             raise InputError(f"table {table}, line {i}: a file and a label are needed")
         split = split_of(str(row.get("split") or "")) or ""
@@ -457,11 +457,11 @@ def look_once(files: Sequence[str], max_pixels: int, cache: str | Path | None) -
     "`read_headers`, kept; where nothing can be kept they are read again the next time."
     place = name_files(files, "look", cache, max_pixels).with_suffix(".json")
     try:
-        return [Header(*row) for row in json.loads(place.read_text(encoding="utf-8"))]
-    except (OSError, ValueError, TypeError):
+        return [Header(*row) for row in read_json(place)["headers"]]
+    except (InputError, KeyError, TypeError):
         headers = read_headers(files, max_pixels)
     with contextlib.suppress(OSError, InputError):
-        write_atomic(place, lambda p: p.write_text(json.dumps(headers), encoding="utf-8"))
+        write_json(place, {"headers": headers})
     return headers
 
 # %% ../../nbs/04_folders.ipynb #6996d393
@@ -748,9 +748,11 @@ def is_piece(place: Path, n: int) -> bool:
     "Is this piece there, and whole?"
     try:
         with np.load(place) as arrays:
-            return len(arrays["readable"]) == n
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
+            pixels, readable = np.asarray(arrays["pixels"]), np.asarray(arrays["readable"])
+    except Exception:                    # NumPy has a dozen kinds for a damaged file
         return False
+    fit = pixels.dtype == readable.dtype == np.uint8 and (pixels.ndim, readable.ndim) == (4, 1)
+    return fit and len(pixels) == len(readable) == n
 
 # %% ../../nbs/04_folders.ipynb #7c552b34
 def measure(pixels: np.ndarray) -> dict[str, np.ndarray]:    # (n, c, h, w) uint8
@@ -789,6 +791,9 @@ def join_pieces(pieces: Sequence[Path],  # .npz files, in order
         for piece in pieces:
             with np.load(piece) as arrays:
                 pixels, readable = arrays["pixels"], arrays["readable"]
+            if pixels.shape[1:] != tuple(shape[1:]):
+                raise InputError(f"decoded images in {piece} have shape {pixels.shape[1:]}, not "
+                                 f"{tuple(shape[1:])}: the same command decodes them anew")
             file.write(pixels)
             for name, values in (measure(pixels) | {"readable": readable}).items():
                 beside[name].append(values)

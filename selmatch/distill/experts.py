@@ -86,8 +86,9 @@ class Trajectory(ExpertFile):
     @cached_property
     def kept(self) -> list[int]:
         kept = self.card.get("kept") or list(range(self.shape[0]))
-        if len(kept) != self.shape[0] or not all(type(t) is int and t >= 0 for t in kept):
-            raise InputError(f"expert {self.path} names {len(kept)} epochs as kept ({kept[:3]}, …) "
+        whole = isinstance(kept, list) and all(type(t) is int and t >= 0 for t in kept)
+        if not whole or len(kept) != self.shape[0]:
+            raise InputError(f"expert {self.path} names {str(kept)[:20]}… as the epochs it kept "
                              f"and holds {self.shape[0]} rows: they must agree")
         return kept
 
@@ -125,7 +126,8 @@ def open_expert(path: Path,          # an expert file
     trajectory, layout = Trajectory(Path(path)), list_layout(flat)
     theirs = trajectory.card.get("layout", [])
     if trajectory.n_params != flat.n_params or theirs != layout:
-        pairs = ((a, b) for a, b in zip(theirs, layout) if a != b)
+        named = theirs if isinstance(theirs, list) else []
+        pairs = ((a, b) for a, b in zip(named, layout) if a != b)
         differ = next((f"; first difference: {a} against {b}" for a, b in pairs), "")
         raise InputError(
             f"expert {path} is of another network: it has shape {trajectory.shape}, "

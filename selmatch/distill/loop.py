@@ -5,11 +5,13 @@
 # %% auto #0
 __all__ = ['longest_at_floor', 'highest_rate', 'check_descent', 'Descent', 'through_softmax', 'start_logits',
            'make_image_optimiser', 'MovingImages', 'OptimisedImages', 'read_answer', 'refuse_divergence', 'refuse_rate',
-           'refuse_pixels', 'DistilledSets', 'Distillation', 'collect_state', 'put_back', 'save_checkpoint',
-           'read_kept', 'resume', 'find_checkpoint', 'distill']
+           'refuse_pixels', 'refuse_all', 'DistilledSets', 'Distillation', 'collect_state', 'check_alike', 'put_back',
+           'collect_run', 'put_run_back', 'save_checkpoint', 'read_kept', 'take_up', 'resume', 'find_checkpoint',
+           'say_halved', 'halve_steps', 'go_back', 'begin_run', 'distill']
 
 # %% ../../nbs/39_loop.ipynb #075dfdff
 import json
+import warnings
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -21,8 +23,8 @@ from tqdm import tqdm
 
 from ..computer import advance, some_threads
 from selmatch.core import (
-    DamagedFile, InputError, check_choice, check_range, fingerprint, load_tensors, save_tensors,
-    set_aside,
+    DamagedFile, InputError, check_choice, check_range, check_seed, check_whole, fingerprint,
+    load_tensors, refuse_damaged, save_tensors, set_aside,
 )
 from .objectives import Answer, RunningObjective, SetState
 from .sets import SyntheticSet
@@ -34,6 +36,7 @@ def check_descent(descent: "Descent"):
                "skip_above": float("inf"), "momentum": 1, "momentum_labels": 1, "skip_at_most": 1}
     for name, high in highest.items():                # float32 ends soon above 3e38
         check_range(name, getattr(descent, name), 0, high)
+    check_whole("back_off", descent.back_off, 0, 100)
     check_choice("optimiser", descent.optimiser, ["sgd", "adam"])
     for beta in descent.betas:
         check_range("betas", beta, 0, 1 - 1e-6)
@@ -62,6 +65,8 @@ class Descent:
     ema: float | None = None           # share of the old average of images (FTD); None: no average
     n_rates: int | None = None         # learn one rate per inner step, so many; None: one number
     skip_at_most: float = 0.5          # share of skipped answers above which a run gives up
+    back_off: int = 0                  # after a divergence: back to the last stop with half the
+                                       # step sizes, so many times; 0: never
 
     def __post_init__(self):
         check_range("iterations", self.iterations, 0)
@@ -219,6 +224,13 @@ def refuse_pixels(pixels: "MovingImages", iteration: int, descent: Descent):
                          f"lr_labels={descent.lr_labels} or lr_lr={descent.lr_lr}; what was kept "
                          "is good")
 
+# %% ../../nbs/39_loop.ipynb #39all001
+def refuse_all(rows: list[dict], pixels: "MovingImages", descent: Descent):
+    "All three guards, after an iteration. Raises `InputError`."
+    refuse_pixels(pixels, len(rows), descent)
+    refuse_rate(rows, pixels.lr, descent)
+    refuse_divergence(rows, descent)
+
 # %% ../../nbs/39_loop.ipynb #6f04597f
 @dataclass(frozen=True)
 class DistilledSets:
@@ -237,9 +249,9 @@ class Distillation:
     def __init__(self, start: SyntheticSet, objective, descent: Descent, seed: int,
                  keep: Callable[[int, SyntheticSet], None] | None = None):   # takes what is kept
         self.descent, self.pixels, self.keep = descent, OptimisedImages(start, descent), keep
-        self.generator = torch.Generator().manual_seed(seed)
+        self.generator = torch.Generator().manual_seed(check_seed(seed))
         self.ask = objective.start(start.data)
-        self.kept, self.rows = {}, []
+        self.kept, self.rows, self.halved, self.good = {}, [], [], None
         refuse_pixels(self.pixels, 0, descent)
         self.card = {"objective": fingerprint(objective.identity()), "descent": asdict(descent),
                      "seed": seed, "start": fingerprint(start.data, start.distilled)}
@@ -252,9 +264,10 @@ class Distillation:
         if good:
             self.pixels.move(answer)
         self.rows.append({"iteration": i + 1, "loss": loss, "lr": rate, "skipped": not good})
-        refuse_pixels(self.pixels, i + 1, self.descent)
-        refuse_rate(self.rows, self.pixels.lr, self.descent)
-        refuse_divergence(self.rows, self.descent)
+        try:
+            refuse_all(self.rows, self.pixels, self.descent)
+        except InputError as error:
+            return go_back(self, error)
         if i + 1 in self.descent.stops:
             self.keep_set()
 
@@ -263,9 +276,11 @@ class Distillation:
         i = len(self.rows)
         if self.keep is not None:
             self.kept.clear()
-        self.kept[i] = self.pixels.as_set(iteration=i)
+        self.kept[i] = self.pixels.as_set(iteration=i, **say_halved(self.halved, i))
         if self.keep is not None:
             self.keep(i, self.kept[i])
+        if self.descent.back_off:
+            self.good = i, {name: part.clone() for name, part in collect_run(self).items()}
 
 # %% ../../nbs/39_loop.ipynb #eae3355a
 def collect_state(pixels: OptimisedImages) -> dict[str, Tensor]:
@@ -278,18 +293,41 @@ def collect_state(pixels: OptimisedImages) -> dict[str, Tensor]:
                 state[f"optimiser.{i}.{name}"] = value
     return state
 
+# %% ../../nbs/39_loop.ipynb #39alike01
+def check_alike(name: str, value: Tensor, like: Tensor):
+    "`ValueError` where two tensors differ in shape: PyTorch would spread the smaller one."
+    if value.shape != like.shape:
+        raise ValueError(f"{name} has shape {tuple(value.shape)}, not {tuple(like.shape)}")
+
 # %% ../../nbs/39_loop.ipynb #b80c99b6
 def put_back(pixels: OptimisedImages, state: dict[str, Tensor]):
-    "The inverse of `collect_state`."
+    "The inverse of `collect_state`. Raises `ValueError` for what has another shape."
     for name in ("images", "logits", "lr", "average"):
         if name in state:
+            check_alike(name, state[name], getattr(pixels, name))
             getattr(pixels, name).copy_(state[name])
+    moving = [part for group in pixels.optimiser.param_groups for part in group["params"]]
     memory = {}
     for key, value in state.items():
         if key.startswith("optimiser."):
             i, name = key.split(".")[1:]
+            check_alike(key, value, value.new_zeros(()) if name == "step" else moving[int(i)])
             memory.setdefault(int(i), {})[name] = value
     pixels.optimiser.load_state_dict(pixels.optimiser.state_dict() | {"state": memory})
+
+# %% ../../nbs/39_loop.ipynb #39back01
+def collect_run(run: Distillation) -> dict[str, Tensor]:
+    "All of a run that its next iterations depend on, named."
+    carried = {f"objective.{name}": value for name, value in run.ask.state().items()}
+    return collect_state(run.pixels) | carried | {"generator": run.generator.get_state()}
+
+# %% ../../nbs/39_loop.ipynb #39back02
+def put_run_back(run: Distillation, state: dict[str, Tensor]):
+    "The inverse of `collect_run`."
+    put_back(run.pixels, state)
+    run.generator.set_state(state["generator"])
+    run.ask.restore({name.removeprefix("objective."): value.to(run.pixels.images.device)
+                     for name, value in state.items() if name.startswith("objective.")})
 
 # %% ../../nbs/39_loop.ipynb #a008229a
 def save_checkpoint(file: Path, run: Distillation):
@@ -297,41 +335,57 @@ def save_checkpoint(file: Path, run: Distillation):
     mine = {} if run.keep else run.kept          # handed over: written by somebody else already
     sets = {f"kept.{part}.{i}": getattr(small.data, part)
             for i, small in mine.items() for part in ("images", "labels")}
-    carried = {f"objective.{name}": value for name, value in run.ask.state().items()}
-    chance = {"generator": run.generator.get_state()}
-    tensors = {**collect_state(run.pixels), **carried, **chance, **sets}
     rates = {i: small.lr for i, small in mine.items()}
-    save_tensors(file, tensors, {"run": run.card, "rows": run.rows, "kept": rates})
+    words = {"run": run.card, "rows": run.rows, "kept": rates}
+    if run.good:                                 # it may go back
+        sets |= {f"good.{name}": part for name, part in run.good[1].items()}
+        words |= {"halved": run.halved, "good": run.good[0]}
+    save_tensors(file, collect_run(run) | sets, words)
 
 # %% ../../nbs/39_loop.ipynb #6d66a18f
 def read_kept(tensors: dict[str, Tensor], rates: dict[str, float | list[float]],   # by iteration
-              start: SyntheticSet) -> dict[int, SyntheticSet]:
+              start: SyntheticSet, halved: list[dict] = []) -> dict[int, SyntheticSet]:
     "The kept sets of a checkpoint, on the device of `start`."
     kept, device = {}, start.data.images.device
     for i in sorted(map(int, rates)):
         images, labels = tensors[f"kept.images.{i}"], tensors[f"kept.labels.{i}"]
         data = replace(start.data, images=images.to(device), labels=labels.to(device))
-        card = {**start.card, "iteration": i}
+        card = {**start.card, "iteration": i, **say_halved(halved, i)}
         kept[i] = SyntheticSet(data, start.distilled, rates[str(i)], card)
     return kept
+
+# %% ../../nbs/39_loop.ipynb #39take01
+def take_up(run: Distillation, tensors: dict[str, Tensor], saved: dict):
+    "Put a run where a checkpoint's tensors and words say; raises what does not fit as it comes."
+    own = {name: part for name, part in tensors.items() if not name.startswith(("kept.", "good."))}
+    put_run_back(run, own)
+    kinds = {"iteration": int, "loss": float, "lr": float, "skipped": bool}
+    run.rows = [{name: kind(row[name]) for name, kind in kinds.items()} for row in saved["rows"]]
+    run.halved = list(saved.get("halved", []))
+    run.kept = read_kept(tensors, saved["kept"], run.pixels.start, run.halved)
+    if run.keep:
+        n = len(run.rows)
+        run.kept = {n: run.pixels.as_set(iteration=n, **say_halved(run.halved, n))}
+    if "good" in saved:
+        run.good = int(saved["good"]), {name.removeprefix("good."): part for name, part
+                                        in tensors.items() if name.startswith("good.")}
+        halve_steps(run)
 
 # %% ../../nbs/39_loop.ipynb #5789e15c
 def resume(file: Path, run: Distillation):
     "Put a run where its checkpoint stands; raises `InputError` when that belongs to another run."
     tensors, saved = load_tensors(file, sealed=True)
-    card = json.loads(json.dumps(run.card))
-    differ = [name for name in card if saved["run"].get(name) != card[name]]
+    card, theirs = json.loads(json.dumps(run.card)), saved.get("run")
+    if not isinstance(theirs, dict):
+        refuse_damaged(file, "it is no checkpoint")
+    differ = [name for name in card if theirs.get(name) != card[name]]
     if differ:
         raise InputError(f"checkpoint {file} belongs to another run (different: "
                          f"{', '.join(differ)}): remove it or use another file")
-    put_back(run.pixels, tensors)
-    run.generator.set_state(tensors["generator"])
-    carried = {name.removeprefix("objective."): value.to(run.pixels.images.device)
-               for name, value in tensors.items() if name.startswith("objective.")}
-    run.ask.restore(carried)
-    run.kept, run.rows = read_kept(tensors, saved["kept"], run.pixels.start), saved["rows"]
-    if run.keep:
-        run.kept = {len(run.rows): run.pixels.as_set(iteration=len(run.rows))}
+    try:
+        take_up(run, tensors, saved)
+    except (KeyError, TypeError, ValueError, RuntimeError, AttributeError, IndexError) as error:
+        refuse_damaged(file, f"it is no checkpoint of this run ({error})")
 
 # %% ../../nbs/39_loop.ipynb #39dur007
 def find_checkpoint(file: Path | None, run: Distillation) -> bool:    # was one found?
@@ -345,6 +399,43 @@ def find_checkpoint(file: Path | None, run: Distillation) -> bool:    # was one 
             set_aside(Path(file), error)
         return False
     return True
+
+# %% ../../nbs/39_loop.ipynb #39back04
+def say_halved(halved: list[dict], iteration: int) -> dict:
+    "The words of a card about the times a run went back, before a set of this iteration was kept."
+    mine = [time for time in halved if time["back_to"] < iteration]
+    return {"halved": mine} if mine else {}
+
+def halve_steps(run: Distillation):
+    "Step sizes of the outer loop as they are after all times that a run went back."
+    fresh = make_image_optimiser(run.pixels.images, run.pixels.lr, run.pixels.logits, run.descent)
+    for group, first in zip(run.pixels.optimiser.param_groups, fresh.param_groups):
+        group["lr"] = first["lr"] * 0.5 ** len(run.halved)
+
+# %% ../../nbs/39_loop.ipynb #39back05
+def go_back(run: Distillation, error: InputError):    # error: what a guard says
+    "Back to the last stop with half the step sizes; raises `error` where that is not wanted."
+    n, most = len(run.halved), run.descent.back_off
+    if run.good is None or n >= most:
+        more = f"; step sizes were halved {n} times (back_off={most})" if n else ""
+        raise InputError(f"{error}{more}") from error
+    stop, state = run.good
+    run.halved.append({"at": len(run.rows), "back_to": stop, "why": str(error)})
+    put_run_back(run, {name: part.clone() for name, part in state.items()})
+    del run.rows[stop:]
+    halve_steps(run)
+    warnings.warn(f"{error}; back to iteration {stop} with step sizes halved "
+                  f"({n + 1} of {most} times)")
+
+# %% ../../nbs/39_loop.ipynb #39begin01
+def begin_run(make: Callable, given: tuple, checkpoint: Path | None) -> Distillation:
+    "A run where its checkpoint stands, or at its beginning, of which a set is kept."
+    run, there = make(*given), checkpoint is not None and Path(checkpoint).exists()
+    if not find_checkpoint(checkpoint, run):
+        if there:                # damaged: half of it may be in the run already
+            run = make(*given)
+        run.keep_set()
+    return run
 
 # %% ../../nbs/39_loop.ipynb #961cf04c
 def distill(start: SyntheticSet,
@@ -363,17 +454,17 @@ def distill(start: SyntheticSet,
     end = descent.iterations
     if until is not None:
         end = check_range("until", until, 0, descent.iterations)
-    run = Distillation(start, objective, descent, seed, keep)
-    if not find_checkpoint(checkpoint, run):
-        run.keep_set()
-    done = len(run.rows)
-    for i in tqdm(range(done, end), label, end, initial=done, disable=quiet, dynamic_ncols=True):
-        with some_threads(threads):
+    run = begin_run(Distillation, (start, objective, descent, seed, keep), checkpoint)
+    begun = {"initial": len(run.rows), "disable": quiet, "dynamic_ncols": True}
+    with tqdm(desc=label, total=end, **begun) as bar, some_threads(threads):
+        while len(run.rows) < end:
             run.step()
-        advance()
-        if checkpoint and ((i + 1) % every == 0 or i + 1 == until):
-            save_checkpoint(checkpoint, run)
-        if i + 1 == stop_after:
-            raise KeyboardInterrupt
+            advance()
+            done = len(run.rows)
+            bar.update(done - bar.n)
+            if checkpoint and (done % every == 0 or done == until):
+                save_checkpoint(checkpoint, run)
+            if done == stop_after:
+                raise KeyboardInterrupt
     columns = ["iteration", "loss", "lr", "skipped"]
     return DistilledSets(run.kept, pd.DataFrame(run.rows, columns=columns))

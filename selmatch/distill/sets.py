@@ -52,7 +52,7 @@ def is_ours(file: Path,
     "Whether `file` was written by `save_set`, by what stands in it. A link never was."
     try:
         return not file.is_symlink() and needed <= set(read(file))
-    except (OSError, ValueError, TypeError):
+    except (OSError, ValueError, TypeError, RecursionError):
         return False
 
 # %% ../../nbs/38_sets.ipynb #81dd57ec

@@ -18,7 +18,7 @@ import torch.nn.functional as F
 from sklearn.model_selection import RepeatedStratifiedKFold
 from torch import Tensor
 
-from ..core import InputError, check_choice, check_range
+from ..core import InputError, check_choice, check_range, check_seed
 from ..computer import Computer, run_all
 from ..data.images import ImageSet, Splits, class_rows
 from ..train.networks import make_network
@@ -133,7 +133,8 @@ def c_score_difficulty(data: ImageSet,
     "Estimate 1 − C-score by held-out training (after Jiang et al. 2021)."
     check_range("folds", folds, 2, min(len(rows) for rows in class_rows(data)))
     check_range("repeats", repeats, 1)
-    divisions = RepeatedStratifiedKFold(n_splits=folds, n_repeats=repeats, random_state=seed)
+    divisions = RepeatedStratifiedKFold(n_splits=folds, n_repeats=repeats,
+                                        random_state=check_seed(seed))
     parts = divisions.split(np.zeros(len(data)), data.hard_labels.cpu().numpy())
     work = [(data, network, recipe, torch.from_numpy(stay), torch.from_numpy(held),
              seed + i, computer.device) for i, (stay, held) in enumerate(parts)]

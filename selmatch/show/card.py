@@ -11,7 +11,6 @@ __all__ = ['titles', 'reading', 'training', 'use_it', 'list_originals', 'shorten
 # %% ../../nbs/66_card.ipynb #fa15e3b3
 import os
 import shutil
-import tempfile
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -23,7 +22,8 @@ from torch import Tensor
 
 import selmatch
 from ..api import Data, Small, check_data, from_folder
-from ..core import InputError, check_choice
+from ..core import InputError, check_choice, check_path, make_folder
+from ..data.export import remove_files, room_beside, swap_folders
 from ..data.folders import survey
 from ..data.images import StoredImages, class_rows, pictures
 from ..select.scores import rank_classes
@@ -374,7 +374,7 @@ def what_is_here(found: Shrunk) -> str:
 # %% ../../nbs/66_card.ipynb #59ae9471
 def check_new(out: Path, root: str | Path | None):
     "May a set be written here? Raises `InputError` before any work."
-    out = Path(out)
+    out = check_path("--out", out)
     if out.is_symlink() or out.exists() and (not out.is_dir() or os.listdir(out)):
         raise InputError(f"--out {out} exists: choose a new folder, or remove that one")
     place = out.resolve()
@@ -396,19 +396,16 @@ def write_shrunk(found: Shrunk, out: Path, name: str, root: str | None,
                  warning: str = "", evaluate: str = "") -> Path:
     "Write the folder. Raises `InputError` where it cannot be."
     out = Path(out)
-    out.resolve().parent.mkdir(parents=True, exist_ok=True)
-    room = Path(tempfile.mkdtemp(prefix=".selmatch-", dir=out.resolve().parent))
+    place = out.resolve()
     try:
-        draft = room / "small"
-        draft.mkdir()
-        fill_folder(found, draft, name, root, originals, keep, asked, warning, evaluate)
-        if out.exists():
-            out.rmdir()                       # empty, as was checked
-        os.rename(draft, out.resolve())
+        make_folder(place.parent)
+        with room_beside(place) as room:
+            (room / "new").mkdir()
+            fill_folder(found, room / "new", name, root, originals, keep, asked, warning, evaluate)
+            swap_folders(room / "new", place, room / "old")
+            remove_files(room / "old", [])    # empty, as was checked
     except OSError as error:
         raise InputError(f"cannot write {out}: {error}; nothing was left there") from error
-    finally:
-        shutil.rmtree(room, ignore_errors=True)
     return out
 
 # %% ../../nbs/66_card.ipynb #eaac71b0

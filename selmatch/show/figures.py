@@ -4,14 +4,17 @@
 
 # %% auto #0
 __all__ = ['four', 'painted', 'rivals', 'compared', 'transferred', 'figures', 'package', 'page_style', 'page_frame', 'claim_list',
-           'is_number', 'claim_parts', 'describe_origin', 'publish', 'write_claims', 'Figure', 'open_rooms',
-           'ask_tables', 'second_size', 'want_alphas', 'want_candidates', 'find_packaged', 'figure_notebook',
-           'known_parameters', 'check_parameters', 'choose_parameters', 'import_extra', 'check_extras', 'drop_warnings',
-           'clean_book', 'execute_notebook', 'is_card', 'read_card', 'fill', 'say_claim', 'list_claims',
-           'write_gallery', 'expect', 'stopped_kernels', 'draw_figures', 'notebook_options']
+           'is_number', 'claim_parts', 'describe_origin', 'digest_published', 'publish', 'write_claims', 'Figure',
+           'open_rooms', 'ask_tables', 'second_size', 'want_alphas', 'want_candidates', 'find_packaged',
+           'figure_notebook', 'known_parameters', 'check_parameters', 'choose_parameters', 'import_extra',
+           'check_extras', 'drop_warnings', 'clean_book', 'execute_notebook', 'is_card', 'read_card',
+           'compare_published', 'fill', 'say_claim', 'list_claims', 'write_gallery', 'expect', 'stopped_kernels',
+           'said_at_the_end', 'refuse_failed', 'draw_figures', 'notebook_options']
 
 # %% ../../nbs/63_figures.ipynb #37bb4f2e
 import contextlib
+import glob
+import hashlib
 import json
 import platform
 import time
@@ -41,6 +44,13 @@ def describe_origin(study) -> dict:
             "code": code_key("study.tables"), "device": study.computer.device,
             "threads": study.computer.threads}
 
+# %% ../../nbs/63_figures.ipynb #63digest1
+def digest_published(folder: Path, name: str) -> dict[str, str]:    # file name -> SHA-256
+    "The table of a figure and its pictures: NAME.csv, NAME.png and others that begin so."
+    found = [p for p in sorted(folder.glob(f"{glob.escape(name)}[.-]*"))
+             if p.suffix in (".csv", ".png", ".svg")]
+    return {p.name: hashlib.sha256(p.read_bytes()).hexdigest() for p in found}
+
 # %% ../../nbs/63_figures.ipynb #48752156
 def publish(name: str,              # file name without suffix
             figure,                 # a matplotlib figure
@@ -59,7 +69,8 @@ def publish(name: str,              # file name without suffix
         write_atomic(folder / f"{name}.svg",
                      lambda p: figure.savefig(p, metadata={"Date": None}, **words))
         write_atomic(folder / f"{name}.png", lambda p: figure.savefig(p, dpi=160, **words))
-    card = {"figure": name, "caption": caption, "rows": len(table), **describe_origin(study)}
+    card = {"figure": name, "caption": caption, "rows": len(table), **describe_origin(study),
+            "files": digest_published(folder, name)}
     text = json.dumps(card, indent=1, ensure_ascii=False) + "\n"
     write_atomic(folder / f"{name}.json", lambda p: p.write_text(text, encoding="utf-8"))
     return folder
@@ -353,6 +364,23 @@ def read_card(path: Path) -> dict | None:
         return None
     return card if is_card(card, path.stem) else None
 
+# %% ../../nbs/63_figures.ipynb #63digest3
+def compare_published(folder: Path) -> dict[str, str]:    # file -> what is to be said of it
+    """Compare what is published in a folder with the digests in its provenance: each file is `as
+    published`, `changed`, `missing`, `without a digest`, or `damaged`: no provenance."""
+    said = {}
+    for path in sorted(folder.glob("*.json")):
+        card, there = read_card(path), digest_published(folder, path.stem)
+        files = card.get("files") if card else None
+        if card is None:
+            said[path.name] = "damaged"
+        elif not isinstance(files, dict):
+            said |= dict.fromkeys(there, "without a digest")
+        else:
+            said |= {str(name): "missing" if name not in there else "as published"
+                     if there[name] == digest else "changed" for name, digest in files.items()}
+    return said
+
 # %% ../../nbs/63_figures.ipynb #63dur001
 def fill(template: str, **words) -> str:
     "A page from a template: every word is escaped, so that none of it can be markup."
@@ -379,7 +407,8 @@ def write_gallery(folder: Path) -> Path:    # the page
         raise InputError(f"{folder} has no figure to show: none of its JSON files can be read")
     text = fill(page_frame, cards=cards, first=next(iter(cards.values())), style=page_style,
                 list_claims=list_claims)
-    write_atomic(folder / "index.html", lambda p: p.write_text(text, encoding="utf-8"))
+    raw = text.encode("utf-8", "backslashreplace")          # a caption may hold half a letter
+    write_atomic(folder / "index.html", lambda p: p.write_bytes(raw))
     return folder / "index.html"
 
 # %% ../../nbs/63_figures.ipynb #74b51ca9
@@ -415,6 +444,24 @@ def stopped_kernels(drawn: list):    # of futures
                     child.kill()
         raise
 
+# %% ../../nbs/63_figures.ipynb #63dur003
+@contextlib.contextmanager
+def said_at_the_end(failed: list[InputError], name: str, say: Callable):
+    "What goes wrong with one figure is said and noted, and does not stop the others."
+    try:
+        yield
+    except InputError as error:
+        failed.append(error)
+        say(f"{name} is not drawn: {error}")
+
+def refuse_failed(failed: list[InputError], n: int):    # n: figures that were asked for
+    "Raise what went wrong, when all that could be drawn is drawn."
+    if len(failed) == 1:
+        raise failed[0]
+    if failed:
+        raise InputError(f"{len(failed)} of {n} figures are not drawn: "
+                         + "; ".join(map(str, failed)))
+
 # %% ../../nbs/63_figures.ipynb #e60d3b6b
 def draw_figures(
     study,
@@ -434,18 +481,22 @@ def draw_figures(
         say(words)
     options = notebook_options(study, profile, out)
     folder = out or root() / "figures" / study.profile.name
+    drawn, failed = [], []
     def draw(name):
-        execute_notebook(name, folder, options | own[name])
-        write_gallery(folder)
-        say(f"drawn: {folder / name}.png   ({time.perf_counter() - begin:.0f} s since the start)")
-    drawn = []
+        with said_at_the_end(failed, name, say):
+            execute_notebook(name, folder, options | own[name])
+            write_gallery(folder)
+            passed = time.perf_counter() - begin
+            say(f"drawn: {folder / name}.png   ({passed:.0f} s since the start)")
     with (ThreadPoolExecutor(min(2, study.computer.workers)) as pool, stopped_kernels(drawn)):
         for i, name in enumerate(names, 1):
             say(f"[{i}/{len(names)}] {name}")
-            figures[name].compute(study)
-            drawn.append(pool.submit(draw, name))
+            with said_at_the_end(failed, name, say):
+                figures[name].compute(study)
+                drawn.append(pool.submit(draw, name))
         for figure in drawn:
             figure.result()
+    refuse_failed(failed, len(names))
     return folder
 
 def notebook_options(study, profile: str | None, out: Path | None) -> dict[str, Any]:

@@ -433,7 +433,9 @@ def add_seconds(folder: Path, seconds: float):
 
 def read_seconds(folder: Path) -> float:
     "Processor seconds that a set has taken; 0 where none were noted."
-    return float(read_note(folder).get("seconds", 0.0))
+    seconds = read_note(folder).get("seconds")
+    known = isinstance(seconds, (int, float)) and 0 <= seconds < 1e12
+    return float(seconds) if known else 0.0
 
 # %% ../../nbs/53_sets.ipynb #53dur002
 def write_history(folder: Path, text: str):

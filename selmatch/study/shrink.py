@@ -21,7 +21,7 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from ..core import InputError, check_range
+from ..core import InputError, check_range, check_whole
 from ..data.images import ImageSet, Splits, class_rows, normalise, pictures
 from ..distill.sets import SyntheticSet
 from ..methods import Method, find_method
@@ -87,10 +87,10 @@ def count_small(splits: Splits,
         raise InputError(f"{' and '.join(named)} contradict each other: give one of them")
     train, given, k = splits.train, count_given(splits), splits.train.n_classes
     if images is not None:
-        check_range("images", images, k)
+        check_whole("images", images, k)
         wanted = [images // k + (c < images % k) for c in range(k)]
     elif per_class is not None:
-        wanted = [check_range("per_class", per_class, 1)] * k
+        wanted = [check_whole("per_class", per_class, 1)] * k
     else:
         share = check_range("ratio", 0.1 if ratio is None else ratio, 1e-6, 1)
         wanted = [max(1, round(share * n)) for n in given]
@@ -304,7 +304,10 @@ def judge_sets(study: Study,
                label: str = "judge",
 ) -> pd.DataFrame:
     """One row per network: set, recipe, number (of a random draw), images, seed, accuracies on
-    validation and test images."""
+    validation and test images. Raises `InputError` for numbers that cannot be."""
+    check_whole("draws", draws)
+    for name, value in (("networks", n), ("epochs", epochs)):
+        check_whole(name, 1 if value is None else value, 1)
     network, given = (None if network is None else carry(network)), {}
     for name, small in sets.items():
         given[name, 0] = small

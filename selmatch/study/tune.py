@@ -16,7 +16,7 @@ from pathlib import Path
 import pandas as pd
 import yaml
 
-from ..core import InputError
+from ..core import InputError, write_atomic
 from ..methods import Method, find_method, methods, variants
 from .profile import read_yaml
 from . import sets
@@ -218,4 +218,5 @@ def write_tuned(profile: Path, picks: dict[str, dict], out: Path):
     if out.exists():
         raise InputError(f"--out {out} exists: choose another file")
     values = read_yaml(profile) | {"tuned": picks}
-    out.write_text(yaml.safe_dump(values, sort_keys=False, allow_unicode=True), encoding="utf-8")
+    text = yaml.safe_dump(values, sort_keys=False, allow_unicode=True)
+    write_atomic(out, lambda draft: draft.write_text(text, encoding="utf-8"))

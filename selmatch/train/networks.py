@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from ..core import InputError, check_choice, check_range
+from ..core import InputError, check_choice, check_range, check_seed
 from ..data.images import ImageSet
 
 # %% ../../nbs/10_networks.ipynb #ee028169
@@ -190,7 +190,7 @@ def make_network(spec: dict,    # {"name": "ConvNet", "width": 128, …}: a netw
     for option in options:
         check_choice(f"option of network {spec['name']!r}:", option, known)
     with torch.random.fork_rng(devices=[]):     # the caller's random state stays as it was
-        torch.manual_seed(seed)
+        torch.manual_seed(check_seed(seed))
         net = kind(shape[0], n_classes, shape[1], **options)
     parted = hasattr(net, "embed") and hasattr(net, "classifier")
     return net if parted else Adapted(net, n_classes, shape)
