@@ -101,6 +101,7 @@ class Figure:
     windows: bool = False                    # needs the whole scan of windows
     full: bool = False                       # needs networks that are trained on all the data
 
+# %% ../../nbs/63_figures.ipynb #3a3copenr
 def open_rooms() -> SimpleNamespace:
     "The rooms `tables`, `search`, `tune`, `beside` and `estimate`, as attributes of one thing."
     from selmatch.study import beside, estimate, search, tables, tune
@@ -114,6 +115,7 @@ def ask_tables(*calls: Callable) -> Callable:
         return [call(rooms, study) for call in calls]
     return compute
 
+# %% ../../nbs/63_figures.ipynb #3a3csecond
 def second_size(study) -> float:
     "The second size of a profile, or its only one: what figures of one size show by default."
     return study.profile.ratios[:2][-1]

@@ -5,13 +5,13 @@
 # %% auto #0
 __all__ = ['patience', 'compiled_share', 'tried_sets', 'now', 'between', 'seconds', 'Enough', 'step_seconds', 'sweep_seconds',
            'walk_seconds', 'difficulty_plans', 'all_difficulty_plans', 'start_steps', 'find_task', 'Wish', 'wish',
-           'same_images', 'Prices', 'one_answer', 'iteration_seconds', 'Part', 'runs_of', 'watch_part', 'window_part',
-           'expert_part', 'set_seconds', 'join_titles', 'set_parts', 'watch_helper_parts', 'choose_helper_parts',
-           'is_completed', 'teacher_parts', 'needs_teachers', 'count_choices', 'count_judgements', 'judge_parts',
-           'race_judgements', 'find_candidate', 'race_parts', 'race_share', 'reading_parts', 'feature_part',
-           'walk_parts', 'needs_flat_experts', 'costs', 'difficulty_parts', 'follow_parts', 'asks_experts',
-           'answer_part', 'tabulate_parts', 'wall_seconds', 'command_costs', 'measure_kept_bytes', 'sizes', 'duration',
-           'describe_costs', 'estimate_flops']
+           'same_images', 'Prices', 'is_made', 'judge_seconds', 'one_answer', 'iteration_seconds', 'Part', 'runs_of',
+           'watch_part', 'window_part', 'expert_part', 'set_seconds', 'join_titles', 'set_parts', 'watch_helper_parts',
+           'choose_helper_parts', 'is_completed', 'teacher_parts', 'needs_teachers', 'count_choices', 'judge_parts',
+           'count_judgements', 'race_judgements', 'find_candidate', 'race_parts', 'race_share', 'reading_parts',
+           'feature_part', 'walk_parts', 'needs_flat_experts', 'costs', 'difficulty_parts', 'follow_parts',
+           'asks_experts', 'answer_part', 'tabulate_parts', 'wall_seconds', 'command_costs', 'measure_kept_bytes',
+           'sizes', 'duration', 'describe_costs', 'estimate_flops']
 
 # %% ../../nbs/56_estimate.ipynb #03d6d925
 import functools
@@ -108,6 +108,7 @@ def sweep_seconds(data: ImageSet, network: dict, batch: int, policy: Augmentatio
                                  distilled)
     return seconds(walk, device.type) / 2
 
+# %% ../../nbs/56_estimate.ipynb #64ccwalks
 def walk_seconds(data: ImageSet, network: dict, batch: int, policy: Augmentation) -> float:
     "Seconds of one uncompiled inner step of trajectory matching, there only."
     device = data.labels.device
@@ -241,11 +242,6 @@ class Prices:
             found[one.place] = find_task(self.study, *one.place, steps)
         return found[one.place]
 
-    def is_made(self, one: Wish) -> bool:
-        "Whether a set is there, as far as it is distilled."
-        task = self.task(one)
-        return task is not None and task.done
-
     def once(self, name: str, what: Callable, *given) -> float:
         "`what(*given)`, measured with the threads of one worker."
         key = f"{name} {given}"
@@ -273,11 +269,17 @@ class Prices:
         network = network or self.study.judge_network
         return self.training(network, recipe) + self.looking(network, images)
 
-    def judging(self, title: str, images: int) -> float:
-        "Seconds of one network of a judge, by title: trained on a set, tested on so many images."
-        judge = self.study.judges[title]
-        network = carry(judge.network or self.study.network) if title != "its own" else None
-        return self.trial(self.study.recipe("dsa", judge), images, network)
+# %% ../../nbs/56_estimate.ipynb #acdemade
+def is_made(prices: Prices, one: Wish) -> bool:
+    "Whether a set is there, as far as it is distilled."
+    task = prices.task(one)
+    return task is not None and task.done
+
+def judge_seconds(prices: Prices, title: str, images: int) -> float:
+    "Seconds of one network of a judge, by title: trained on a set, tested on so many images."
+    study, judge = prices.study, prices.study.judges[title]
+    network = carry(judge.network or study.network) if title != "its own" else None
+    return prices.trial(study.recipe("dsa", judge), images, network)
 
 # %% ../../nbs/56_estimate.ipynb #5c7636ed
 def one_answer(objective, method: Method, data: ImageSet, alpha: float,
@@ -317,6 +319,7 @@ class Part:
     left: int
     each: Callable       # -> seconds of one task
 
+# %% ../../nbs/56_estimate.ipynb #ff0crunso
 def runs_of(study: Study, wishes: Iterable[Wish]) -> list[Study]:
     "The runs that wishes are about."
     return [study.at(seed) for seed in sorted({one.seed for one in wishes})]
@@ -331,6 +334,7 @@ def watch_part(prices: Prices, runs: list[Study] | None = None) -> Part:
     left = sum(study.left(plan) for plan in plans)
     return Part("watch networks learn", score.runs * len(plans), left, each)
 
+# %% ../../nbs/56_estimate.ipynb #ff0cwindow
 def window_part(prices: Prices) -> Part:
     "All windows of all sizes."
     study, p, s = prices.study, prices.study.profile, prices.study.splits
@@ -340,6 +344,7 @@ def window_part(prices: Prices) -> Part:
     left = study.left(study.windows_plan()) if ready else n
     return Part("slide the window", n, left, lambda: prices.trial(study.recipe("dsa"), images))
 
+# %% ../../nbs/56_estimate.ipynb #ff0cexpert
 def expert_part(prices: Prices, flat: bool, runs: list[Study] | None = None) -> Part:
     "The experts; a look around doubles a step of the flat ones. `runs`: None for all."
     study = prices.study
@@ -354,11 +359,13 @@ def set_seconds(prices: Prices, method: Method, ratio: float, iterations: int) -
     "Seconds of making one set."
     return iterations * iteration_seconds(prices, method, ratio)
 
+# %% ../../nbs/56_estimate.ipynb #9c7cjoint
 def join_titles(titles: Iterable[str]) -> str:
     "Three titles at most, and how many more."
     first, *more = dict.fromkeys(titles)
     return " / ".join([first, *more[:2]]) + (f" and {len(more) - 2} more" if more[2:] else "")
 
+# %% ../../nbs/56_estimate.ipynb #9c7csetpa
 def set_parts(prices: Prices, wishes: list[Wish]) -> list[Part]:
     "Making the sets: one row per group of methods that share them, and size."
     study, groups, parts = prices.study, {}, []
@@ -369,7 +376,7 @@ def set_parts(prices: Prices, wishes: list[Wish]) -> list[Part]:
     for (*_, ratio), group in groups.items():
         own = {one.seed: one for one in group}
         first, titles = group[0].method, join_titles(one.method.title for one in group)
-        left = sum(not prices.is_made(one) for one in own.values())
+        left = sum(not is_made(prices, one) for one in own.values())
         asked = sets.describe_objective(study, first, ratio)
         n = sets.plan_descent(study, first, *asked).iterations
         each = functools.partial(set_seconds, prices, first, ratio, n)
@@ -400,6 +407,7 @@ def watch_helper_parts(prices: Prices, wishes: list[Wish]) -> list[Part]:
 # %% ../../nbs/56_estimate.ipynb #56help02
 tried_sets = {"optimised_real": lambda p: p.proxy.draws, "ccs": lambda p: len(ccs_cuts)}
 
+# %% ../../nbs/56_estimate.ipynb #56hcchoose
 def choose_helper_parts(prices: Prices, wishes: list[Wish]) -> list[Part]:
     "Sets that are tried on validation images until a start is found."
     study, parts = prices.study, []
@@ -417,16 +425,18 @@ def choose_helper_parts(prices: Prices, wishes: list[Wish]) -> list[Part]:
         parts.append(Part(f"choose a start: {start}", len(mine), left, each))
     return parts
 
+# %% ../../nbs/56_estimate.ipynb #56hciscom
 def is_completed(prices: Prices, one: Wish) -> bool:
     "Whether a set is there whole: distilled, and completed by real images where it is to be."
     study = prices.study
-    if not prices.is_made(one) or needs_teachers(study, one):
+    if not is_made(prices, one) or needs_teachers(study, one):
         return False
     if not one.method.completed:
         return True
     task = prices.task(one)
     return not study.left(sets.completion_plan(study, [(task, task.last())]))
 
+# %% ../../nbs/56_estimate.ipynb #56hcteache
 def teacher_parts(prices: Prices, wishes: list[Wish]) -> list[Part]:
     "Teachers, and the filters of a curriculum, which ask them in every step."
     study, recipe = prices.study, prices.study.recipe("dsa")
@@ -445,6 +455,7 @@ def needs_teachers(study: Study, one: Wish) -> bool:
     plans = study.at(one.seed).teacher_plans()
     return one.method.labels in ("teacher", "online") and any(map(study.left, plans))
 
+# %% ../../nbs/56_estimate.ipynb #833ccount
 def count_choices(prices: Prices, wishes: list[Wish]) -> tuple[int, int]:
     "Networks that choose checkpoints: all, and left."
     study, every, left = prices.study, 0, 0
@@ -456,22 +467,13 @@ def count_choices(prices: Prices, wishes: list[Wish]) -> tuple[int, int]:
         stops = sets.plan_descent(study, one.method, *asked).stops
         n = sum(stop > 0 for stop in stops) * study.profile.matching.judges
         every += n
-        if prices.is_made(one):
+        if is_made(prices, one):
             looks = sets.checkpoint_trials(study, [prices.task(one)])
             n = study.left(study.trials_plan(looks, "choose checkpoints"))
         left += n
     return every, left
 
-def count_judgements(prices: Prices, wishes: list[Wish], title: str) -> tuple[int, int]:
-    "Networks of one judge, by title: all, and left; the same network is counted once."
-    study, judge = prices.study, prices.study.judges[title]
-    looked = {(same_images(study, w), w.method.labels, w.method.augmentation): w for w in wishes}
-    blind = bool(study.left(study.at(0).observations_plan()))     # who is easy is not known yet
-    ready = [w for w in looked.values() if not blind and is_completed(prices, w)]
-    last = sets.last_sets(study, {w.place: prices.task(w) for w in ready})
-    plan = study.trials_plan(set_trials(study, last, judge), "evaluate")
-    return judge.n * len(looked), judge.n * (len(looked) - len(ready)) + study.left(plan)
-
+# %% ../../nbs/56_estimate.ipynb #833cjudge
 def judge_parts(prices: Prices, wishes: list[Wish], full: bool) -> list[Part]:
     "Choosing checkpoints, judging the sets, and networks on all the data where these are wanted."
     study, held = prices.study, len(prices.study.splits.validation)
@@ -482,7 +484,7 @@ def judge_parts(prices: Prices, wishes: list[Wish], full: bool) -> list[Part]:
         mine = [w for w in wishes if w.judge == title]
         if not mine:
             continue
-        each = functools.partial(prices.judging, title, tested)
+        each = functools.partial(judge_seconds, prices, title, tested)
         plan = study.trials_plan(full_trials(study, judge), "train on all data") if watched else ()
         left = study.left(plan) if watched else judge.n
         own = title == "its own"
@@ -491,6 +493,17 @@ def judge_parts(prices: Prices, wishes: list[Wish], full: bool) -> list[Part]:
                   Part("train on all data" + ("" if own else f": {title}"), judge.n * full,
                        left * full, each)]
     return parts
+
+# %% ../../nbs/56_estimate.ipynb #833ccoun2
+def count_judgements(prices: Prices, wishes: list[Wish], title: str) -> tuple[int, int]:
+    "Networks of one judge, by title: all, and left; the same network is counted once."
+    study, judge = prices.study, prices.study.judges[title]
+    looked = {(same_images(study, w), w.method.labels, w.method.augmentation): w for w in wishes}
+    blind = bool(study.left(study.at(0).observations_plan()))     # who is easy is not known yet
+    ready = [w for w in looked.values() if not blind and is_completed(prices, w)]
+    last = sets.last_sets(study, {w.place: prices.task(w) for w in ready})
+    plan = study.trials_plan(set_trials(study, last, judge), "evaluate")
+    return judge.n * len(looked), judge.n * (len(looked) - len(ready)) + study.left(plan)
 
 # %% ../../nbs/56_estimate.ipynb #56more01
 def race_judgements(study: Study, ratio: float, grid: bool) -> tuple[int, int]:
@@ -503,6 +516,7 @@ def race_judgements(study: Study, ratio: float, grid: bool) -> tuple[int, int]:
     raced = sum(sizes) - (len(rungs) - 1) * min(idle, sizes[-1])
     return (raced - sizes[-1], len(every)) if grid else (raced, 0)
 
+# %% ../../nbs/56_estimate.ipynb #56mcfindc
 def find_candidate(study: Study, method: Method, ratio: float, candidate: tuple[float, float],
                    ) -> sets.SetTask:
     "The task of a candidate whose difficulty is known; nothing is trained for it."
@@ -510,6 +524,7 @@ def find_candidate(study: Study, method: Method, ratio: float, candidate: tuple[
     start = sets.start_set(narrowed, method, ratio, 0)
     return sets.describe_task(narrowed, method, ratio, 0, start, list_rungs(study))
 
+# %% ../../nbs/56_estimate.ipynb #56mcracep
 def race_parts(prices: Prices, name: str | Method,
                ratios: Iterable[float] | None = None,     # None: those of the profile's search
                grid: bool = True) -> list[Part]:
@@ -539,6 +554,7 @@ def race_parts(prices: Prices, name: str | Method,
                       Part(f"judge winners, {ratio:.0%}", judged, judged if left else 0, trial)]
     return parts
 
+# %% ../../nbs/56_estimate.ipynb #56mcraces
 def race_share(study: Study, ratio: float) -> float:
     "What a race distils, as a share of all candidates to the end."
     rungs, n = list_rungs(study), len(list_candidates(study, ratio))
@@ -560,12 +576,14 @@ def reading_parts(prices: Prices) -> list[Part]:
     each = lambda: prices.trial(study.recipe("dsa"), tested)
     return [Part("slide the window, other scores and readings", every, left, each)]
 
+# %% ../../nbs/56_estimate.ipynb #56mcfeatur
 def feature_part(prices: Prices) -> Part:
     "The network in whose features coverage is measured."
     study, recipe = prices.study, prices.study.recipe("simple")
     plan = study.network_plan(study.network, recipe, study.seed("features"), "features")
     return Part("features", 1, study.left(plan), lambda: prices.training(study.network, recipe))
 
+# %% ../../nbs/56_estimate.ipynb #56mcwalkp
 def walk_parts(prices: Prices, ratio: float, name: str = "selmatch",
                rates: int = 6, draws: int = 4) -> list[Part]:
     "The walks of `tables.starts`: forward only, from every epoch at which experts can be joined."
@@ -590,6 +608,7 @@ def needs_flat_experts(method: Method) -> bool | None:
         return None
     return False
 
+# %% ../../nbs/56_estimate.ipynb #0f9ccosts
 def costs(study: Study,
           asked: Iterable[str | Method | Wish] | None = None,   # None: the profile's methods
           windows: bool = False,                   # whether all windows are tried in any case
@@ -610,6 +629,7 @@ def costs(study: Study,
     parts += judge_parts(prices, wishes, full)
     return tabulate_parts([*parts, *others])
 
+# %% ../../nbs/56_estimate.ipynb #0f9cdiffic
 def difficulty_parts(prices: Prices, wishes: list[Wish], windows: bool) -> list[Part]:
     "The watched networks of all runs that are asked for, and the windows."
     study, numbers = prices.study, {w.seed for w in wishes}
@@ -620,6 +640,7 @@ def difficulty_parts(prices: Prices, wishes: list[Wish], windows: bool) -> list[
     watched = watch_part(prices, [study.at(number) for number in sorted(numbers)])
     return [watched, window_part(prices)] if windows else [watched]
 
+# %% ../../nbs/56_estimate.ipynb #0f9cfollow
 def follow_parts(prices: Prices, wishes: list[Wish]) -> list[Part]:
     "Experts, plain and flat, of the runs in which somebody follows them."
     study = prices.study
@@ -637,6 +658,7 @@ def asks_experts(method: Method) -> bool:
     soft = method.labels == "soft" and needs_flat_experts(method) is not None
     return soft or method.start == "well_classified"
 
+# %% ../../nbs/56_estimate.ipynb #0f9canswer
 def answer_part(prices: Prices, runs: list[Study]) -> Part:
     "What flat experts say of the training images."
     study, n, left = prices.study, prices.study.profile.experts.n, 0
@@ -646,6 +668,7 @@ def answer_part(prices: Prices, runs: list[Study]) -> Part:
     each = lambda: prices.looking(study.network, len(study.splits.train))
     return Part("ask experts", n * len(runs), left, each)
 
+# %% ../../nbs/56_estimate.ipynb #0f9ctabula
 def tabulate_parts(parts: list[Part]) -> pd.DataFrame:
     "A row for each stage that has tasks; measures single steps of what is left."
     rows = [{"stage": p.stage, "tasks": p.tasks, "left": p.left,
@@ -654,6 +677,7 @@ def tabulate_parts(parts: list[Part]) -> pd.DataFrame:
     table = pd.DataFrame(rows, columns=["stage", "tasks", "left", "each"])
     return table.assign(seconds=lambda t: t.left * t.each)
 
+# %% ../../nbs/56_estimate.ipynb #0f9cwalls
 def wall_seconds(table: pd.DataFrame, study: Study) -> float:
     "Seconds until all of it is done."
     workers = study.computer.places or study.computer.workers
