@@ -67,6 +67,8 @@ def looks_of(ax) -> set[tuple]:
     for line in ax.get_lines():
         if len(line.get_xdata()) and line.get_visible():
             mark = line.get_marker() if line.get_marker() not in ("None", None, "") else ""
+            if mark in ("|", "_"):              # the end of a whisker
+                continue
             hollow = mark and to_hex(line.get_markerfacecolor(), True)[-2:] == "00"
             dashes = str(line._unscaled_dash_pattern) if line.get_linestyle() != "None" else "none"
             looks.add((to_hex(line.get_color()), ("line", mark, bool(hollow), dashes)))

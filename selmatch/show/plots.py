@@ -448,9 +448,9 @@ def draw_half_along(ax: plt.Axes,
     draw_half(ax, rows, "iteration", column, moving, ls)
     for i, name in enumerate(name for name in colors if name not in moving):
         level = 100 * rows[rows.method == name][column].mean()
-        ax.axhline(level, color=colors[name], ls=ls, lw=1.1, zorder=1)
-        ax.plot(1 - .05 * i, level, mark_of(name), ms=6, mec="white", mew=.6, color=colors[name],
-                transform=ax.get_yaxis_transform(), clip_on=False)
+        ax.plot([0, 1 - .05 * i, 1], [level] * 3, marker=mark_of(name), markevery=[1], ls=ls, lw=1.1,
+                ms=6, mec="white", mew=.6, color=colors[name], clip_on=False, zorder=1,
+                transform=ax.get_yaxis_transform())
 
 # %% ../../nbs/61_plots.ipynb #3511c8de
 def coverage_legend(fig: Figure, colors: dict[str, tuple], columns: int):   # method -> colour
@@ -1218,7 +1218,7 @@ def gallery(table: pd.DataFrame,       # rows of `tables.changes`
     n, reach = int(table.groupby(["method", "class"]).size().max()), change_reach(table, sets)
     across = 1 if narrow else len(methods)
     rows = len(labels) * len(methods) // across
-    side = (phone - 1.2) / n if narrow else min(.62, 7.4 / (n * across))
+    side = (phone - 1.2) / n if narrow else min(.62, 6.9 / (n * across))
     wide = phone if narrow else side * (n * across + .5 * (across - 1)) + 1.7
     step = 3.25 * side + (.45 if narrow else .3)                 # from one block to the next
     high = rows * step + (1.1 if narrow else .55)
