@@ -9,10 +9,10 @@ __all__ = ['palette', 'marks', 'in_turn', 'style', 'small', 'page', 'phone', 'ha
            'to_pictures', 'draw_image', 'show_pictures', 'find_floor', 'name_beyond', 'give_room', 'draw_window',
            'window_curves', 'draw_agreement', 'draw_scans', 'draw_readings', 'reading_panels', 'same_images',
            'say_same', 'say_interval', 'draw_row', 'draw_methods', 'accuracy_dots', 'accuracy_table', 'draw_half',
-           'draw_half_along', 'coverage_legend', 'coverage_panels', 'draw_sorted_class', 'draw_strip', 'method_picture',
-           'league_rows', 'name_rows', 'label_rows', 'rival_of', 'gains_over', 'draw_gains', 'kind_map',
-           'accuracy_league', 'beside_dots', 'draw_pair', 'draw_price', 'draw_cost', 'cost_panels', 'race_lines',
-           'cut_race', 'draw_grid', 'search_panels', 'epoch_bar', 'start_curves', 'draw_alpha_accuracy',
+           'draw_half_along', 'coverage_legend', 'coverage_panels', 'draw_sorted_class', 'name_parts', 'draw_strip',
+           'method_picture', 'league_rows', 'name_rows', 'label_rows', 'rival_of', 'gains_over', 'draw_gains',
+           'kind_map', 'accuracy_league', 'beside_dots', 'draw_pair', 'draw_price', 'draw_cost', 'cost_panels',
+           'race_lines', 'cut_race', 'draw_grid', 'search_panels', 'epoch_bar', 'start_curves', 'draw_alpha_accuracy',
            'draw_alpha_coverage', 'alpha_panels', 'ablation_rows', 'draw_starts', 'ablation_dots', 'draw_map',
            'gain_norm', 'transfer_levels', 'transfer_map', 'name_networks', 'tuning_map', 'cross_out', 'frame_picks',
            'frame_image', 'draw_change', 'name_class', 'change_bar', 'change_reach', 'draw_block', 'gallery',
@@ -495,24 +495,34 @@ frames = {"D_select": {"color": palette["MTT"], "linestyle": (0, (2, 1.2))},    
 def draw_sorted_class(ax: plt.Axes, table: pd.DataFrame):     # see `method_picture`
     "One class, a bar per image, hardest first; the parts of the window on a coloured ground."
     low, high = min(0, table.difficulty.min()), table.difficulty.max()
-    names = {"D_select": ("D select:\nstays", "right", -3),
-             "D_distill": ("D distill:\nrepainted", "left", 3)}
     for role, color in roles.items():
         part = table[table.role == role]
         look = {"hatch": "///", "edgecolor": "white", "lw": 0} if role == "D_distill" else {}
         ax.bar(part["rank"], part.difficulty - low, bottom=low, width=1.0, color=color, **look)
-        if role in names and len(part):
-            first, last = part["rank"].min() - .5, part["rank"].max() + .5
-            ax.axvspan(first, last, color=color, alpha=.15, lw=0)
-            text, side, away = names[role]
-            ax.annotate(text, (last if side == "right" else first, .98), (away, 0), va="top",
-                        xycoords=ax.get_xaxis_transform(), textcoords="offset points", ha=side,
-                        color=color, fontsize=9, fontweight="bold")
+        if role != "outside" and len(part):
+            ax.axvspan(part["rank"].min() - .5, part["rank"].max() + .5, color=color, alpha=.15,
+                       lw=0)
+    name_parts(ax, table)
     ax.set_yscale("function", functions=(lambda y: np.sqrt(np.maximum(y - low, 0)),
                                          lambda z: z ** 2 + low))
     ax.set(xlabel="rank in the class, hardest first", ylabel="difficulty (root scale)",
            xlim=(0, len(table) + 1), ylim=(low, low + 1.05 * (high - low) + 1e-9))
     ax.grid(visible=False)
+
+def name_parts(ax: plt.Axes, table: pd.DataFrame):     # see `method_picture`
+    "Which part stays and which is repainted, beside the window, where there is room for it."
+    window = table[table.role != "outside"]["rank"]
+    if not len(window):
+        return
+    first, last = window.min() - .5, window.max() + .5
+    side = "left" if first + last < len(table) else "right"
+    place, away = (last, 5) if side == "left" else (first, -5)
+    for role, text, y in (("D_select", "D select: stays", .97),
+                          ("D_distill", "D distill (hatched): repainted", .88)):
+        if (table.role == role).any():
+            ax.annotate(text, (place, y), (away, 0), xycoords=ax.get_xaxis_transform(), va="top",
+                        textcoords="offset points", ha=side, color=roles[role], fontsize=9,
+                        fontweight="bold")
 
 # %% ../../nbs/61_plots.ipynb #4ce8ba79
 def draw_strip(axes: Sequence[plt.Axes],   # as many as there is room for
