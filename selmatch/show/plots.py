@@ -49,7 +49,7 @@ style = {
     "grid.alpha": 0.25, "grid.linewidth": 0.6, "font.size": 9, "axes.titlesize": 10,
     "legend.frameon": False, "legend.fontsize": 8.5, "figure.constrained_layout.use": True,
 }
-small = 8                   # points: no text of a figure is smaller, 10 pixels on a phone
+small = 8.2                 # points: no text of a figure is smaller, 10 pixels on a phone
 page, phone = 9.0, 3.75     # inches: the widest figure, and a narrow one (360 pixels of a screen)
 
 # %% ../../nbs/61_plots.ipynb #d89cfcd7
@@ -793,7 +793,8 @@ def cost_panels(table: pd.DataFrame,        # way, n_steps, batch, and seconds o
 ) -> Figure:
     "Seconds and peak memory of an outer iteration: above against N, below against the batch."
     looks = dict(zip(table.way.unique(), itertools.cycle(way_looks)))
-    rows = [("n_steps", table[table.batch == batch], f"inner steps N (batch {batch})"),
+    steps = "steps N" if narrow else "inner steps N"
+    rows = [("n_steps", table[table.batch == batch], f"{steps} (batch {batch})"),
             ("batch", table[table.n_steps == n_steps], f"batch (N = {n_steps})")]
     columns = [("seconds", "seconds an iteration"), ("peak_mb", "peak memory (MB)")]
     with plt.rc_context(style):
