@@ -510,19 +510,12 @@ def draw_sorted_class(ax: plt.Axes, table: pd.DataFrame):     # see `method_pict
     ax.grid(visible=False)
 
 def name_parts(ax: plt.Axes, table: pd.DataFrame):     # see `method_picture`
-    "Which part stays and which is repainted, beside the window, where there is room for it."
-    window = table[table.role != "outside"]["rank"]
-    if not len(window):
-        return
-    first, last = window.min() - .5, window.max() + .5
-    side = "left" if first + last < len(table) else "right"
-    place, away = (last, 5) if side == "left" else (first, -5)
-    for role, text, y in (("D_select", "D select: stays", .97),
+    "Which part stays and which is repainted, in the upper right, where bars are low."
+    for role, text, y in (("D_select", "D select: stays", .98),
                           ("D_distill", "D distill (hatched): repainted", .88)):
         if (table.role == role).any():
-            ax.annotate(text, (place, y), (away, 0), xycoords=ax.get_xaxis_transform(), va="top",
-                        textcoords="offset points", ha=side, color=roles[role], fontsize=9,
-                        fontweight="bold")
+            ax.text(.99, y, text, transform=ax.transAxes, va="top", ha="right", color=roles[role],
+                    fontsize=9, fontweight="bold")
 
 # %% ../../nbs/61_plots.ipynb #4ce8ba79
 def draw_strip(axes: Sequence[plt.Axes],   # as many as there is room for
@@ -1004,8 +997,9 @@ def draw_starts(ax: plt.Axes, y: float,
     ax.plot(stats["mean"][list(start_colors)].tolist(), [y, y], color="#bbbbbb", lw=3,
             solid_capstyle="round", zorder=1)
     for i, (start, color) in enumerate(start_colors.items()):
-        half = np.nan_to_num(stats.half[start])
-        ax.errorbar(stats["mean"][start], y + .14 * (2 * i - 1), xerr=half,
+        mean, half = stats["mean"][start], np.nan_to_num(stats.half[start])
+        ends = [[min(half, mean)], [min(half, 100 - mean)]]       # a share ends at 0 and at 100
+        ax.errorbar(mean, y + .14 * (2 * i - 1), xerr=ends,
                     marker=start_marks[start], ms=6, capsize=2, lw=1, color=color,
                     mfc="white" if start in hollow else color)
 
