@@ -57,7 +57,7 @@ def distance(one, other, sight: str) -> float:
     return float(np.linalg.norm(to_lab(see(one, sight)) - to_lab(see(other, sight))))
 
 
-# ------------------------------------------------------------------------- what one axes tells apart
+# ------------------------------------------------------------------------ what one axes tells apart
 
 def looks_of(ax) -> set[tuple]:
     """How lines and bars of an axes look: colour, and what else they differ in. Lines of one look

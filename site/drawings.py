@@ -260,7 +260,8 @@ def stage_gallery(place: Path, profile: str, everything: dict[str, list[Drawing]
         kind = NARROW if drawing.is_narrow_too else "svg"
         entries.append(
             f'<li><a class="picture" href="{drawing.name}.html"><img '
-            f'src="{drawing.name}.{kind}" loading="lazy" alt="{html.escape(caption)}"></a><h2><a href="{drawing.name}.html">'
+            f'src="{drawing.name}.{kind}" loading="lazy" alt="{html.escape(caption)}"></a>'
+            f'<h2><a href="{drawing.name}.html">'
             f"{html.escape(name)}</a></h2><p>{html.escape(lead)}</p>{more}</li>")
     readme = drawings[0].folder / "README.md"
     note, tree = "", [drawing.name for drawing in drawings]

@@ -448,8 +448,8 @@ def draw_half_along(ax: plt.Axes,
     draw_half(ax, rows, "iteration", column, moving, ls)
     for i, name in enumerate(name for name in colors if name not in moving):
         level = 100 * rows[rows.method == name][column].mean()
-        ax.plot([0, 1 - .05 * i, 1], [level] * 3, marker=mark_of(name), markevery=[1], ls=ls, lw=1.1,
-                ms=6, mec="white", mew=.6, color=colors[name], clip_on=False, zorder=1,
+        ax.plot([0, 1 - .05 * i, 1], [level] * 3, marker=mark_of(name), markevery=[1], ls=ls,
+                lw=1.1, ms=6, mec="white", mew=.6, color=colors[name], clip_on=False, zorder=1,
                 transform=ax.get_yaxis_transform())
 
 # %% ../../nbs/61_plots.ipynb #3511c8de
