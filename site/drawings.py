@@ -16,6 +16,7 @@ sys.path.insert(0, str(ROOT / "scripts"))
 from write_readme import gather_claims  # noqa: E402  (the scripts are no package)
 
 KINDS = ("svg", "csv", "json")      # what travels with a page
+NARROW = "narrow.svg"               # and the picture for a phone, where there is one
 WORDS = {"holds": "holds", "does not hold": "fails", "undecided": "open", "the same": "same"}
 
 
@@ -36,6 +37,10 @@ class Drawing:
     @property
     def cells(self) -> list[dict]:
         return read_cells(self.file("ipynb"))
+
+    @property
+    def is_narrow_too(self) -> bool:
+        return self.file(NARROW).exists()
 
 
 def order_of(name: str) -> tuple:
@@ -124,18 +129,37 @@ def switch(drawing_or_profile, everything: dict[str, list[Drawing]]) -> str:
     return raw(f'<nav class="switch" aria-label="Profile"><span>Profile</span>{words}</nav>')
 
 
+PLAIN = "**In plain words.** "      # begins the paragraph that a newcomer is to understand
+
+
+def say_plainly(cells: list[dict]) -> str:
+    """The paragraph of a figure's notebook that is for newcomers; nothing for one without it."""
+    return next((line.removeprefix(PLAIN) for line in cells[0]["source"].splitlines()
+                 if line.startswith(PLAIN)), "")
+
+
+def show_picture(drawing: Drawing, caption: str) -> str:
+    """The picture of a page: on a phone its narrow form, where it has one."""
+    wide = f'<img src="{drawing.name}.svg" alt="{html.escape(plain(caption))}">'
+    if not drawing.is_narrow_too:
+        return f'<div class="wide">{wide}</div>'
+    return (f'<picture class="wide"><source media="(max-width: 600px)" '
+            f'srcset="{drawing.name}.{NARROW}">{wide}</picture>')
+
+
 def head_cell(drawing: Drawing, everything: dict) -> str:
-    """What a figure page begins with: picture, caption, claims."""
+    """What a figure page begins with: picture, caption, what it shows in plain words, claims."""
     title, lead = title_of(drawing.cells)
-    caption = drawing.card["caption"]
+    caption, words = drawing.card["caption"], say_plainly(drawing.cells)
     claims = drawing.card.get("claims") or []
     older = ("\n:::{admonition} Read with care\n:class: warning\n\nThe figures of this folder "
              "were drawn by several versions of its profile: [which drew what](README.md).\n:::\n"
              if (drawing.folder / "README.md").exists() else "")
-    shown = raw(f'<figure class="drawing"><div class="wide"><img src="{drawing.name}.svg" '
-                f'alt="{html.escape(plain(caption))}"></div><figcaption>{html.escape(caption)} '
+    shown = raw(f'<figure class="drawing">{show_picture(drawing, caption)}'
+                f'<figcaption>{html.escape(caption)} '
                 f'<a href="{drawing.name}.svg">Full size</a></figcaption></figure>')
-    return (f"# {title}\n\n> {lead}\n\n{switch(drawing, everything)}\n{shown}\n{older}\n"
+    words = f"\n{PLAIN}{words}\n" if words else ""
+    return (f"# {title}\n\n> {lead}\n\n{switch(drawing, everything)}\n{shown}\n{words}{older}\n"
             + (raw(claims_table(claims)) if claims else ""))
 
 
@@ -182,7 +206,8 @@ def body_cells(drawing: Drawing, links: Links) -> list[dict]:
         source = cell["source"]
         if cell["cell_type"] == "markdown":
             if number == 0:
-                source = "## What it asks\n\n" + "\n".join(source.splitlines()[2:])
+                rest = [line for line in source.splitlines()[2:] if not line.startswith(PLAIN)]
+                source = "## What it asks\n\n" + "\n".join(rest).strip()
             heading = ([heading] + re.findall(r"^#{1,3} (.+)$", source, re.M))[-1]
             said = source
             shown.append(words_cell(links.mend(source, home, here)))
@@ -207,7 +232,7 @@ def stage_drawings(out: Path, links: Links, everything: dict[str, list[Drawing]]
         files = out / "extra" / "figures" / profile
         files.mkdir(parents=True, exist_ok=True)
         for drawing in drawings:
-            for kind in KINDS:
+            for kind in (*KINDS, *[NARROW] * drawing.is_narrow_too):
                 copy_if_new(drawing.file(kind), files / f"{drawing.name}.{kind}")
             cells = [words_cell(head_cell(drawing, everything)), *body_cells(drawing, links),
                      words_cell(tail_cell(drawing))]
@@ -222,7 +247,8 @@ def copy_if_new(source: Path, target: Path):
 
 
 def stage_gallery(place: Path, profile: str, everything: dict[str, list[Drawing]]):
-    """The pictures of one profile, each with its caption and what it decides."""
+    """The pictures of one profile, each with what it is about and what it decides. A gallery shows
+    narrow pictures, where there are some: their text can be read at that size."""
     drawings = everything[profile]
     title = drawings[-1].card["profile"].get("title", profile)
     entries = []
@@ -231,9 +257,11 @@ def stage_gallery(place: Path, profile: str, everything: dict[str, list[Drawing]
         caption = plain(drawing.card["caption"])
         decided = count_verdicts(drawing.card.get("claims") or [])
         more = f'<p class="decided">{decided}.</p>' if decided else ""
+        kind = NARROW if drawing.is_narrow_too else "svg"
         entries.append(
-            f'<li><a class="picture" href="{drawing.name}.html"><img src="{drawing.name}.svg" loading="lazy" '
-            f'alt="{html.escape(caption)}"></a><h2><a href="{drawing.name}.html">'
+            f'<li><a class="picture" href="{drawing.name}.html"><img '
+            f'src="{drawing.name}.{kind}" loading="lazy" alt="{html.escape(caption)}"></a>'
+            f'<h2><a href="{drawing.name}.html">'
             f"{html.escape(name)}</a></h2><p>{html.escape(lead)}</p>{more}</li>")
     readme = drawings[0].folder / "README.md"
     note, tree = "", [drawing.name for drawing in drawings]

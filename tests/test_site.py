@@ -161,6 +161,28 @@ def test_a_figure_page_says_what_its_json_says():
         assert shown.count(f">{verdict}<") == sum(c["verdict"] == verdict for c in drawing.card["claims"])
 
 
+def test_a_phone_is_shown_the_narrow_picture_where_there_is_one(tmp_path):
+    shutil.copytree(ROOT / "figures" / "digits", tmp_path / "figures" / "digits")
+    folder = tmp_path / "figures" / "digits"
+    (folder / "fig3_window.narrow.svg").write_text("<svg/>")
+    (folder / "tab1_accuracy.narrow.svg").unlink(missing_ok=True)
+    book = json.loads((folder / "fig3_window.ipynb").read_text(encoding="utf-8"))
+    lines = "".join(book["cells"][0]["source"]).splitlines()
+    kept = [line for line in lines if not line.startswith("**In plain words.**")]
+    book["cells"][0]["source"] = "\n".join([*kept[:2], "", "**In plain words.** Few or many?", *kept[2:]])
+    (folder / "fig3_window.ipynb").write_text(json.dumps(book), encoding="utf-8")
+    found = drawings.find_drawings(tmp_path)
+    both, wide = (next(d for d in found["digits"] if d.name == name) for name in ("fig3_window", "tab1_accuracy"))
+    head = drawings.head_cell(both, found)
+    assert '<source media="(max-width: 600px)" srcset="fig3_window.narrow.svg"><img src="fig3_window.svg" alt="' in head
+    assert "**In plain words.** Few or many?" in head and "Few or many?" not in drawings.body_cells(both, pages.Links())[0]["source"]
+    assert "<source" not in drawings.head_cell(wide, found)
+    drawings.stage_drawings(tmp_path / "out", pages.Links(), found)
+    assert (tmp_path / "out" / "extra" / "figures" / "digits" / "fig3_window.narrow.svg").exists()
+    gallery = (tmp_path / "out" / "figures" / "digits" / "index.md").read_text(encoding="utf-8")
+    assert 'src="fig3_window.narrow.svg"' in gallery and 'src="tab1_accuracy.svg"' in gallery
+
+
 def test_no_place_of_a_machine_is_shown(sources):
     for path in generator.list_sources(sources.parent):
         assert str(ROOT) not in path.read_text(encoding="utf-8"), path

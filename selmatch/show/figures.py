@@ -4,10 +4,10 @@
 
 # %% auto #0
 __all__ = ['four', 'painted', 'rivals', 'compared', 'transferred', 'figures', 'package', 'page_style', 'page_frame', 'claim_list',
-           'is_number', 'claim_parts', 'describe_origin', 'digest_published', 'publish', 'write_claims', 'Figure',
-           'open_rooms', 'ask_tables', 'second_size', 'want_alphas', 'want_candidates', 'find_packaged',
-           'figure_notebook', 'known_parameters', 'check_parameters', 'choose_parameters', 'import_extra',
-           'check_extras', 'drop_warnings', 'clean_book', 'execute_notebook', 'is_card', 'read_card',
+           'is_number', 'claim_parts', 'describe_origin', 'digest_published', 'publish', 'write_picture',
+           'write_claims', 'Figure', 'open_rooms', 'ask_tables', 'second_size', 'want_alphas', 'want_candidates',
+           'find_packaged', 'figure_notebook', 'known_parameters', 'check_parameters', 'choose_parameters',
+           'import_extra', 'check_extras', 'drop_warnings', 'clean_book', 'execute_notebook', 'is_card', 'read_card',
            'compare_published', 'fill', 'say_claim', 'list_claims', 'write_gallery', 'expect', 'stopped_kernels',
            'said_at_the_end', 'refuse_failed', 'draw_figures', 'notebook_options']
 
@@ -58,22 +58,34 @@ def publish(name: str,              # file name without suffix
             study,                  # the `Study` that computed them
             caption: str,           # one or two sentences; stands under the picture
             folder: Path | str | None = None,   # default: figures/PROFILE in the project
+            narrow=None,            # the same figure for a phone; is closed when it is written
 ) -> Path:                          # the folder
-    "Write NAME.png, .svg, .csv and .json."
-    import matplotlib
+    """Write NAME.png, .svg, .csv and .json, and NAME.narrow.svg. Without a narrow figure an older
+    one of that name goes: it would show other rows."""
+    from matplotlib import pyplot
     folder = Path(folder) if folder else root() / "figures" / study.profile.name
     write_atomic(folder / f"{name}.csv",
                  lambda p: table.to_csv(p, index=False, float_format="%.6g"))
-    with matplotlib.rc_context({"svg.hashsalt": name}):
-        words = {"bbox_inches": "tight"}
-        write_atomic(folder / f"{name}.svg",
-                     lambda p: figure.savefig(p, metadata={"Date": None}, **words))
-        write_atomic(folder / f"{name}.png", lambda p: figure.savefig(p, dpi=160, **words))
+    write_picture(folder / f"{name}.svg", figure, name)
+    write_atomic(folder / f"{name}.png",
+                 lambda p: figure.savefig(p, dpi=160, bbox_inches="tight"))
+    if narrow is None:
+        (folder / f"{name}.narrow.svg").unlink(missing_ok=True)
+    else:
+        write_picture(folder / f"{name}.narrow.svg", narrow, name)
+        pyplot.close(narrow)
     card = {"figure": name, "caption": caption, "rows": len(table), **describe_origin(study),
             "files": digest_published(folder, name)}
     text = json.dumps(card, indent=1, ensure_ascii=False) + "\n"
     write_atomic(folder / f"{name}.json", lambda p: p.write_text(text, encoding="utf-8"))
     return folder
+
+def write_picture(path: Path, figure, salt: str):
+    "A figure as SVG, to the last byte the same for the same figure."
+    import matplotlib
+    with matplotlib.rc_context({"svg.hashsalt": salt}):
+        write_atomic(path, lambda p: figure.savefig(p, format="svg", metadata={"Date": None},
+                                                    bbox_inches="tight"))
 
 # %% ../../nbs/63_figures.ipynb #63claim1
 def write_claims(name: str,                 # of a figure that is published
@@ -325,8 +337,9 @@ page_frame = """<!doctype html>
 <p>Every picture is drawn from the CSV beside it. The notebook explains it, runs it, and checks its
 claim.</p>
 {% for name, card in cards.items() %}
-<figure id="{{ name }}"><a href="{{ name }}.html"><img src="{{ name }}.png"
- alt="{{ card.caption }}"></a>
+<figure id="{{ name }}"><a href="{{ name }}.html"><picture>{% if name in narrow %}
+<source media="(max-width: 600px)" srcset="{{ name }}.narrow.svg">{% endif %}
+<img src="{{ name }}.png" alt="{{ card.caption }}"></picture></a>
 <figcaption><strong>{{ name }}</strong>: {{ card.caption }}</figcaption>
 {{ list_claims(card.claims or []) }}
 <nav><a href="{{ name }}.html">notebook</a><a href="{{ name }}.svg">SVG</a>
@@ -402,13 +415,15 @@ def list_claims(claims: list[dict]) -> str:
     return fill(claim_list, claims=claims, say=say_claim) if claims else ""
 
 def write_gallery(folder: Path) -> Path:    # the page
-    "Write index.html from the provenance files in `folder`; one that is none is left out."
+    """Write index.html from the provenance files in `folder`; one that is none is left out. A phone
+    is shown the narrow picture, where there is one."""
     cards = {name: read_card(folder / f"{name}.json") for name in sorted(figures)}
     cards = {name: card for name, card in cards.items() if card}
     if not cards:
         raise InputError(f"{folder} has no figure to show: none of its JSON files can be read")
+    narrow = {name for name in cards if (folder / f"{name}.narrow.svg").exists()}
     text = fill(page_frame, cards=cards, first=next(iter(cards.values())), style=page_style,
-                list_claims=list_claims)
+                list_claims=list_claims, narrow=narrow)
     raw = text.encode("utf-8", "backslashreplace")          # a caption may hold half a letter
     write_atomic(folder / "index.html", lambda p: p.write_bytes(raw))
     return folder / "index.html"
