@@ -45,7 +45,8 @@ EXCEPTIONS = {
     "show.bench": "measures, in a folder that is gone afterwards",
 }
 
-SCRIPTS = {("soak", "damage"), ("gpu_first_row", "Log"), ("gpu_first_row", "Row")}      # which damages; a log that grows; what a process says
+# which damages; a log that grows; what a process says; pictures to look at once
+SCRIPTS = {("soak", "damage"), ("gpu_first_row", "Log"), ("gpu_first_row", "Row"), ("simulate_sight", "write_sheet")}
 
 
 def called(node):
