@@ -34,6 +34,13 @@ NOTE = "handwritten digits (scikit-learn; 1,797 real images of 8×8), a laptop i
 SIZES = {.05: .91, .1: .95, .2: .975, .3: .982}
 
 
+@pytest.fixture(autouse=True)
+def closed_figures():
+    """No figure outlives its test."""
+    yield
+    plt.close("all")
+
+
 def rows(name):
     return pd.read_csv(DIGITS / f"{name}.csv")
 

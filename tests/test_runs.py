@@ -78,7 +78,7 @@ def test_killed_while_distilling_it_ends_with_the_same_bits(tmp_path):
 
 
 def test_each_stage_has_a_command(selmatch_command, tmp_path):
-    common = ["--profile", "smoke", "--device", "cpu"]
+    common = ["--profile", "smoke", "--device", "cpu", "--workers", "1"]      # workers of their own would load PyTorch ten times more
     assert "beta = " in selmatch_command("window", *common, "--ratio", "0.3", "--out", tmp_path / "w.csv").stdout
     assert len(pd.read_csv(tmp_path / "w.csv")) > 0
     assert selmatch_command("score", *common, "--out", tmp_path / "s.csv").returncode == 0

@@ -53,8 +53,10 @@ def called(node):
     """What a call may write with: `open`, `os.replace`, `to_csv`; None where it only reads."""
     f = node.func
     name = f.id if isinstance(f, ast.Name) else f.attr if isinstance(f, ast.Attribute) else ""
+    if name not in WRITERS:
+        return None
     text, of = ast.unparse(f), ast.unparse(f.value) if isinstance(f, ast.Attribute) else ""
-    if name not in WRITERS or text in OWN:
+    if text in OWN:
         return None
     if name in ("open", "fdopen", "ZipFile"):
         if text == "os.open":
@@ -103,8 +105,13 @@ def raw_writes(trees):
     for name, tree in trees.items():
         found += [(name, function_of(node, ups[name]), text) for node in ast.walk(tree)
                   if isinstance(node, ast.Call) and (text := called(node)) and not is_in_writer(node, ups[name])]
+    named = {}
+    for name, tree in trees.items():
+        for node in ast.walk(tree):
+            if isinstance(node, ast.Name):
+                named.setdefault(node.id, []).append((name, node))
     def handed(function):
-        uses = [(name, node) for name, tree in trees.items() for node in ast.walk(tree) if isinstance(node, ast.Name) and node.id == function]
+        uses = named.get(function, [])
         return uses and all(is_in_writer(node, ups[name]) for name, node in uses)
     return [(name, function, text) for name, function, text in found if not handed(function)]
 
