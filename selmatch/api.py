@@ -22,7 +22,7 @@ import torch
 from torch import Tensor
 
 from .computer import Computer
-from .core import InputError, check_choice, check_path, check_seed, check_whole, home
+from .core import InputError, check_choice, check_path, check_range, check_seed, check_whole, home
 from .data.images import ImageSet, Splits, class_rows, make_splits
 from .distill.objectives import Answer, Objective, RunningObjective, objectives, real_images
 from .distill.sets import SyntheticSet, load_set, save_set
@@ -384,7 +384,8 @@ def make(study: Study, method: Method, sizes: Sizes, beta: float | None = None,
     "A set of these sizes by any method of the catalogue."
     if beta is not None:
         largest = 1 - max(n / there for n, there in zip(sizes.small, sizes.train))
-        if not 0 <= beta <= largest + 0.5 / min(sizes.train):
+        check_range("beta", beta, 0, 1)
+        if beta > largest + 0.5 / min(sizes.train):
             raise InputError(f"beta={beta} is not allowed: it must lie in [0, {largest:.2f}], "
                              "one minus the share that is kept")
     made, rows = make_small(study, method, sizes, beta, alpha)

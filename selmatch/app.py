@@ -4,16 +4,17 @@
 
 # %% auto #0
 __all__ = ['data_names', 'official_places', 'longest_minutes', 'most', 'reading_options', 'shared_options', 'common', 'limits',
-           'settings', 'sections', 'long_names', 'fetched_names', 'others', 'extras', 'read_path', 'choose_device',
-           'data_section', 'choose_profile', 'narrow_profile', 'make_study', 'make_computer', 'say_words', 'make_data',
-           'read_time', 'say_costs', 'begin', 'find_roots', 'list_sources', 'is_same', 'check_apart', 'check_writable',
-           'check_file', 'check_out', 'check_table', 'check_gallery', 'check_published', 'Place', 'within', 'is_seed',
-           'share', 'Sections', 'example', 'cli', 'write_table', 'figures_command', 'read_parameters',
-           'profiles_command', 'methods_command', 'fetch_command', 'fetch_official', 'score_command', 'window_command',
-           'experts_command', 'search_command', 'tune_command', 'write_set', 'make_one', 'select_command',
-           'distill_command', 'read_given_set', 'find_set', 'read_any_set', 'read_network', 'evaluate_command',
-           'coverage_command', 'shrink_command', 'of_others', 'import_command', 'compare_command', 'bench_command',
-           'cache_command', 'clean_cache', 'doctor_command', 'explain', 'tell_user', 'main', 'keep_memory_of_command']
+           'settings', 'sections', 'long_names', 'fetched_names', 'others', 'extras', 'read_path', 'find_path',
+           'choose_device', 'data_section', 'choose_profile', 'narrow_profile', 'make_study', 'make_computer',
+           'say_words', 'make_data', 'read_time', 'say_costs', 'begin', 'find_roots', 'list_sources', 'is_same',
+           'check_apart', 'check_writable', 'check_file', 'check_out', 'check_table', 'check_gallery',
+           'check_published', 'Place', 'within', 'is_seed', 'share', 'Sections', 'example', 'cli', 'write_table',
+           'figures_command', 'read_parameters', 'profiles_command', 'methods_command', 'fetch_command',
+           'fetch_official', 'score_command', 'window_command', 'experts_command', 'search_command', 'tune_command',
+           'write_set', 'make_one', 'select_command', 'distill_command', 'read_given_set', 'find_set', 'read_any_set',
+           'read_network', 'evaluate_command', 'coverage_command', 'shrink_command', 'of_others', 'import_command',
+           'compare_command', 'bench_command', 'cache_command', 'clean_cache', 'doctor_command', 'explain', 'tell_user',
+           'main', 'keep_memory_of_command']
 
 # %% ../nbs/68_app.ipynb #1ccb4a46
 import contextlib
@@ -48,6 +49,13 @@ def read_path(thing: str, text: str | Path) -> Path:    # thing: the option, for
     except (OSError, RuntimeError) as error:
         said = getattr(error, "strerror", None) or str(error)
         raise InputError(f"{thing} {path} cannot be followed: {said}") from error
+    return path
+
+def find_path(thing: str, text: str | Path) -> Path:
+    "A path of something that is there. Raises `InputError` before anything else is done."
+    path = read_path(thing, text)
+    if not path.exists():
+        raise InputError(f"{thing} {path} does not exist")
     return path
 
 # %% ../nbs/68_app.ipynb #ae5d70ff
@@ -808,7 +816,7 @@ def find_set(path: str | None, options: dict) -> Path:
     if len(paths) != 1:
         raise InputError(f"{len(paths)} sets are named: give one, as SET or by --set SET")
     options["words"] = tuple(words)
-    return read_path("set", paths[0])
+    return find_path("set", paths[0])
 
 # %% ../nbs/68_app.ipynb #3ca42010
 def read_any_set(path: Path, data):
@@ -944,7 +952,7 @@ def of_others(f: Callable) -> Callable:
 @share(*common, "out")
 def import_command(file, label_file, normalised, number, out, **options):
     "Read a set of others (MTT's, DC's or DM's files, a folder), and write it as ours."
-    out = out or Path(f"{file.stem}-read")
+    file, out = find_path("file", file), out or Path(f"{file.stem}-read")
     given = data_section(options["data"], options["root"], size=options["size"])
     check_out(out, choose_profile(options["data"], options["profile"], given, 0).data)
     from selmatch.others import read_set
@@ -969,6 +977,7 @@ def compare_command(sets, draws, no_full, augmentation, label_file, normalised, 
     "Put sets through one protocol, beside random draws and all images."
     check_table(out, "recipe,set")
     from selmatch.others import compare, read_set, say_table
+    sets = [find_path("set", path) for path in sets]
     data = make_data(**options)
     made = {str(path): read_set(path, data, label_file, normalised, number) for path in sets}
     table = compare(made, data, draws=draws, full=not no_full, networks=networks,

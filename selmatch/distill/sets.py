@@ -17,7 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from selmatch.core import (
-    InputError, check_range, load_tensors, open_tensors, save_tensors, write_atomic,
+    InputError, check_path, check_range, load_tensors, open_tensors, save_tensors, write_atomic,
 )
 from ..data.export import save_folder, written_files
 from ..data.whitening import whitening_mark
@@ -67,7 +67,7 @@ def card_words(file: Path) -> list[str]:
 # %% ../../nbs/38_sets.ipynb #e55bc703
 def check_place(folder: Path):
     "May a set be written here? Raises `InputError` naming what lies there and is not ours."
-    folder = Path(folder)
+    folder = check_path("folder", folder)
     if (folder.exists() or folder.is_symlink()) and not folder.is_dir():
         raise InputError(f"{folder} exists and is no folder: choose another one")
     marks = {"set.safetensors": (tensor_names, {"images", "labels", "distilled"}),
