@@ -151,6 +151,7 @@ BLOCKS = {
     "coverage digits": lambda: write_claims("digits", "fig1_coverage"),
     "parts digits": lambda: write_claims("digits", "tab2_ablation"),
     "alpha digits": lambda: write_claims("digits", "fig4_alpha"),
+    "variants digits": lambda: write_claims("digits", "tab6_variants"),
     "table cifar10-jpeg-lite": lambda: write_table("cifar10-jpeg-lite", "cifar10"),
     "window cifar10-jpeg-lite": lambda: write_window("cifar10-jpeg-lite"),
     "first row": write_first_row,
