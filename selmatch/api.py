@@ -22,7 +22,8 @@ import torch
 from torch import Tensor
 
 from .computer import Computer
-from .core import InputError, check_choice, check_path, check_range, check_seed, check_whole, home
+from .core import (
+    InputError, check_choice, check_path, check_range, check_seed, check_whole, home)
 from .data.images import ImageSet, Splits, class_rows, make_splits
 from .distill.objectives import Answer, Objective, RunningObjective, objectives, real_images
 from .distill.sets import SyntheticSet, load_set, save_set
