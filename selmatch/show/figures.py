@@ -107,8 +107,8 @@ def write_claims(name: str,                 # of a figure that is published
 class Figure:
     "What is known of a figure besides its notebook."
     compute: Callable                        # study -> its tables, all that takes long
-    wants: Callable = lambda rooms, study: []        # -> `estimate.Wish`es: the sets it needs
-    parts: Callable = lambda rooms, prices: []       # -> `estimate.Part`s: what else takes long
+    wants: Callable = lambda rooms, study: []        # -> wishes (`estimate.Wish`): the sets it needs
+    parts: Callable = lambda rooms, prices: []       # -> parts (`estimate.Part`): what else
     is_long: bool = False                    # drawn when asked for by name, or with --all
     windows: bool = False                    # needs the whole scan of windows
     full: bool = False                       # needs networks that are trained on all the data
