@@ -107,7 +107,7 @@ def write_claims(name: str,                 # of a figure that is published
 class Figure:
     "What is known of a figure besides its notebook."
     compute: Callable                        # study -> its tables, all that takes long
-    wants: Callable = lambda rooms, study: []        # -> wishes (`estimate.Wish`): the sets it needs
+    wants: Callable = lambda rooms, study: []        # -> wishes (`estimate.Wish`)
     parts: Callable = lambda rooms, prices: []       # -> parts (`estimate.Part`): what else
     is_long: bool = False                    # drawn when asked for by name, or with --all
     windows: bool = False                    # needs the whole scan of windows
