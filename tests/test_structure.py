@@ -488,6 +488,7 @@ def test_committed_figures_are_complete_and_say_where_they_come_from():
             for kind in ("png", "svg", "csv", "ipynb"):
                 assert path.with_suffix(f".{kind}").exists(), f"{path.stem}.{kind}"
             assert str(ROOT) not in path.with_suffix(".ipynb").read_text(), "an executed notebook shows a path of this machine"
+            assert 'out = \\"/' not in path.with_suffix(".ipynb").read_text(), "an executed notebook says where somebody drew it"
 
 
 def readme_writer():
