@@ -289,11 +289,15 @@ def drop_warnings(book):
             cell.outputs = [o for o in cell.outputs if o.get("name") != "stderr"]
 
 def clean_book(book, name: str):
-    "Keep nothing that differs between two runs: no times, no random ids."
+    "Keep nothing that differs between two runs: no times, no random ids, no places."
+    places = ("out = ", "home = ")
     book.metadata = {k: v for k, v in book.metadata.items() if k == "kernelspec"}
     drop_warnings(book)
     for i, cell in enumerate(book.cells):
         cell.metadata = {k: v for k, v in cell.metadata.items() if k == "tags"}
+        if "injected-parameters" in cell.metadata.get("tags", []):
+            lines = cell.source.split("\n")
+            cell.source = "\n".join(line for line in lines if not line.startswith(places))
         cell.id = f"{name[:40]}-{i}"
 
 # %% ../../nbs/63_figures.ipynb #80962aec
