@@ -5,13 +5,13 @@
 # %% auto #0
 __all__ = ['patience', 'compiled_share', 'tried_sets', 'now', 'between', 'seconds', 'Enough', 'step_seconds', 'sweep_seconds',
            'walk_seconds', 'difficulty_plans', 'all_difficulty_plans', 'start_steps', 'find_task', 'Wish', 'wish',
-           'same_images', 'Prices', 'is_made', 'judge_seconds', 'one_answer', 'iteration_seconds', 'Part', 'runs_of',
-           'watch_part', 'window_part', 'expert_part', 'set_seconds', 'join_titles', 'set_parts', 'watch_helper_parts',
-           'choose_helper_parts', 'is_completed', 'teacher_parts', 'needs_teachers', 'count_choices', 'judge_parts',
-           'count_judgements', 'race_judgements', 'find_candidate', 'race_parts', 'race_share', 'reading_parts',
-           'feature_part', 'walk_parts', 'needs_flat_experts', 'costs', 'difficulty_parts', 'follow_parts',
-           'asks_experts', 'answer_part', 'tabulate_parts', 'wall_seconds', 'command_costs', 'measure_kept_bytes',
-           'sizes', 'duration', 'describe_costs', 'estimate_flops']
+           'as_wishes', 'same_images', 'Prices', 'is_made', 'judge_seconds', 'one_answer', 'iteration_seconds', 'Part',
+           'runs_of', 'watch_part', 'window_part', 'expert_part', 'set_seconds', 'join_titles', 'set_parts',
+           'watch_helper_parts', 'choose_helper_parts', 'is_completed', 'teacher_parts', 'needs_teachers',
+           'count_choices', 'judge_parts', 'count_judgements', 'race_judgements', 'find_candidate', 'race_parts',
+           'race_share', 'reading_parts', 'feature_part', 'walk_parts', 'needs_flat_experts', 'costs',
+           'difficulty_parts', 'follow_parts', 'asks_experts', 'answer_part', 'tabulate_parts', 'wall_seconds',
+           'command_costs', 'measure_kept_bytes', 'sizes', 'duration', 'describe_costs', 'estimate_flops']
 
 # %% ../../nbs/56_estimate.ipynb #03d6d925
 import functools
@@ -154,9 +154,7 @@ def start_steps(study: Study, method: Method, ratio: float, seed: int,
     if sets.is_searched(method.start):
         yield ("start", method.start, ratio, seed), lambda: [
             sets.start_plan(run, method.start, ratio, ordered=sets.is_ordered(study, method))]
-    needs = sets.objective_class(method).needs if method.objective else ()
-    follows = {"experts", "flat experts"} & set(needs)
-    if method.start == "well_classified" or method.labels == "soft" and follows:
+    if asks_experts(method):
         yield ("flat experts", seed), lambda: [run.experts_plan(flat=True)]
         yield ("expert scores", seed), lambda: [run.expert_scores_plan()]
 
@@ -205,6 +203,10 @@ def wish(study: Study,
     places = itertools.product(methods, p.ratios if ratios is None else ratios,
                                range(p.seeds) if seeds is None else seeds)
     return [Wish(*place, judge, made) for place in places for judge in judges]
+
+def as_wishes(study: Study, asked: Iterable[str | Method | Wish]) -> list[Wish]:
+    "Wishes as they are; of a method all its sets."
+    return [w for a in asked for w in ([a] if isinstance(a, Wish) else wish(study, [a]))]
 
 def same_images(study: Study, one: Wish) -> tuple:
     "What wishes for the same images have in common."
@@ -619,8 +621,7 @@ def costs(study: Study,
     """What a study of these methods or sets still takes, stage by stage. Measures single steps, a
     few seconds in all; computes nothing else."""
     prices, given = prices or Prices(study), set(study.profile.window.beta or {})
-    asked = study.profile.methods if asked is None else asked
-    wishes = [w for a in asked for w in ([a] if isinstance(a, Wish) else wish(study, [a]))]
+    wishes = as_wishes(study, study.profile.methods if asked is None else asked)
     windows = windows or any(w.made and "beta" in sets.asks(w.method.start)
                              and w.ratio not in given for w in wishes)
     parts = difficulty_parts(prices, wishes, windows) + follow_parts(prices, wishes)
@@ -645,9 +646,7 @@ def follow_parts(prices: Prices, wishes: list[Wish]) -> list[Part]:
     "Experts, plain and flat, of the runs in which somebody follows them."
     study = prices.study
     def follows(one: Wish, flat: bool) -> bool:
-        kind = needs_flat_experts(one.method)
-        soft = one.method.labels == "soft" and kind is False    # flat experts give first labels
-        return kind is flat or flat and soft
+        return needs_flat_experts(one.method) is flat or flat and asks_experts(one.method)
     kinds = {flat: [w for w in wishes if follows(w, flat)] for flat in (False, True)}
     parts = [expert_part(prices, flat, runs_of(study, mine)) for flat, mine in kinds.items()]
     asking = [w for w in wishes if asks_experts(w.method)]
@@ -765,7 +764,7 @@ def estimate_flops(study: Study, asked: Iterable[str | Method | Wish]) -> float:
     """Operations of judging and matching for these methods or sets, roughly: floating-point
     operations; compilers and caches aside."""
     p, shape, k = study.profile, study.splits.train.shape, study.splits.train.n_classes
-    wishes = [w for a in asked for w in ([a] if isinstance(a, Wish) else wish(study, [a]))]
+    wishes = as_wishes(study, asked)
     count = lambda spec: count_flops(make_network(spec, shape, k, 0), shape)
     follow = {same_images(study, w) for w in wishes if w.made and same_images(study, w)[1]
               and needs_flat_experts(w.method) is not None}

@@ -158,8 +158,9 @@ def tuning_parts(prices: Prices, names: Iterable[str] | None = None) -> list[Par
     "The trials of each family, and the networks that judge their looks."
     study, parts, looks, waits = prices.study, [], 0, 0
     for one in tuning_wishes(study, names):
-        asked = sets.describe_objective(study, one.method, one.ratio)
-        descent = sets.plan_descent(study, one.method, *asked)
+        tried = with_step(study, one.method, default_pace(study, one.method, one.ratio)[0])
+        asked = sets.describe_objective(tried, one.method, one.ratio)
+        descent = sets.plan_descent(tried, one.method, *asked)      # without a tuned share of it
         every, left = count_trials(prices, one)
         each = functools.partial(set_seconds, prices, one.method, one.ratio, descent.iterations)
         parts.append(Part(f"tune {one.method.title}, {one.ratio:.0%}", every, left, each))
