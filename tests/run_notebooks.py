@@ -1,5 +1,4 @@
 """Run the library notebooks in place and keep their outputs (`make notebooks`)."""
-import os
 import sys
 import time
 from pathlib import Path
@@ -34,7 +33,6 @@ def drop_sliders(book):
 
 
 if __name__ == "__main__":
-    os.environ["PYTHONWARNINGS"] = "ignore::FutureWarning"      # PyTorch's own, about its insides; they would stand in the outputs
     chosen = [Path(name) for name in sys.argv[1:]] or sorted((ROOT / "nbs").glob("[0-9]*.ipynb"))
     for number, path in enumerate(chosen, 1):
         begin = time.perf_counter()

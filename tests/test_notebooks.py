@@ -10,5 +10,4 @@ pytestmark = [pytest.mark.notebook, pytest.mark.slow]
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda p: p.stem)
 def test_notebook_runs(path, monkeypatch, tmp_path):
     monkeypatch.setenv("SELMATCH_HOME", str(tmp_path))
-    monkeypatch.setenv("PYTHONWARNINGS", "ignore::FutureWarning")      # PyTorch's own, about its insides: chapter 15 still shows one
     assert said_in_red(run(path)) == []

@@ -178,8 +178,9 @@ def test_a_moved_slider_replaces_the_picture(kernel):
 def test_plots_after_a_slider_are_shown(kernel):
     """A style that ends may not take from a notebook what shows its figures."""
     kernel.run(DRAW + """
+from selmatch.show.plots import use_style
 def styled(slope=1):
-    with plt.rc_context({"axes.grid": True}):
+    with use_style():
         return draw(slope)
 """)
     kernel.run("explore(styled, slope=[-2, 1, 2])")

@@ -15,10 +15,10 @@ from dataclasses import replace
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.func import functional_call, grad, grad_and_value, jvp
+from torch.func import functional_call, grad, grad_and_value
 
 from ..core import check_choice
-from ..train.cut import CannotCut, cut, trace
+from ..train.cut import CannotCut, cut, differentiate_along, trace
 from ..train.networks import FlatNetwork
 from ..train.training import arithmetic, begin_graphs, precisions, with_fallback
 from .sweep import Kept, first_order, keep_graph, second_order
@@ -33,7 +33,7 @@ def reverse_over_forward(loss: Callable,  # of (theta, x, y), scalar
     "What `second_order` returns, as the gradient of one directional derivative."
     def slope(t, *rest):
         labels = rest[-1] if len(rest) > 1 else y
-        return jvp(lambda q: loss(q, rest[0], labels), (t,), (v,))[1]
+        return differentiate_along(lambda q: loss(q, rest[0], labels), t, v)
 
     soft = (y,) if y.is_floating_point() else ()
     by, s = grad_and_value(slope, argnums=tuple(range(2 + len(soft))))(theta, x, *soft)
@@ -133,7 +133,7 @@ def gradient_and_back(loss: Callable, theta: Tensor, x: Tensor, y: Tensor, v: Te
     "The gradient `g`, then what `reverse_over_forward` gives (soft labels' last, if any)."
     def slope(t, x, v, *rest):
         labels = rest[0] if rest else y
-        return jvp(lambda q: loss(q, x, labels), (t,), (v,))[1]
+        return differentiate_along(lambda q: loss(q, x, labels), t, v)
 
     soft = (y,) if y.is_floating_point() else ()
     places = tuple(range(3 + len(soft)))

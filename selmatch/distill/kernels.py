@@ -17,10 +17,11 @@ from typing import ClassVar
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.func import grad, jvp, vmap
+from torch.func import grad, vmap
 
 from ..core import InputError, check_choice, check_range
 from ..data.images import ImageSet
+from ..train.cut import differentiate_along
 from ..train.networks import FlatNetwork, fresh_weights, make_network
 from .objectives import Answer, Objective, RunningObjective, SetState, register
 
@@ -110,7 +111,7 @@ class ImageGradients(torch.autograd.Function):
     def backward(ctx, v: Tensor):
         x, omega = ctx.saved_tensors
         at = lambda image: lambda w: ctx.output(w, image)
-        along = lambda image, way: jvp(at(image), (omega,), (way,))[1]
+        along = lambda image, way: differentiate_along(at(image), omega, way)
         return vmap(grad(along))(x, v), None, None
 
 # %% ../../nbs/36_kernels.ipynb #f3cb656c

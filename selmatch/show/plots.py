@@ -5,24 +5,26 @@
 # %% auto #0
 __all__ = ['palette', 'marks', 'in_turn', 'style', 'small', 'page', 'phone', 'halves', 'roles', 'frames', 'kinds', 'kind_colors',
            'kind_marks', 'taught_rivals', 'way_looks', 'start_colors', 'start_marks', 'gain_scale', 'method_colors',
-           'mark_of', 'small_print', 'lay_out', 'count_text', 'banded_line', 'interval_line', 'clip_intervals',
-           'to_pictures', 'draw_image', 'show_pictures', 'find_floor', 'name_beyond', 'give_room', 'draw_window',
-           'window_curves', 'draw_agreement', 'draw_scans', 'draw_readings', 'reading_panels', 'same_images',
-           'say_same', 'say_interval', 'draw_row', 'draw_methods', 'accuracy_dots', 'accuracy_table', 'draw_half',
-           'draw_half_along', 'coverage_legend', 'coverage_panels', 'draw_sorted_class', 'name_parts', 'draw_strip',
-           'method_picture', 'league_rows', 'name_rows', 'label_rows', 'rival_of', 'gains_over', 'draw_gains',
-           'kind_map', 'accuracy_league', 'beside_dots', 'draw_pair', 'draw_price', 'draw_cost', 'cost_panels',
-           'race_lines', 'cut_race', 'draw_grid', 'search_panels', 'epoch_bar', 'start_curves', 'draw_alpha_accuracy',
-           'draw_alpha_coverage', 'alpha_panels', 'ablation_rows', 'draw_starts', 'ablation_dots', 'draw_map',
-           'gain_norm', 'transfer_levels', 'transfer_map', 'name_networks', 'tuning_map', 'cross_out', 'frame_picks',
-           'frame_image', 'draw_change', 'name_class', 'change_bar', 'change_reach', 'draw_block', 'gallery',
-           'draw_own_class', 'draw_label', 'label_panels']
+           'mark_of', 'in_notebook', 'load_display', 'use_style', 'small_print', 'lay_out', 'count_text', 'banded_line',
+           'interval_line', 'clip_intervals', 'to_pictures', 'draw_image', 'show_pictures', 'find_floor', 'name_beyond',
+           'give_room', 'draw_window', 'window_curves', 'draw_agreement', 'draw_scans', 'draw_readings',
+           'reading_panels', 'same_images', 'say_same', 'say_interval', 'draw_row', 'draw_methods', 'accuracy_dots',
+           'accuracy_table', 'draw_half', 'draw_half_along', 'coverage_legend', 'coverage_panels', 'draw_sorted_class',
+           'name_parts', 'draw_strip', 'method_picture', 'league_rows', 'name_rows', 'label_rows', 'rival_of',
+           'gains_over', 'draw_gains', 'kind_map', 'accuracy_league', 'beside_dots', 'draw_pair', 'draw_price',
+           'draw_cost', 'cost_panels', 'race_lines', 'cut_race', 'draw_grid', 'search_panels', 'epoch_bar',
+           'start_curves', 'draw_alpha_accuracy', 'draw_alpha_coverage', 'alpha_panels', 'ablation_rows', 'draw_starts',
+           'ablation_dots', 'draw_map', 'gain_norm', 'transfer_levels', 'transfer_map', 'name_networks', 'tuning_map',
+           'cross_out', 'frame_picks', 'frame_image', 'draw_change', 'name_class', 'change_bar', 'change_reach',
+           'draw_block', 'gallery', 'draw_own_class', 'draw_label', 'label_panels']
 
 # %% ../../nbs/61_plots.ipynb #9589a051
 import itertools
 import math
+import sys
 import textwrap
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -61,6 +63,25 @@ def method_colors(methods: Sequence[str]) -> dict[str, tuple]:
 def mark_of(name: str) -> str:
     "The marker of a method, so that no figure rests on colours alone; a dot for most of them."
     return marks.get(name, "o")
+
+# %% ../../nbs/61_plots.ipynb #77b3c0d1
+def in_notebook() -> bool:
+    "Whether this runs in a notebook's kernel."
+    shell = sys.modules["IPython"].get_ipython() if "IPython" in sys.modules else None
+    return hasattr(shell, "kernel")
+
+def load_display():
+    "In a notebook, have matplotlib load what shows its figures, outside of any style."
+    if in_notebook() and not plt.isinteractive():
+        plt.close(plt.figure())
+
+@contextmanager
+def use_style(more: dict | None = None,    # matplotlib's words, beside the house's
+) -> Iterator[None]:
+    "Within it, figures look as those of the house; afterwards as before."
+    load_display()
+    with plt.rc_context(style | (more or {})):
+        yield
 
 # %% ../../nbs/61_plots.ipynb #5d41c629
 def small_print(figure: Figure,
@@ -230,7 +251,7 @@ def window_curves(table: pd.DataFrame,         # from `tables.windows`
     "Test accuracy against the start of the window, a panel per size (SelMatch, figure 3)."
     ratios = sorted(table.ratio.unique())
     columns = min(2, len(ratios)) if narrow else len(ratios)
-    with plt.rc_context(style):
+    with use_style():
         fig, axes = lay_out(math.ceil(len(ratios) / columns), columns, 2.2 if narrow else 2.6,
                             narrow)
         shades = sns.color_palette("flare", len(ratios))
@@ -289,7 +310,7 @@ def reading_panels(agreement: pd.DataFrame,      # from `tables.agreement`
 ) -> Figure:
     """a: rank correlation of scores, a dot per class; b: test accuracy along the class by two
     scores; c: against β in its two readings."""
-    with plt.rc_context(style):
+    with use_style():
         shape, high = ((3, 1), 2.3) if narrow else ((1, 3), 2.9)
         fig, axes = lay_out(*shape, high, narrow)
         a, b, c = axes.flat
@@ -389,7 +410,7 @@ def accuracy_dots(table: pd.DataFrame,       # from `tables.accuracies`
     ratios, means = sorted(table.ratio.unique()), set_means(table, ["ratio", "method"], value)
     colors, same = method_colors(list(table.method.unique())), same_images(table)
     shape = (len(ratios), 1) if narrow else (1, len(ratios))
-    with plt.rc_context(style):
+    with use_style():
         fig, axes = lay_out(*shape, .36 * len(colors) + .7, narrow, sharey=True)
         for ax, ratio in zip(axes.flat, ratios):
             groups = means[ratio].groupby("method")
@@ -470,7 +491,7 @@ def coverage_panels(table: pd.DataFrame,        # from `tables.coverages`
     test images, and for the hard half (SelMatch, figure 1)."""
     colors = method_colors(list(table.method.unique()))
     final, along = table[table["last"]], table[table.ratio == ratio]
-    with plt.rc_context(style):
+    with use_style():
         fig, axes = lay_out(*((3, 2) if narrow else (2, 3)), 2.1, narrow)
         for (half, ls), (a, b, c) in zip(halves.items(), axes.T if narrow else axes):
             draw_half(a, final, "ipc", f"{half}_coverage", colors, ls)
@@ -554,7 +575,7 @@ def method_picture(table: pd.DataFrame,  # from `tables.anatomy`: rank, difficul
     wide = phone if narrow else 7.2
     side, top_high = (wide - .9) / columns, 2.4 if narrow else 3.0
     high = top_high + .65 + 3.15 * side
-    with plt.rc_context(style | {"figure.constrained_layout.use": False}):
+    with use_style({"figure.constrained_layout.use": False}):
         fig = plt.figure(figsize=(wide, high))
         edges = {"left": .65 / wide, "right": 1 - .1 / wide}
         top = fig.add_subplot(fig.add_gridspec(1, 1, top=1 - .05 / high,
@@ -683,7 +704,7 @@ def accuracy_league(table: pd.DataFrame,        # from `tables.accuracies`, with
     rows = league_rows(gain, table.drop_duplicates("method").set_index("method").kind)
     titles = name_rows(rows, narrow)
     said = say_same(same, ratios)
-    with plt.rc_context(style | {"axes.grid": not narrow}):
+    with use_style({"axes.grid": not narrow}):
         if narrow:
             fig = kind_map(gain, stats.half.unstack(), rows)
             label_rows(fig.axes[0], *titles)
@@ -712,7 +733,7 @@ def beside_dots(scores: pd.DataFrame,   # by method: kind, gain, gain_plain, net
     rows = league_rows(scores[["gain"]], scores.kind)
     gains = pd.concat([scores.gain, scores.gain_plain]).astype(float)
     floor = find_floor(gains, pd.Series([0.0]))
-    with plt.rc_context(style):
+    with use_style():
         fig, (left, right) = plt.subplots(1, 2, sharey=True, width_ratios=(3, 2), figsize=(
             phone if narrow else 7.6, (.2 if narrow else .19) * len(rows) + 1))
         ends = max(gains.min(), floor), gains.max()
@@ -790,7 +811,7 @@ def cost_panels(table: pd.DataFrame,        # way, n_steps, batch, and seconds o
     rows = [("n_steps", table[table.batch == batch], f"{steps} (batch {batch})"),
             ("batch", table[table.n_steps == n_steps], f"batch (N = {n_steps})")]
     columns = [("seconds", "seconds an iteration"), ("peak_mb", "peak memory (MB)")]
-    with plt.rc_context(style):
+    with use_style():
         fig, axes = lay_out(2, 2, 2.1 if narrow else 2.6, narrow)
         for ax, ((x, fixed, label), (value, what)) in zip(axes.flat,
                                                           itertools.product(rows, columns)):
@@ -865,7 +886,7 @@ def search_panels(table: pd.DataFrame,   # from `search.races`
     grid, race = table[table.way == "grid"], table[table.way == "race"]
     race = race.assign(score=100 * race.score)
     shape = (2 * len(ratios), 1) if narrow else (2, len(ratios))
-    with plt.rc_context(style | {"axes.grid": False}):
+    with use_style({"axes.grid": False}):
         fig, axes = lay_out(*shape, 2.3, narrow, height_ratios=[1.3, 1] * (shape[0] // 2))
         for (above, below), ratio in zip(axes.reshape(-1, 2) if narrow else axes.T, ratios):
             mine = race[race.ratio == ratio]
@@ -907,7 +928,7 @@ def start_curves(table: pd.DataFrame,   # from `tables.starts`: start, rate, dra
     deviation over draws, cut off at `most`."""
     epochs, rates = sorted(table.start.unique()), sorted(table.rate.unique())
     lowest = table.groupby(["start", "rate"]).loss.mean().min()
-    with plt.rc_context(style):
+    with use_style():
         fig, axes = lay_out(1, 1, 4.2 if narrow else 3.8, narrow)
         fig.set_figwidth(phone if narrow else 6.8)
         ax, shades = axes[0, 0], sns.color_palette("viridis_r", len(epochs) + 1)[1:]
@@ -955,7 +976,7 @@ def alpha_panels(table: pd.DataFrame,       # from `tables.along_alpha`
     intervals over sets, for every size."""
     ratios = sorted(table.ratio.unique())
     shape = (len(ratios), 2) if narrow else (2, len(ratios))
-    with plt.rc_context(style):
+    with use_style():
         fig, axes = lay_out(*shape, 1.8 if narrow else 2.3, narrow, sharex=True)
         for (first, other), ratio in zip(axes if narrow else axes.T, ratios):
             draw_alpha_accuracy(first, table[table.ratio == ratio])
@@ -1012,7 +1033,7 @@ def ablation_dots(table: pd.DataFrame,   # from `tables.ablation`
     sets; one panel per size."""
     ratios, rows = sorted(table.ratio.unique()), ablation_rows(table)
     same, shape = same_images(table, ["start", "update"]), (1, len(ratios))
-    with plt.rc_context(style):
+    with use_style():
         shape = shape[::-1] if narrow else shape
         fig, axes = lay_out(*shape, (.3 if narrow else .32) * len(rows) + .4, narrow, sharey=True)
         for ax, ratio in zip(axes.flat, ratios):
@@ -1075,7 +1096,7 @@ def transfer_map(table: pd.DataFrame,   # from `tables.transfer`
     figsize = ((phone, .9 + .34 * len(gain)) if narrow else
                (min(page, 1.9 + .68 * gain.shape[1]), 1.6 + .36 * (2 + len(gain))))
     look = {"axes.grid": False, "axes.spines.left": False, "axes.spines.bottom": False}
-    with plt.rc_context(style | look):
+    with use_style(look):
         fig, maps = plt.subplots(*shape[0], figsize=figsize, **shape[1])
         draw_map(maps[0], levels, ".1f", cmap="Greys", vmin=0, vmax=180)
         draw_map(maps[1], gain, "+.1f", cmap="RdBu", norm=gain_norm(gain))
@@ -1111,7 +1132,7 @@ def tuning_map(record: pd.DataFrame,    # from `tune.tune`
     means = 100 * looks.groupby(level=["method", "factor"], sort=False).max().unstack()
     gain = means.drop(columns=0.0).sub(means[0.0], axis=0).reindex(record.method.unique())
     wide = phone if narrow else 2.2 + .75 * gain.shape[1]
-    with plt.rc_context(style | {"axes.grid": False}):
+    with use_style({"axes.grid": False}):
         fig, ax = plt.subplots(figsize=(wide, .8 + .3 * len(gain)))
         draw_map(ax, gain, "+.1f", cmap="RdBu", norm=gain_norm(gain))
         cross_out(ax, gain)
@@ -1227,7 +1248,7 @@ def gallery(table: pd.DataFrame,       # rows of `tables.changes`
     wide = phone if narrow else side * (n * across + .5 * (across - 1)) + 1.7
     step = 3.25 * side + (.45 if narrow else .3)                 # from one block to the next
     high = rows * step + (1.1 if narrow else .55)
-    with plt.rc_context(style | {"axes.grid": False, "figure.constrained_layout.use": False}):
+    with use_style({"axes.grid": False, "figure.constrained_layout.use": False}):
         fig = plt.figure(figsize=(wide, high))
         blocks = fig.add_gridspec(
             rows, across, left=.95 / wide, right=1 - (.1 if narrow else .75) / wide,
@@ -1291,7 +1312,7 @@ def label_panels(table: pd.DataFrame,     # from `tables.changes`, one method
     change = (after.labels - before.labels).abs().sum(1)[rows]
     most = rows[change.argsort(descending=True, stable=True)[:shown]].tolist()
     images = pictures(after)
-    with plt.rc_context(style):
+    with use_style():
         fig = plt.figure(figsize=(9, 2.5))
         left, *right = fig.subplots(1, 1 + shown, width_ratios=[2.2] + [1] * shown)
         draw_own_class(left, moved)

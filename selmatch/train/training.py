@@ -4,15 +4,16 @@
 
 # %% auto #0
 __all__ = ['precisions', 'block_numbers', 'strip_numbers', 'Recipe', 'learning_rate', 'batches', 'count_flops', 'worth_compiling',
-           'is_of_compiler', 'with_fallback', 'compiled_network', 'steps_per_epoch', 'batches_ahead', 'choose_source',
-           'augmented_batches', 'set_products', 'arithmetic', 'begin_graphs', 'make_forward', 'make_optimiser',
-           'lay_out_momentum', 'train', 'predict', 'accuracy']
+           'is_of_compiler', 'hide_compiler_log', 'with_fallback', 'compiled_network', 'steps_per_epoch',
+           'batches_ahead', 'choose_source', 'augmented_batches', 'set_products', 'arithmetic', 'begin_graphs',
+           'make_forward', 'make_optimiser', 'lay_out_momentum', 'train', 'predict', 'accuracy']
 
 # %% ../../nbs/12_training.ipynb #507703d1
 import contextlib
+import logging
 import math
 import warnings
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -20,6 +21,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
+
+# %% ../../nbs/12_training.ipynb #60e1c7d2
 from ..computer import advance
 from ..core import check_choice, check_range
 from ..data.images import ImageSet
@@ -104,6 +107,17 @@ def is_of_compiler(error: BaseException | None) -> bool:
     compilers = ("torch._dynamo", "torch._inductor", "triton")
     return any(kind.__module__.startswith(compilers) for kind in type(error).__mro__)
 
+# %% ../../nbs/12_training.ipynb #5d18b7aa
+@contextlib.contextmanager
+def hide_compiler_log() -> Iterator[None]:
+    "Within it, PyTorch's compiler does not log the insides of what it fails at."
+    log = logging.getLogger("torch._inductor.scheduler")
+    before, log.disabled = log.disabled, True
+    try:
+        yield
+    finally:
+        log.disabled = before
+
 # %% ../../nbs/12_training.ipynb #d7996353
 def with_fallback(fast: Callable,    # compiled
                   plain: Callable,   # the same, uncompiled
@@ -116,7 +130,8 @@ def with_fallback(fast: Callable,    # compiled
         if broken:
             return plain(*given)
         try:
-            return fast(*given)
+            with hide_compiler_log():
+                return fast(*given)
         except Exception as error:
             if not (is_of_compiler(error) or isinstance(error, refusals)):
                 raise
