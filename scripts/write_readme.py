@@ -14,7 +14,7 @@ from selmatch.core import write_atomic
 from selmatch.methods import methods
 from selmatch.select.window import best_beta
 from selmatch.show.bench import bench_table
-from selmatch.show.plots import accuracy_table
+from selmatch.show.plots import accuracy_table, same_images
 from selmatch.show.published import published_accuracies, published_by_size
 from selmatch.study.verdicts import describe_sample
 
@@ -49,7 +49,28 @@ def write_table(profile: str, beside: str = "") -> str:
     steps = card["profile"]["evaluation"]["steps"]
     return (f"Test accuracy in percent, mean over sets ± half of Student's 95 % interval, in brackets "
             f"sets × networks on each ({describe_sample(table)}; {steps:,} steps a network). ★ marks "
-            f"the highest mean of a column.\n\n{markdown(wide)}")
+            f"the highest mean of a column.{say_judging(table)}\n\n{markdown(wide)}")
+
+
+def say_judging(table: pd.DataFrame) -> str:
+    """How rows of table 1 are judged where they differ, and which have the same images."""
+    if "augmentation" not in table:         # drawn by earlier code
+        return ""
+    combined = table[table.augmentation == "combined"].method.unique()
+    others = sorted(set(table.augmentation) - {"combined"})
+    said = ""
+    if len(combined) and others:
+        said = (f" *{', '.join(combined)}*: judged with combined augmentation, the other rows with "
+                f"{' or '.join(others)}")
+        twin = f"{combined[0]}, DSA"
+        said += f"; *{twin}* are the same sets judged as those." if twin in set(table.method) else "."
+    sizes = {}
+    for ratio, names in same_images(table).items():
+        for pair in names.items():
+            sizes.setdefault(pair, []).append(f"{ratio:.0%}")
+    same = [f"{name} and {other} at {', '.join(at)}" for (name, other), at in sizes.items()
+            if name != f"{other}, DSA"]
+    return said + (f" The same images: {'; '.join(same)}." if same else "")
 
 
 def write_window(profile: str) -> str:
@@ -98,7 +119,11 @@ def count_verdicts(profile: str, name: str) -> str:
     said = [f"**{verdict}**: " + "; ".join(f"*{sentence}*" for sentence in sentences)
             for verdict, sentences in decided.items() if sentences]
     open_ones = len(claims) - sum(map(len, decided.values()))
-    return (f"Of {len(claims)} claims about SelMatch against the other rows, {open_ones} are "
+    looks = {(c["sentence"].split(" teaches ")[0], c["sentence"].split(" at ")[-1], c["gap"],
+              c["half"]) for c in claims}
+    twice = len(claims) - len(looks)
+    again = f" ({twice} of them asked twice, of rows that are the same images)" * bool(twice)
+    return (f"Of {len(claims)} claims about SelMatch against the other rows{again}, {open_ones} are "
             "undecided with so few sets. " + ". ".join(said) + ".")
 
 
@@ -117,7 +142,7 @@ def write_first_row() -> str:
     return (f"{machine['processor']}, PyTorch {machine['torch'].split('+')[0]}: {s['ipc']} images a "
             f"class, {s['judge']['name']}, {s['experts']} experts of {s['expert_epochs']} epochs for "
             f"100 of 100, {s['iterations']} iterations for 10,000, {s['judge_steps']:,} steps of the "
-            f"judges for 19,500.\n\n{markdown(rows)}\n\n{found['note']}")
+            f"judges for 19,500; {found['seconds']:.0f} s in all.\n\n{markdown(rows)}\n\n{found['note']}")
 
 
 def write_bench(file: str) -> str:
@@ -147,6 +172,7 @@ BLOCKS = {
     "table digits": lambda: write_table("digits"),
     "verdicts digits": lambda: count_verdicts("digits", "tab1_accuracy"),
     "window digits": lambda: write_window("digits"),
+    "window claims digits": lambda: write_claims("digits", "fig3_window"),
     "claims digits": lambda: write_claims("digits", "tab1_accuracy"),
     "coverage digits": lambda: write_claims("digits", "fig1_coverage"),
     "parts digits": lambda: write_claims("digits", "tab2_ablation"),

@@ -256,6 +256,8 @@ def forest(verdicts: list[dict]) -> str:
     """What is decided, as HTML: the clearest claims that hold or do not, then all by figure."""
     n = {verdict: sum(c["verdict"] == verdict for c in verdicts)
          for verdict in ("holds", "does not hold", "undecided")}
+    same = len(verdicts) - sum(n.values())
+    alike = f", and <b>{same}</b> of the same images" if same else ""
     shown = clearest(verdicts)
     left_out = n["holds"] + n["does not hold"] - len(shown)
     more = f" The {len(shown)} clearest; {left_out} more stand with the figures." if left_out else ""
@@ -264,8 +266,8 @@ def forest(verdicts: list[dict]) -> str:
         f"<td>{say_verdict(c)}</td><td>{bar(c, shown)}</td></tr>" for c in shown)
     return (f'<p class="reading">Of <b>{len(verdicts)}</b> claims that the figures put to the '
             f'test, <b>{n["holds"]}</b> hold, <b>{n["does not hold"]}</b> do not '
-            f'(the other one is better), and <b>{n["undecided"]}</b> are undecided: the sets that '
-            "were made cannot tell.</p>"
+            f'(the other one is better){alike}, and <b>{n["undecided"]}</b> are undecided: the sets '
+            "that were made cannot tell.</p>"
             '<p class="over">What is decided: points of accuracy or coverage, ± half of a 95 % '
             f"interval over paired sets, corrected within each figure.{more}</p>"
             '<div class="wide"><table class="claims forest"><thead><tr><th scope="col">claim</th>'

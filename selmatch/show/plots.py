@@ -208,7 +208,8 @@ def name_beyond(ax: plt.Axes,
 def give_room(ax: plt.Axes,
               found: pd.DataFrame,       # mean and half of all that is drawn
               floor: float,              # see `find_floor`
-              axis: str = "y"):          # along which the values lie
+              axis: str = "y",           # along which the values lie
+) -> float:                              # the lower end: what lies below it is not seen
     """End an axis where what is above the floor ends. Whiskers are cut where they reach twice as
     far from the median as the floor."""
     shown = found[found["mean"] >= floor]
@@ -220,6 +221,7 @@ def give_room(ax: plt.Axes,
     below = len(shown) < len(found)
     limits = (low - pad * (1 + 2 * below * (axis == "y")), high + pad)
     (ax.set_ylim if axis == "y" else ax.set_xlim)(*limits)
+    return limits[0]
 
 # %% ../../nbs/61_plots.ipynb #0bd35ecc
 def draw_window(ax: plt.Axes,
@@ -236,8 +238,8 @@ def draw_window(ax: plt.Axes,
     if chosen is not None:
         ax.plot(chosen, stats["mean"][chosen], "o", ms=13, mfc="none", mec="#222222", mew=1.6)
         floor = min(floor, stats["mean"][chosen])
-    give_room(ax, stats, floor)
-    for beta, mean in stats["mean"][stats["mean"] < floor].items():
+    edge = give_room(ax, stats, floor)
+    for beta, mean in stats["mean"][stats["mean"] < edge].items():
         name_beyond(ax, beta, f"{mean:.1f}", color)
     ax.set_title(f"{rows.ipc.iloc[0]} per class ({rows.ratio.iloc[0]:.0%})")
 
@@ -385,8 +387,9 @@ def draw_methods(ax: plt.Axes,
     shown = pd.concat([v for name, v in values.items() if found["mean"][name] >= floor])
     low, high = ax.get_xlim()
     ax.set_xlim(min(low, shown.min() - .02 * (high - low)), max(high, shown.max() + .02))
+    edge = ax.get_xlim()[0]
     for y, (name, color) in enumerate(colors.items()):
-        if name in values and found["mean"][name] < floor:
+        if name in values and found["mean"][name] < edge:
             name_beyond(ax, y, say_interval(*found.loc[name]), color, axis="x")
         elif name in values:
             draw_row(ax, y, values[name], color, mark_of(name), name in same)
@@ -668,7 +671,7 @@ def draw_gains(ax: plt.Axes,
         if not kind or name not in found.index:
             continue
         gap, color = found["mean"][name], kind_colors[kind]
-        if gap < floor:
+        if gap < ax.get_xlim()[0]:
             name_beyond(ax, y, f"{gap:+.1f}", color, axis="x")
             continue
         ax.errorbar(gap, y, xerr=found.half[name], marker=kind_marks[kind], ms=5, capsize=2, lw=1,
@@ -899,7 +902,7 @@ def search_panels(table: pd.DataFrame,   # from `search.races`
             below.set_xscale("log")
             below.set_xticks(budgets := sorted(mine.budget.unique()), list(map(str, budgets)))
             below.minorticks_off()
-            below.set(xlabel="iterations", ylabel="score (%)")
+            below.set(xlabel="iterations", ylabel="accuracy (%)")
             below.grid(axis="y", alpha=.25)
     return small_print(fig, "dots: rungs passed in the race; ring: its winner; square: best of the "
                             "grid; below: red, with crosses: the winner; arrow: far below the "
@@ -962,7 +965,8 @@ def draw_alpha_coverage(ax: plt.Axes, rows: pd.DataFrame):     # one size
         stats = intervals(rows, ["alpha"], f"{half}_coverage").sort_index()
         low, high = clip_intervals(stats)
         whiskers = [stats["mean"] - low, high - stats["mean"]]
-        ax.errorbar(stats.index, stats["mean"], whiskers, marker="o", ms=4.5, ls=line,
+        beside = {"easy": -.008, "hard": .008}[half]      # so that whiskers do not cover each other
+        ax.errorbar(stats.index + beside, stats["mean"], whiskers, marker="o", ms=4.5, ls=line,
                     mfc={"easy": "#444444", "hard": "white"}[half], color="#444444",
                     capsize=2, elinewidth=.8, label=f"{half} test images")
 
