@@ -136,16 +136,17 @@ class GradientMatching(Objective):
     network: dict               # words for `make_network`
     train: ImageSet             # the real images
     outer: int = 10             # image updates in the life of a network
-    inner: int = 10             # epochs on the small set between two of them
-    batch_real: int = 128       # real images per class
+    inner: int = 50             # epochs on the small set between two of them
+    batch_real: int = 256       # real images per class
     batch_inner: int = 256      # small images per inner step
     lr_net: float = 0.01        # learning rate of the inner steps
     distance: str = "rows"      # "rows", "mse" or "cos"
     augmentation: Augmentation = field(default_factory=Augmentation)
     needs: ClassVar[tuple[str, ...]] = ("network", "train")
     norm: ClassVar[str] = "instance"
-    descent: ClassVar[dict] = {"lr_images": 0.1, "momentum": 0.5, "iterations": 1000}
-    source: ClassVar[str] = "DC and DSA, released code: SGD, K = 1000"
+    descent: ClassVar[dict] = {"lr_images": 0.1, "momentum": 0.5,
+                               "iterations": 10_000}
+    source: ClassVar[str] = "DC and DSA, released code, 10 a class: SGD, K = 1000 rounds of 10"
 
     def __post_init__(self):
         check_words(self, ("outer", "batch_real", "batch_inner"), ("inner", "lr_net"))
@@ -254,7 +255,7 @@ class DistributionMatching(Objective):
     needs: ClassVar[tuple[str, ...]] = ("network", "train")
     norm: ClassVar[str] = "instance"
     descent: ClassVar[dict] = {"lr_images": 1.0, "momentum": 0.5, "iterations": 20_000}
-    source: ClassVar[str] = "DM, released code: SGD; 10 instead of 1 for CIFAR-10 above 100 a class"
+    source: ClassVar[str] = "DM, released code: SGD; 10 for 1 for CIFAR-10 from 100 a class on"
 
     def __post_init__(self):
         check_words(self, ("batch_real",))

@@ -259,7 +259,7 @@ class NeuralFeatureRegression(Objective):
     train: ImageSet                # the real images
     network: dict                  # words for `make_network`
     batch_real: int = 1024         # real images per iteration
-    batch_small: int = 500         # small images per step of a network
+    batch_small: int = 1000        # small images per step of a network, at most
     reg: float = 1e-2              # ridge, in parts of the kernel's mean diagonal
     pool: int = 10                 # networks
     max_age: int = 100             # steps after which a network is replaced

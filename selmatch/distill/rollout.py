@@ -82,7 +82,7 @@ class Rollout(Objective):
     needs: ClassVar[tuple[str, ...]] = ("network", "train")
     descent: ClassVar[dict] = {"optimiser": "adam", "betas": (0.5, 0.999), "lr_images": 0.01,
                                "lr_lr": 0.01, "start_lr": 0.02, "iterations": 20_000}
-    source: ClassVar[str] = "DD, released code: Adam at 0.01, 400 epochs of 50 batches"
+    source: ClassVar[str] = "DD, released code: Adam at 0.01, halved every 40 epochs there"
 
     def __post_init__(self):
         for name in ("n_steps", "epochs", "batch_real"):

@@ -75,7 +75,7 @@ class TrajectoryMatching(Objective):
     memory: float | None = None        # GB for steps that are kept; None: `free_share`
     needs: ClassVar[tuple[str, ...]] = ("network", "experts")
     in_no_key: ClassVar[tuple[str, ...]] = ("memory",)
-    source: ClassVar[str] = "SelMatch and MTT: a profile's section `matching`, which is theirs"
+    source: ClassVar[str] = "SelMatch, as a profile's `matching`; MTT's own N and batch differ"
     sweep: ClassVar[Callable] = staticmethod(reverse_sweep)    # what computes the gradient
 
     __post_init__ = check_stretch
@@ -179,15 +179,15 @@ def tesla_sweep(*problem, second: Callable = second_order, **settings) -> Matche
 @dataclass(frozen=True)
 class TESLA(TrajectoryMatching):
     "MTT with TESLA's gradient (Cui et al. 2023)."
-    source: ClassVar[str] = "TESLA: the settings of MTT"
+    source: ClassVar[str] = "TESLA: as a profile's `matching`; its own settings differ, as MTT's do"
     sweep: ClassVar[Callable] = staticmethod(tesla_sweep)
 
 # %% ../../nbs/34_trajectories.ipynb #430c0f6a
 @dataclass(frozen=True)
 class Flatness:
-    "How an expert looks for flat ground. The defaults are FTD's."
+    "How an expert looks for flat ground. The defaults are FTD's for CIFAR-10, 1 and 10 a class."
     rho: float = 0.01       # radius of the search, dimensionless when adaptive
-    alpha: float = 0.3      # GSAM's weight of the orthogonal part; 0 is SAM
+    alpha: float = 0.3      # GSAM's weight of the orthogonal part (0: SAM; FTD's at 50: 1)
     adaptive: bool = True   # measure the radius in units of each weight
 
     def __post_init__(self):
@@ -278,7 +278,7 @@ class FTD(TrajectoryMatching):
     "MTT on flat experts (Du et al. 2023); `InputError` names an expert that is not."
     needs: ClassVar[tuple[str, ...]] = ("network", "flat experts")
     descent: ClassVar[dict] = {"ema": 0.999}
-    source: ClassVar[str] = "FTD, parameter table: CIFAR-10, 50 images a class; else as MTT"
+    source: ClassVar[str] = "FTD, parameter table: CIFAR-10, 50 images a class; else `matching`"
 
     def __post_init__(self):
         super().__post_init__()

@@ -143,8 +143,9 @@ def dual(data: ImageSet, ipc: int, *,
 def order_by_coverage(features: Tensor,     # (m, f) of the images to order
                       of_class: Tensor,     # (n, f) of all images of the class
 ) -> Tensor:                                # (m,) places: who covers most of what is left first
-    """Greedy maximum coverage; the radius is the mean distance to the nearest neighbour, as for
-    coverage of test images. When all that can be covered is, the old order goes on."""
+    """Greedy maximum coverage; the radius is the mean distance to the nearest neighbour of
+    the class (coverage of test images looks at all classes: a radius no larger). When all
+    that can be covered is, the old order goes on."""
     near = torch.cdist(of_class.float(), of_class.float()).fill_diagonal_(float("inf"))
     covers = torch.cdist(features.float(), of_class.float()) <= near.min(1).values.mean()
     order, free = [], torch.ones(len(features), dtype=torch.bool)

@@ -72,6 +72,7 @@ def observe_run(run: Run) -> dict[str, Tensor]:  # "forgetting", "el2n", "watche
     watch = None if run.watch is None else run.watch.to(run.device)
     n_watch = 0 if watch is None else len(watch)
     counter, watcher = ForgettingCounter(len(data)), ForgettingCounter(n_watch)
+    looks = torch.zeros(())                # epochs that EL2N of the watched rests on
     error, visits, watched_error = (torch.zeros(n) for n in (len(data), len(data), n_watch))
 
     def on_step(step, epoch, rows, logits):
@@ -87,12 +88,13 @@ def observe_run(run: Run) -> dict[str, Tensor]:  # "forgetting", "el2n", "watche
         watcher.see(torch.arange(n_watch), logits.argmax(1) == watch.hard_labels)
         if epoch <= run.el2n_epochs:
             watched_error.add_(error_length(logits, watch.hard_labels))
+            looks.add_(1)
 
     net = make_network(run.network, data.shape, data.n_classes, run.seed).to(run.device)
     generator = torch.Generator().manual_seed(run.seed)
     train(net, data, run.recipe, generator, on_step=on_step, on_epoch=on_epoch)
     return {"forgetting": counter.counts(), "el2n": error / visits.clamp_min(1),
-            "watched": watcher.counts(), "watched_el2n": watched_error / run.el2n_epochs}
+            "watched": watcher.counts(), "watched_el2n": watched_error / looks.clamp_min(1)}
 
 # %% ../../nbs/20_scores.ipynb #24f515eb
 def observe(data: ImageSet, network: dict,
