@@ -152,9 +152,11 @@ def head_cell(drawing: Drawing, everything: dict) -> str:
     title, lead = title_of(drawing.cells)
     caption, words = drawing.card["caption"], say_plainly(drawing.cells)
     claims = drawing.card.get("claims") or []
+    withdrawn = ("" if claims else " Verdicts that this page prints rest on one or two sets and are "
+                 "withdrawn.")
     older = ("\n:::{admonition} Read with care\n:class: warning\n\nThe figures of this folder "
-             "were drawn by several versions of its profile: [which drew what](README.md).\n:::\n"
-             if (drawing.folder / "README.md").exists() else "")
+             "were drawn by several versions of its profile: [which drew what](README.md)."
+             f"{withdrawn}\n:::\n" if (drawing.folder / "README.md").exists() else "")
     shown = raw(f'<figure class="drawing">{show_picture(drawing, caption)}'
                 f'<figcaption>{html.escape(caption)} '
                 f'<a href="{drawing.name}.svg">Full size</a></figcaption></figure>')
