@@ -37,8 +37,8 @@ if __name__ == "__main__":
     for number, path in enumerate(chosen, 1):
         begin = time.perf_counter()
         book = run(path)
-        for text in said_in_red(book):
-            print(f"{path.name} wrote to stderr, which is left out: {text.strip()[:2000]}", flush=True)
+        if red := "".join(said_in_red(book)).strip():
+            print(f"{path.name} wrote to stderr, which is left out: {red[:2000]}", flush=True)
         drop_warnings(book)
         drop_sliders(book)
         nbformat.write(book, path)

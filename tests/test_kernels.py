@@ -1,4 +1,6 @@
 """Kernel objectives: exact where an answer is known, exact against other people's code, the same bits after a plugged pull."""
+import subprocess
+import sys
 from dataclasses import replace
 
 import numpy as np
@@ -223,3 +225,11 @@ def test_an_identity_follows_what_the_answers_depend_on(kind):
 def test_bad_input_is_named(make, what):
     with pytest.raises(InputError, match=what):
         make()
+
+
+def test_the_first_slope_of_a_process_says_nothing():
+    """PyTorch loads a part of itself at the first `jvp`, which warns about another; a reader would see red."""
+    said = "import torch; from selmatch.train.cut import differentiate_along as along; print(along(torch.sin, torch.zeros(()), torch.ones(())).item())"
+    done = subprocess.run([sys.executable, "-W", "error::FutureWarning", "-c", said], capture_output=True, text=True)
+    assert done.stdout.strip() == "1.0", done.stderr[-500:]
+    assert done.stderr == ""

@@ -243,6 +243,19 @@ def test_the_window_of_figure_2_has_room():
     assert .2 < (top.transData.transform((1, height))[1] - low) / (high - low) < .9
 
 
+def test_a_mean_that_lies_inside_is_drawn_and_not_named_at_the_edge():
+    """One method scatters widely, so the axis reaches far below the others; what lies there is seen."""
+    near = {f"method {i}": pd.Series([98.9, 99.0, 99.1]) for i in range(6)}
+    values = near | {"wide": pd.Series([97.6, 99.4, 99.9]), "low": pd.Series([98.2, 98.3, 98.4])}
+    found = pd.Series({name: sets.mean() for name, sets in values.items()})
+    assert found["low"] < plots.find_floor(found, pd.Series({name: 0.1 for name in values}))
+    fig, ax = plt.subplots()
+    plots.draw_methods(ax, values, plots.method_colors(list(values)), {})
+    assert ax.get_xlim()[0] < found["low"]
+    assert not [text for text in ax.texts if "±" in text.get_text()]
+    plt.close(fig)
+
+
 def test_a_slope_stays_a_slope():
     means, halves = pd.Series([93.0, 92, 91, 89, 86, 82]), pd.Series([.2] * 6)
     assert plots.find_floor(means, halves, jump=True) <= 82
