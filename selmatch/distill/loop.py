@@ -5,9 +5,9 @@
 # %% auto #0
 __all__ = ['longest_at_floor', 'highest_rate', 'check_descent', 'Descent', 'through_softmax', 'start_logits',
            'make_image_optimiser', 'MovingImages', 'OptimisedImages', 'read_answer', 'refuse_divergence', 'refuse_rate',
-           'refuse_pixels', 'refuse_all', 'DistilledSets', 'Distillation', 'collect_state', 'check_alike', 'put_back',
-           'collect_run', 'put_run_back', 'save_checkpoint', 'read_kept', 'take_up', 'resume', 'find_checkpoint',
-           'say_halved', 'halve_steps', 'go_back', 'begin_run', 'distill']
+           'refuse_pixels', 'refuse_all', 'DistilledSets', 'say_halved', 'halve_steps', 'go_back', 'Distillation',
+           'collect_state', 'check_alike', 'put_back', 'collect_run', 'put_run_back', 'save_checkpoint', 'read_kept',
+           'take_up', 'resume', 'find_checkpoint', 'begin_run', 'distill']
 
 # %% ../../nbs/39_loop.ipynb #075dfdff
 import json
@@ -243,6 +243,34 @@ class DistilledSets:
         "The set after the last iteration so far."
         return self.kept[max(self.kept)]
 
+# %% ../../nbs/39_loop.ipynb #39said01
+def say_halved(halved: list[dict], iteration: int) -> dict:
+    "The words of a card about the times a run went back, before a set of this iteration was kept."
+    mine = [time for time in halved if time["back_to"] < iteration]
+    return {"halved": mine} if mine else {}
+
+# %% ../../nbs/39_loop.ipynb #39back04
+def halve_steps(run: "Distillation"):
+    "Step sizes of the outer loop as they are after all times that a run went back."
+    fresh = make_image_optimiser(run.pixels.images, run.pixels.lr, run.pixels.logits, run.descent)
+    for group, first in zip(run.pixels.optimiser.param_groups, fresh.param_groups):
+        group["lr"] = first["lr"] * 0.5 ** len(run.halved)
+
+# %% ../../nbs/39_loop.ipynb #39back05
+def go_back(run: "Distillation", error: InputError):    # error: what a guard says
+    "Back to the last stop with half the step sizes; raises `error` where that is not wanted."
+    n, most = len(run.halved), run.descent.back_off
+    if run.good is None or n >= most:
+        more = f"; step sizes were halved {n} times (back_off={most})" if n else ""
+        raise InputError(f"{error}{more}") from error
+    stop, state = run.good
+    run.halved.append({"at": len(run.rows), "back_to": stop, "why": str(error)})
+    put_run_back(run, {name: part.clone() for name, part in state.items()})
+    del run.rows[stop:]
+    halve_steps(run)
+    warnings.warn(f"{error}; back to iteration {stop} with step sizes halved "
+                  f"({n + 1} of {most} times)")
+
 # %% ../../nbs/39_loop.ipynb #f7159067
 class Distillation:
     "A run in progress. `card` says which run it is: objective, settings, seed and start."
@@ -399,33 +427,6 @@ def find_checkpoint(file: Path | None, run: Distillation) -> bool:    # was one 
             set_aside(Path(file), error)
         return False
     return True
-
-# %% ../../nbs/39_loop.ipynb #39back04
-def say_halved(halved: list[dict], iteration: int) -> dict:
-    "The words of a card about the times a run went back, before a set of this iteration was kept."
-    mine = [time for time in halved if time["back_to"] < iteration]
-    return {"halved": mine} if mine else {}
-
-def halve_steps(run: Distillation):
-    "Step sizes of the outer loop as they are after all times that a run went back."
-    fresh = make_image_optimiser(run.pixels.images, run.pixels.lr, run.pixels.logits, run.descent)
-    for group, first in zip(run.pixels.optimiser.param_groups, fresh.param_groups):
-        group["lr"] = first["lr"] * 0.5 ** len(run.halved)
-
-# %% ../../nbs/39_loop.ipynb #39back05
-def go_back(run: Distillation, error: InputError):    # error: what a guard says
-    "Back to the last stop with half the step sizes; raises `error` where that is not wanted."
-    n, most = len(run.halved), run.descent.back_off
-    if run.good is None or n >= most:
-        more = f"; step sizes were halved {n} times (back_off={most})" if n else ""
-        raise InputError(f"{error}{more}") from error
-    stop, state = run.good
-    run.halved.append({"at": len(run.rows), "back_to": stop, "why": str(error)})
-    put_run_back(run, {name: part.clone() for name, part in state.items()})
-    del run.rows[stop:]
-    halve_steps(run)
-    warnings.warn(f"{error}; back to iteration {stop} with step sizes halved "
-                  f"({n + 1} of {most} times)")
 
 # %% ../../nbs/39_loop.ipynb #39begin01
 def begin_run(make: Callable, given: tuple, checkpoint: Path | None) -> Distillation:
