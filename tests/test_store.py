@@ -55,6 +55,8 @@ def test_imports_of_a_module(package):
     assert store.module_file("data.images", package) == package / "data" / "images.py" and store.module_file("data.none", package) is None
     (package / "wide.py").write_text("from selmatch import core\nfrom numpy import core\nfrom selmatch.data.images import y")
     assert store.imported_modules("wide", package) == {"core", "data.images"}
+    (package / "foreign.py").write_text("from numpy import core\nfrom scipy.data import images\nimport selmatch.core")
+    assert store.imported_modules("foreign", package) == set(), "another library's names are not ours"
 
 
 def test_the_closure_of_imports(package):
@@ -143,7 +145,7 @@ def test_a_result_says_who_made_it(tmp_path, monkeypatch):
 
 def test_a_result_is_there_or_not(tmp_path, monkeypatch):
     kept, asked = Store(tmp_path), []
-    assert not kept.has("ab12") and kept.find("ab12") is None
+    assert kept.has("ab12") is False and kept.find("ab12") is None
     kept.save("ab12", {"n": 3})
     theirs = store.load_tensors
     monkeypatch.setattr(store, "load_tensors", lambda *given, **words: asked.append(words) or theirs(*given, **words))
@@ -226,10 +228,11 @@ def hold(kept, plan, key, seconds, then=lambda: None):
 def test_what_somebody_else_is_at_is_waited_for_and_not_made_twice(tmp_path):
     log, kept = [], Store(tmp_path)
     plan = Plan("double", counted(log), [1, 2], ["k1", "k2"])
-    other = hold(kept, plan, "k1", 0.4, lambda: kept.save("k1", {"twice": 2}))
-    assert not store.settle_task(kept, plan, False, ("k1", 1)) and log == [], "not waited for"
-    assert kept.run(plan, QUIET) == [{"twice": 2}, {"twice": 4}] and log == [2]
+    other = hold(kept, plan, "k1", 1.0, lambda: log.append("k1 is free") or kept.save("k1", {"twice": 2}))
+    assert store.settle_task(kept, plan, False, ("k1", 1)) is False and log == [], "not waited for"
+    assert kept.run(plan, QUIET) == [{"twice": 2}, {"twice": 4}] and log == [2, "k1 is free"], "first what nobody is at"
     other.join()
+    assert store.settle_task(kept, plan, False, ("k2", 2)) is True and log[2:] == []
 
 
 def test_what_somebody_else_gave_up_is_made(tmp_path):
@@ -266,6 +269,18 @@ def test_elsewhere_results_come_back_and_are_kept_here(tmp_path, monkeypatch):
     assert kept.run(own, cluster) == ["a"]
     assert calls == [("double", [1, 2], False), ("own", ["a"], True)]
     assert kept.run(plan, cluster) and len(calls) == 2, "nothing is missing: nobody is called"
+
+
+def test_a_worker_is_handed_its_own_item_only(tmp_path, monkeypatch):
+    handed, theirs = [], store.run_all
+    monkeypatch.setattr(store, "run_all", lambda make, items, label, computer: handed.append(make) or theirs(make, items, label, computer))
+    Store(tmp_path).run(Plan("double", counted([]), [1, 2], ["k1", "k2"]), QUIET)
+    assert [make.args[1].items for make in handed] == [make.args[1].keys for make in handed] == [()], "and what is made is not asked for again"
+
+
+def test_what_another_process_has_swept_is_gone(tmp_path, monkeypatch):
+    monkeypatch.setattr(store, "find_leftovers", lambda folder: [folder / "was here"])
+    store.sweep_once.__wrapped__(tmp_path)
 
 
 def test_leftovers_are_those_of_finished_things(tmp_path):
