@@ -19,9 +19,10 @@ figures-all: $(READY)
 test: $(READY)
 	$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal
 
-# what takes long, too: every lesson run, every figure drawn twice, the wheel
+# what takes long, too: every lesson run, every figure drawn twice, the wheel; and which lines and
+# branches nothing ran (build/coverage/index.html)
 test-all: $(READY)
-	$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal -m ""
+	$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal -m "" --cov --cov-report=term --cov-report=html:build/coverage
 
 lab: $(READY)
 	$(BIN)/jupyter lab nbs
@@ -52,4 +53,4 @@ $(READY): settings.ini setup.py
 	@touch $(READY)
 
 clean:
-	rm -rf .selmatch .pytest_cache build *.egg-info
+	rm -rf .selmatch .pytest_cache .coverage* build *.egg-info

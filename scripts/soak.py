@@ -1,6 +1,11 @@
-"""A soak: small runs on one store, by two processes that are killed at random, and now and then a file that is damaged. At the end
-the store must hold the same bits as one that nobody disturbed.   python scripts/soak.py --minutes 60 [--home FOLDER on a small disk]"""
+"""A soak: two processes at a time do the same work on one home and are killed at random; now and then a file is damaged, or the
+disk is full. At the end of each round the home must hold the same bits as one that nobody disturbed, and nothing else.
+
+    python scripts/soak.py --minutes 60             small runs of every kind, and the stages of the profile `smoke` by the command line
+    python scripts/soak.py --work tiny --disk 3     small runs only, on a disk of 3 MB of its own (Linux)
+    python scripts/soak.py --home FOLDER            on a disk of yours; room is made in it and removed"""
 import argparse
+import errno
 import os
 import random
 import shutil
@@ -9,19 +14,59 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections import Counter
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
-WORK = "import sys; sys.path.insert(0, 'tests'); import warnings; warnings.simplefilter('ignore'); from test_durable import tiny_run; tiny_run(sys.argv[1]); print('done')"
+
+# each says that it has loaded its libraries: who is killed before has done nothing
+TINY = """
+import os, sys, warnings
+sys.path.insert(0, "tests")
+warnings.simplefilter("ignore")
+from selmatch import app
+from test_durable import tiny_run
+
+@app.cli.command("tiny")
+def tiny_command():
+    os.write(int(sys.argv[2]), b"ready")
+    tiny_run(sys.argv[1])
+
+app.main(["tiny"])
+"""
+
+SMOKE = """
+import os, sys
+os.environ["SELMATCH_HOME"] = home = sys.argv[1]
+import torch, selmatch.api
+from selmatch.app import main
+os.write(int(sys.argv[2]), b"ready")
+for line in ["score --profile smoke --out {}/scores.csv", "distill --profile smoke --method selmatch --ratio 0.1 --beta 0.35 --out {}/selmatch",
+             "distill --profile smoke --method dm --ratio 0.1 --out {}/dm", "evaluate {}/dm --profile smoke --out {}/accuracies.csv"]:
+    try:
+        main([word.format(home) for word in line.split()])
+    except SystemExit as stop:
+        if stop.code: raise
+"""
+WORK = {"tiny": TINY, "smoke": SMOKE}
+LEFT_OUT = (".bad", ".lock", "seconds.json")      # what was set aside; who is at work; the time it took
 
 
-def start(home):
-    return subprocess.Popen([sys.executable, "-c", WORK, str(home)], cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=os.environ | {"OMP_NUM_THREADS": "1"})
+def start(work: str, home: Path) -> subprocess.Popen:
+    "A process that does some work; returns when it has loaded what it needs."
+    home.mkdir(exist_ok=True)
+    ours, theirs = os.pipe()
+    process = subprocess.Popen([sys.executable, "-c", WORK[work], str(home), str(theirs)], cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, pass_fds=[theirs],
+                               env=os.environ | {"OMP_NUM_THREADS": "1", "TQDM_DISABLE": "1"})
+    os.close(theirs)
+    os.read(ours, 5)                                # nothing, where it has ended before
+    os.close(ours)
+    return process
 
 
-def damage(home, chance):
-    """Flip a byte of a file of a store. Experts are left: theirs are compared when somebody follows them."""
-    files = [p for p in sorted(home.rglob("*.safetensors")) if "experts" not in p.parts]
+def damage(home: Path, chance: random.Random):
+    "Flip a byte of a file of a home. Experts are left: theirs are compared when somebody follows them."
+    files = [p for p in sorted(home.glob("*/*/**/*.safetensors")) if "experts" not in p.parts]
     if files:
         path = chance.choice(files)
         data = bytearray(path.read_bytes())
@@ -30,46 +75,98 @@ def damage(home, chance):
             path.write_bytes(data)
 
 
-def bits(home):
-    left_out = (".bad", ".tmp", ".lock", "seconds.json", "checkpoint.safetensors")
-    return {str(p.relative_to(home)): p.read_bytes() for p in sorted(home.rglob("*")) if p.is_file() and not p.name.endswith(left_out) and ".tmp" not in str(p)}
+def fill(room: Path, left: int):
+    "Fill a disk, but for some bytes."
+    with open(room / "full", "wb", buffering=0) as file:
+        try:
+            while True: file.write(bytes(4096))
+        except OSError as error:
+            if error.errno != errno.ENOSPC: raise
+        file.truncate(max(0, file.tell() - left))
 
 
-def one_round(home, chance, seconds):
-    """Two processes, killed after a while; then one that may finish, twice (the second clears what the first found locked)."""
-    pair = [start(home) for _ in range(2)]
-    time.sleep(chance.uniform(0, seconds))
+def bits(home: Path) -> dict[str, bytes]:
+    "Every file but those of LEFT_OUT, and the notes about the state of other files."
+    return {str(p.relative_to(home)): p.read_bytes() for p in sorted(home.rglob("*")) if p.is_file() and not p.name.endswith(LEFT_OUT) and p.parent.name != "compared"}
+
+
+def finish(work: str, home: Path) -> float:
+    "One process that nobody disturbs; -> the seconds that its work took."
+    process, begin = start(work, home), time.monotonic()
+    _, said = process.communicate(timeout=900)
+    if process.returncode: raise SystemExit(f"an undisturbed {work} run ended with {process.returncode}: {said[-2000:]}")
+    return time.monotonic() - begin
+
+
+def one_round(work: str, home: Path, chance: random.Random, seconds: float, small: bool) -> str:
+    "Two processes, killed after a while, perhaps on a full disk; then one that may finish, twice (the second clears what the first found locked). -> what was done."
+    full = small and chance.random() < 0.4
+    if full: fill(home.parent, chance.choice([0, 4096, 20_000, 60_000, 150_000]))
+    pair, told, begin = [start(work, home) for _ in range(2)], [], time.monotonic()
     for process in pair:
-        process.send_signal(chance.choice([signal.SIGKILL, signal.SIGTERM]))
-        process.communicate()
+        end = begin + chance.uniform(0, seconds)
+        while process.poll() is None and time.monotonic() < end: time.sleep(0.05)
+        how = chance.choice([signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
+        if process.poll() is None: process.send_signal(how)
+        said = process.communicate()[1]
+        told.append(signal.Signals(how).name if process.returncode not in (0, 2) else "no room" if process.returncode else "done")
+        if process.returncode == 2 and not (full and "No space left" in said): raise SystemExit(f"a {work} run was refused: {said[-2000:]}")
+        if process.returncode == 1 and "KeyboardInterrupt" not in said: raise SystemExit(f"a {work} run failed: {said[-2000:]}")
+    (home.parent / "full").unlink(missing_ok=True)
     if chance.random() < 0.3:
         damage(home, chance)
-    for _ in range(2):
-        last = start(home)
-        said, error = last.communicate(timeout=600)
-        if last.returncode:
-            raise SystemExit(f"a restart failed: {error[-2000:]}")
+        told.append("damaged")
+    for _ in range(2): finish(work, home)
+    return ", ".join(told + ["on a full disk"] * full)
+
+
+def litter(home: Path) -> list[Path]:
+    return [p for p in home.rglob("*") if p.name.endswith((".tmp", ".lock")) or "draft" in p.name or p.name.startswith("checkpoint")]
+
+
+def soak(room: Path, works: list[str], minutes: float, seed: int, small: bool):
+    chance, begin, expected, seconds, counts = random.Random(seed), time.monotonic(), {}, {}, Counter()
+    for work in works:
+        seconds[work] = finish(work, room / work)
+        expected[work] = bits(room / work)
+        shutil.rmtree(room / work)
+    while time.monotonic() - begin < 60 * minutes:
+        work = chance.choice(works)
+        home = room / work
+        told = one_round(work, home, chance, 1.3 * seconds[work], small)
+        found = bits(home)
+        if found != expected[work]:
+            differ = [name for name in sorted({*found, *expected[work]}) if found.get(name) != expected[work].get(name)]
+            raise SystemExit(f"round {counts['rounds']} ({work}: {told}) ended with other bits: {', '.join(differ)}")
+        if litter(home): raise SystemExit(f"round {counts['rounds']} ({work}: {told}) left litter: {litter(home)}")
+        counts.update({"rounds": 1, "processes killed": told.count("SIG"), "damaged files": told.count("damaged"), "full disks": told.count("full disk")})
+        print(f"{(time.monotonic() - begin) / 60:5.1f} minutes, {work}: {told}: the same bits", flush=True)
+        if chance.random() < 0.8 or small: shutil.rmtree(home)
+    print(f"{counts['rounds']} rounds, {counts['processes killed']} processes killed, {counts['damaged files']} files damaged, {counts['full disks']} full disks: nothing lost", flush=True)
+
+
+def on_small_disk(megabytes: int):
+    "Begin again in a room of one's own, where a small disk is mounted that goes with the process."
+    place = tempfile.mkdtemp(prefix="disk-")
+    words = [word for word in sys.argv[1:] if word not in ("--disk", str(megabytes)) and not word.startswith("--disk=")]
+    script = f"mount -t tmpfs -o size={megabytes}m tmpfs {place} && exec \"$@\""
+    done = subprocess.run(["unshare", "--user", "--map-root-user", "--mount", "sh", "-c", script, "sh", sys.executable, __file__, *words, "--home", place, "--small"])
+    os.rmdir(place)
+    sys.exit(done.returncode)
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--minutes", type=float, default=60)
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--home", type=Path, help="a folder, for example on a small disk; emptied between rounds")
+    parser.add_argument("--work", choices=[*WORK, "both"], default="both")
+    parser.add_argument("--home", type=Path, help="a folder on the disk that is to be tried")
+    parser.add_argument("--disk", type=int, metavar="MB", help="mount a disk of this size for it, which some rounds fill (Linux, `unshare`)")
+    parser.add_argument("--small", action="store_true", help="the disk of --home is ours alone: some rounds fill it")
     words = parser.parse_args()
-    chance, room = random.Random(words.seed), Path(tempfile.mkdtemp(dir=words.home))
-    begin = time.monotonic()
-    start(room / "whole").communicate()
-    seconds, expected, rounds = 1.2 * (time.monotonic() - begin), bits(room / "whole"), 0
-    while time.monotonic() - begin < 60 * words.minutes:
-        one_round(room / "home", chance, seconds)
-        if bits(room / "home") != expected:
-            raise SystemExit(f"round {rounds} ended with other bits: see {room}")
-        if chance.random() < 0.8:
-            shutil.rmtree(room / "home")
-        rounds += 1
-        print(f"{rounds} rounds, {(time.monotonic() - begin) / 60:.1f} minutes: the same bits", flush=True)
-    shutil.rmtree(room)
+    if words.disk: on_small_disk(words.disk)
+    with tempfile.TemporaryDirectory(dir=words.home, prefix="soak-") as room:
+        soak(Path(room), list(WORK) if words.work == "both" else [words.work], words.minutes, words.seed, words.small)
 
 
 if __name__ == "__main__":

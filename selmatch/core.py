@@ -239,6 +239,8 @@ def take_digests(path: Path, card: dict, names: Sequence[str]) -> dict | None:
     """What `seal` wrote, taken out of a card; None where nothing was sealed. `DamagedFile` where
     card or names differ."""
     if "sealed" not in card:
+        if any(isinstance(word, dict) and set(word) == {"card", "of"} for word in card.values()):
+            refuse_damaged(path, "its digests stand under another name")
         return None
     sealed = card.pop("sealed")
     mine = fingerprint(json.dumps(card, sort_keys=True))

@@ -45,8 +45,8 @@ EXCEPTIONS = {
     "show.bench": "measures, in a folder that is gone afterwards",
 }
 
-# which damages; a log that grows; what a process says; pictures to look at once
-SCRIPTS = {("soak", "damage"), ("gpu_first_row", "Log"), ("gpu_first_row", "Row"), ("simulate_sight", "write_sheet")}
+# which damage and fill; mutants in a copy of the tree, which is gone afterwards; a log that grows; what a process says; pictures to look at once
+SCRIPTS = {("soak", "damage"), ("soak", "fill"), ("mutants", "Server"), ("mutants", "copy_tree"), ("gpu_first_row", "Log"), ("gpu_first_row", "Row"), ("simulate_sight", "write_sheet")}
 
 
 def called(node):

@@ -8,8 +8,8 @@ __all__ = ['four', 'painted', 'rivals', 'compared', 'transferred', 'figures', 'p
            'write_claims', 'Figure', 'open_rooms', 'ask_tables', 'second_size', 'want_alphas', 'want_candidates',
            'find_packaged', 'figure_notebook', 'known_parameters', 'check_parameters', 'choose_parameters',
            'import_extra', 'check_extras', 'drop_warnings', 'clean_book', 'execute_notebook', 'is_card', 'read_card',
-           'compare_published', 'fill', 'say_claim', 'list_claims', 'write_gallery', 'expect', 'stopped_kernels',
-           'said_at_the_end', 'refuse_failed', 'draw_figures', 'notebook_options']
+           'compare_figure', 'compare_published', 'fill', 'say_claim', 'list_claims', 'write_gallery', 'expect',
+           'stopped_kernels', 'said_at_the_end', 'refuse_failed', 'draw_figures', 'notebook_options']
 
 # %% ../../nbs/63_figures.ipynb #37bb4f2e
 import contextlib
@@ -384,21 +384,25 @@ def read_card(path: Path) -> dict | None:
     return card if is_card(card, path.stem) else None
 
 # %% ../../nbs/63_figures.ipynb #63digest3
+def compare_figure(folder: Path, name: str) -> dict[str, str]:    # file -> what is to be said of it
+    "As `compare_published`, for one figure."
+    path, there = folder / f"{name}.json", digest_published(folder, name)
+    card = read_card(path)
+    if card is None:
+        return {path.name: "damaged" if path.exists() else "missing"}
+    files = card.get("files")
+    digests = files if isinstance(files, dict) else {}
+    said = {str(file): "missing" if file not in there else "as published"
+            if there[file] == digest else "changed" for file, digest in digests.items()}
+    return dict.fromkeys(there, "without a digest") | said
+
 def compare_published(folder: Path) -> dict[str, str]:    # file -> what is to be said of it
     """Compare what is published in a folder with the digests in its provenance: each file is `as
     published`, `changed`, `missing`, `without a digest`, or `damaged`: no provenance."""
-    said = {}
-    for path in sorted(folder.glob("*.json")):
-        card, there = read_card(path), digest_published(folder, path.stem)
-        files = card.get("files") if card else None
-        if card is None:
-            said[path.name] = "damaged"
-        elif not isinstance(files, dict):
-            said |= dict.fromkeys(there, "without a digest")
-        else:
-            said |= {str(name): "missing" if name not in there else "as published"
-                     if there[name] == digest else "changed" for name, digest in files.items()}
-    return said
+    named = {path.stem for path in folder.glob("*.json")}
+    named |= {name for name in figures if digest_published(folder, name)}
+    return {file: what for name in sorted(named)
+            for file, what in compare_figure(folder, name).items()}
 
 # %% ../../nbs/63_figures.ipynb #63dur001
 def fill(template: str, **words) -> str:

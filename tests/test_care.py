@@ -1,0 +1,322 @@
+"""What is kept and published is looked after: galleries are compared with their digests, what is damaged is set aside and made again, and what nobody asks for can be found and removed."""
+import json
+import os
+import shutil
+import time
+import warnings
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from conftest import ROOT
+from selmatch import app
+from selmatch.care import find_bad, find_unasked, list_kept
+from selmatch.computer import Computer
+from selmatch.core import InputError, load_tensors, save_tensors
+from selmatch.distill.experts import is_trained, train_expert
+from selmatch.show.figures import compare_published, digest_published
+from selmatch.study.sets import make_set
+from selmatch.study.store import Plan, Store, sweep_once
+from test_durable import bits, tiny_experts, tiny_run, tiny_set
+
+QUIET = Computer(quiet=True)
+
+
+def run(words, capsys):
+    """(exit code, what it said) of a command in this process."""
+    with pytest.raises(SystemExit) as stop: app.main([str(word) for word in words])
+    said = capsys.readouterr()
+    return stop.value.code, said.out + said.err
+
+
+# ---------------------------------------------------------------- figures --check
+
+@pytest.fixture
+def gallery(tmp_path):
+    """Two figures of a profile, with tables, pictures and provenance."""
+    folder = tmp_path / "gallery"
+    folder.mkdir()
+    for name in ("fig3_window", "tab4_cost"):
+        for end in (".csv", ".png", ".svg", ".narrow.svg"): (folder / f"{name}{end}").write_text(f"{name} {end}")
+        card = {"figure": name, "caption": "words", "profile": {"name": "smoke", "title": "t", "seed": 0}, "versions": {"selmatch": "1", "torch": "2"},
+                "data": {"fingerprint": "ab"}, "files": digest_published(folder, name)}
+        (folder / f"{name}.json").write_text(json.dumps(card))
+        for end in (".ipynb", ".html"): (folder / f"{name}{end}").write_text("a page, of which no digest is kept")
+    return folder
+
+
+def check(folder, capsys):
+    return run(["figures", "--profile", "smoke", "--check", "--out", folder], capsys)
+
+
+def test_an_untouched_gallery_is_as_published(gallery, capsys):
+    code, said = check(gallery, capsys)
+    assert code == 0 and "8 files" in said and "none was changed" in said
+
+
+@pytest.mark.parametrize("harm, what, named", [
+    (lambda f: (f / "fig3_window.csv").write_text("beta\n0.2\n"), "changed", "fig3_window.csv"),
+    (lambda f: (f / "tab4_cost.png").write_bytes(b"another picture"), "changed", "tab4_cost.png"),
+    (lambda f: (f / "fig3_window.narrow.svg").write_text(""), "changed", "fig3_window.narrow.svg"),
+    (lambda f: (f / "fig3_window.svg").unlink(), "missing", "fig3_window.svg"),
+    (lambda f: (f / "fig3_window.csv").rename(f / "fig3_window.old"), "missing", "fig3_window.csv"),
+    (lambda f: (f / "tab4_cost.json").unlink(), "missing", "tab4_cost.json"),
+    (lambda f: (f / "tab4_cost.json").write_text("{"), "damaged", "tab4_cost.json"),
+    (lambda f: (f / "tab4_cost.json").write_bytes(b"\xff\xfe"), "damaged", "tab4_cost.json"),
+    (lambda f: shutil.copy(f / "fig3_window.json", f / "tab4_cost.json"), "damaged", "tab4_cost.json"),
+])
+def test_what_is_not_as_published_is_named(harm, what, named, gallery, capsys):
+    harm(gallery)
+    code, said = check(gallery, capsys)
+    assert code == 2 and "Traceback" not in said
+    assert f"{what}: {named}\n" in said, "that one, and no other"
+    assert "selmatch: 1 of " in said and "draw these figures again" in said
+
+
+def test_several_harms_are_all_named(gallery, capsys):
+    (gallery / "fig3_window.csv").write_text("x")
+    (gallery / "fig3_window.png").write_text("x")
+    (gallery / "tab4_cost.svg").unlink()
+    code, said = check(gallery, capsys)
+    assert code == 2 and "changed: fig3_window.csv, fig3_window.png" in said and "missing: tab4_cost.svg" in said and "3 of 8" in said
+
+
+def test_files_without_a_digest_are_said_and_no_fault(gallery, capsys):
+    card = json.loads((gallery / "tab4_cost.json").read_text())
+    del card["files"]
+    (gallery / "tab4_cost.json").write_text(json.dumps(card))
+    (gallery / "fig3_window-2.png").write_text("somebody's")
+    code, said = check(gallery, capsys)
+    assert code == 0 and "without a digest: fig3_window-2.png, tab4_cost.csv, tab4_cost.narrow.svg" in said
+
+
+def test_a_folder_without_figures_is_refused(tmp_path, capsys):
+    code, said = check(tmp_path / "nothing", capsys)
+    assert code == 2 and "holds no figure" in said
+
+
+def test_what_the_project_vouches_for_is_as_published():
+    for folder in sorted(p for p in (ROOT / "figures").iterdir() if list(p.glob("fig3_window.json"))):
+        said = compare_published(folder)
+        assert said and set(said.values()) <= {"as published", "without a digest"}, (folder, said)
+
+
+def test_a_damaged_provenance_is_set_aside_before_its_figure_is_drawn(gallery):
+    (gallery / "index.html").write_text("<title>selmatch figures: smoke</title>")
+    (gallery / "tab4_cost.json").write_text("{")
+    with pytest.warns(UserWarning, match="tab4_cost.json.bad"): app.check_gallery(gallery, ["fig3_window", "tab4_cost"], {"name": "digits"})
+    assert (gallery / "tab4_cost.json.bad").exists() and not (gallery / "tab4_cost.json").exists()
+    assert (gallery / "fig3_window.json").exists()
+
+
+# ---------------------------------------------------------------- every kind of file of ours is set aside and made again
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    home = tmp_path_factory.mktemp("whole")
+    tiny_run(home)
+    return home
+
+
+def flip(path):
+    data = path.read_bytes()
+    path.write_bytes(data[:len(data) // 2] + bytes([data[len(data) // 2] ^ 1]) + data[len(data) // 2 + 1:])
+
+
+def unseal(path):
+    """The same content, by a writer that keeps no digests."""
+    from safetensors.torch import save_file
+    tensors, card = load_tensors(path)
+    save_file(tensors, path, metadata={"card": json.dumps(card)})
+
+
+HARMS = {"empty": lambda p: p.write_bytes(b""), "cut": lambda p: p.write_bytes(p.read_bytes()[:-3]), "flipped": flip, "text": lambda p: p.write_text("words"), "unsealed": unseal}
+FILES = {"result": "results/aa/aa1.safetensors", "set": "sets/dm-0/at_000003/set.safetensors", "last set": "sets/dm-0/at_000008/set.safetensors",
+         "history": "sets/dm-0/history.csv", "seconds": "sets/dm-0/seconds.json", "expert": "experts/key/expert_000.safetensors"}
+QUIETLY = ("history", "seconds")        # texts: read again or made again without being set aside
+LAZILY = {("expert", "flipped")}        # rows are compared when they are read
+
+
+CASES = [("result", harm) for harm in HARMS] + [(kind, harm) for kind in ("set", "last set", "expert") for harm in ("cut", "flipped", "unsealed")] + [(kind, harm) for kind in QUIETLY for harm in ("empty", "flipped")]
+
+
+@pytest.mark.parametrize("kind, harm", CASES)
+def test_a_damaged_file_of_a_home_is_set_aside_and_made_again(kind, harm, whole, tmp_path):
+    home = tmp_path / "home"
+    shutil.copytree(whole, home)
+    HARMS[harm](home / FILES[kind])
+    sweep_once.cache_clear()
+    with warnings.catch_warnings(record=True) as said:
+        warnings.simplefilter("always")
+        tiny_run(home)
+    if (kind, harm) in LAZILY:
+        return
+    sweep_once.cache_clear()
+    sweep_once(home)
+    assert bits(home) == bits(whole), "made again, to the same bits"
+    if kind not in QUIETLY:
+        assert find_bad(home) == [home / f"{FILES[kind]}.bad"]
+        assert len([w for w in said if f"{Path(FILES[kind]).name}.bad" in str(w.message)]) == 1, "said once"
+
+
+@pytest.mark.parametrize("harm", HARMS)
+def test_a_damaged_draft_of_an_expert_is_set_aside_and_the_expert_is_the_same(harm, whole, tmp_path, monkeypatch):
+    from selmatch.distill import experts
+    task, = tiny_experts(tmp_path)
+    theirs, n = experts.save_draft, []
+    def killed(*given):
+        theirs(*given)
+        n.append(1)
+        if len(n) == 2: raise KeyboardInterrupt
+    monkeypatch.setattr(experts, "save_draft", killed)
+    with pytest.raises(KeyboardInterrupt): train_expert(task)
+    monkeypatch.undo()
+    HARMS[harm](task.draft)
+    with pytest.warns(UserWarning, match=f"{task.draft.name}.bad"): train_expert(task)
+    assert task.path.read_bytes() == (whole / "experts/key/expert_000.safetensors").read_bytes()
+    assert not task.draft.exists() and is_trained(task)
+
+
+@pytest.mark.parametrize("harm", HARMS)
+def test_a_damaged_checkpoint_of_a_set_is_set_aside_and_the_set_is_the_same(harm, whole, tmp_path):
+    task = tiny_set(tmp_path)
+    make_set(task, until=3)
+    file = task.folder / "checkpoint.safetensors"
+    HARMS[harm](file)
+    with pytest.warns(UserWarning, match="checkpoint.safetensors.bad"): make_set(task)
+    name = "sets/dm-0/at_000008/set.safetensors"
+    assert (tmp_path / name).read_bytes() == (whole / name).read_bytes() and file.with_name("checkpoint.safetensors.bad").exists()
+
+
+def test_a_checkpoint_of_another_run_is_no_damage(tmp_path):
+    task = tiny_set(tmp_path)
+    make_set(task, until=3)
+    with pytest.raises(InputError, match="belongs to another run"): make_set(replace(task, descent=replace(task.descent, lr_images=2.0)))
+    assert (task.folder / "checkpoint.safetensors").exists() and find_bad(tmp_path) == []
+
+
+def test_an_expert_that_turns_out_damaged_in_use_is_set_aside(whole, tmp_path):
+    """Its card is whole, and a row is not: who follows it hears of it, and the same command makes it again."""
+    from selmatch.distill.experts import Trajectory
+    from selmatch.study.sets import own_files
+    shutil.copytree(whole, tmp_path / "home")
+    file = tmp_path / "home" / FILES["expert"]
+    data = file.read_bytes()
+    file.write_bytes(data[:-8] + bytes([data[-8] ^ 1]) + data[-7:])
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        with pytest.raises(InputError, match="set aside.*again"), own_files(tmp_path / "home"): Trajectory(file)[3]
+        assert file.with_name(f"{file.name}.bad").exists() and not file.exists()
+        sweep_once.cache_clear()
+        tiny_run(tmp_path / "home")
+    assert file.read_bytes() == data
+    with pytest.raises(InputError), own_files(tmp_path / "elsewhere"):          # somebody's file is left where it is
+        file.write_bytes(data[:-8] + bytes([data[-8] ^ 1]) + data[-7:])
+        Trajectory(file)[3]
+    assert file.exists()
+
+
+def test_a_result_whose_card_holds_none_is_set_aside(tmp_path):
+    store, plan = Store(tmp_path), Plan("double", lambda x: {"twice": 2 * x}, [1], ["aa1"])
+    for card in ({}, {"result": {"tensor": "7"}}, {"result": {"dict": 3}}, {"result": {"dict": [[1]]}}):
+        save_tensors(store.file("aa1"), {}, card)
+        with pytest.warns(UserWarning, match="holds no result.*aa1.safetensors.bad"): assert store.run(plan, QUIET) == [{"twice": 2}]
+
+
+# ---------------------------------------------------------------- selmatch cache
+
+@pytest.fixture
+def old_home(whole, tmp_path, monkeypatch):
+    """A home with a result and an expert that were asked for today, and a result and a set that nobody asked for in forty days."""
+    home = tmp_path / "home"
+    shutil.copytree(whole, home)
+    long_ago = time.time() - 40 * 86400
+    for name in ("results/bb/bb2.safetensors", "sets/dm-0"):
+        for file in [home / name] if (home / name).is_file() else [p for p in (home / name).rglob("*") if p.is_file()]: os.utime(file, (long_ago, long_ago))
+    monkeypatch.setenv("SELMATCH_HOME", str(home))
+    return home
+
+
+def test_what_nobody_asked_for_is_listed_and_only_then_removed(old_home, capsys):
+    there = lambda: sorted(str(p.relative_to(old_home)) for p in old_home.rglob("*") if p.is_file())    # not read: that would be asking
+    before = there()
+    code, said = run(["cache"], capsys)
+    assert code == 0 and "nothing has asked for 2 of these 4 in 30 days" in said and "--clean --unasked 30" in said
+    code, said = run(["cache", "--clean", "--unasked", 30], capsys)
+    assert code == 0 and "results/bb/bb2.safetensors" in said and "sets/dm-0\n" in said and "aa1" not in said and "expert" not in said
+    assert "to be removed by --yes" in said and there() == before, "only said"
+    code, said = run(["cache", "--clean", "--unasked", 50, "--yes"], capsys)
+    assert code == 0 and "0 files and folders" in said and there() == before
+    code, said = run(["cache", "--clean", "--unasked", 30, "--yes"], capsys)
+    assert code == 0 and "2 files and folders" in said and "removed" in said
+    assert there() == [name for name in before if not name.startswith(("sets/", "results/bb"))]
+    code, said = run(["cache"], capsys)
+    assert "nothing has asked for 0 of these 2 in 30 days" in said and "--unasked" not in said
+
+
+def test_who_asks_keeps_it(old_home, capsys):
+    tiny_run(old_home)                                  # the same command again: all is there, and is asked for
+    assert find_unasked(list_kept(old_home), 30) == []
+    code, said = run(["cache", "--clean", "--unasked", 30, "--yes"], capsys)
+    assert code == 0 and "0 files and folders" in said
+
+
+def test_looking_is_not_asking(old_home, capsys):
+    for words in (["cache"], ["cache", "--check"], ["cache", "--clean", "--unasked", 30]): run(words, capsys)
+    assert sorted(k.path.name for k in find_unasked(list_kept(old_home), 30)) == ["bb2.safetensors", "dm-0"]
+
+
+def test_age_is_since_it_was_made(old_home, capsys):
+    store = Store(old_home)
+    store.run(Plan("double", None, [2], ["bb2"]), QUIET)              # asked for, and still old
+    code, said = run(["cache", "--clean", "--older", 30], capsys)
+    assert "bb2.safetensors" in said and "sets/dm-0" in said and "aa1" not in said
+    code, said = run(["cache", "--clean", "--unasked", 30], capsys)
+    assert "bb2.safetensors" not in said
+
+
+@pytest.mark.parametrize("words", [["--unasked", 3], ["--older", 3], ["--yes"]])
+def test_what_removes_is_said_twice(words, old_home, capsys):
+    code, said = run(["cache", *words], capsys)
+    assert code == 2 and "give --clean, too" in said
+
+
+@pytest.mark.parametrize("days", ["-1", "nan", "1e9", "many"])
+def test_days_that_are_none(days, old_home, capsys):
+    code, said = run(["cache", "--clean", "--unasked", days, "--yes"], capsys)
+    assert code == 2 and "--unasked" in said and len(list_kept(old_home)) == 4
+
+
+def test_check_names_what_is_damaged_and_clean_removes_what_was_set_aside(old_home, capsys):
+    assert run(["cache", "--check"], capsys)[0] == 0
+    flip(old_home / FILES["result"])
+    flip(old_home / FILES["expert"])
+    code, said = run(["cache", "--check"], capsys)
+    assert code == 2 and "aa1.safetensors" in said and "expert_000.safetensors" in said and "2 files" in said
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        tiny_run(old_home)
+    code, said = run(["cache"], capsys)
+    assert "set aside as damaged: 1" in said
+    code, said = run(["cache", "--clean", "--yes"], capsys)
+    assert "aa1.safetensors.bad" in said and find_bad(old_home) == []
+
+
+def test_a_link_is_removed_and_what_it_leads_to_is_left(old_home, tmp_path, capsys):
+    theirs = tmp_path / "theirs"
+    theirs.mkdir()
+    (theirs / "precious").write_text("x")
+    (old_home / "sets" / "linked-0").symlink_to(theirs)
+    os.utime(theirs / "precious", (1, 1))
+    code, said = run(["cache", "--clean", "--unasked", 30, "--yes"], capsys)
+    assert code == 0 and (theirs / "precious").exists()
+
+
+def test_clean_takes_litter_drafts_and_checkpoints_of_what_is_finished(old_home, capsys):
+    checkpoint = old_home / "sets" / "dm-0" / "checkpoint.safetensors"
+    draft = old_home / "experts" / "key" / "expert_000.draft.safetensors"
+    other = old_home / "experts" / "key" / "expert_001.draft.safetensors"
+    for file in (checkpoint, draft, other): file.write_text("x")
+    code, said = run(["cache", "--clean", "--yes"], capsys)
+    assert code == 0 and not checkpoint.exists() and not draft.exists() and other.exists(), "who is not finished goes on from it"
