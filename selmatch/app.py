@@ -11,10 +11,10 @@ __all__ = ['data_names', 'official_places', 'longest_minutes', 'most', 'reading_
            'check_published', 'Place', 'within', 'is_seed', 'share', 'Sections', 'example', 'cli', 'write_table',
            'figures_command', 'read_parameters', 'profiles_command', 'methods_command', 'fetch_command',
            'fetch_official', 'score_command', 'window_command', 'experts_command', 'search_command', 'tune_command',
-           'write_set', 'make_one', 'select_command', 'distill_command', 'read_given_set', 'find_set', 'read_any_set',
-           'read_network', 'evaluate_command', 'coverage_command', 'shrink_command', 'of_others', 'import_command',
-           'compare_command', 'bench_command', 'cache_command', 'clean_cache', 'doctor_command', 'explain', 'tell_user',
-           'main', 'keep_memory_of_command']
+           'say_balance', 'write_set', 'make_one', 'select_command', 'distill_command', 'read_given_set', 'find_set',
+           'read_any_set', 'read_network', 'evaluate_command', 'coverage_command', 'shrink_command', 'of_others',
+           'import_command', 'compare_command', 'bench_command', 'cache_command', 'clean_cache', 'doctor_command',
+           'explain', 'tell_user', 'main', 'keep_memory_of_command']
 
 # %% ../nbs/68_app.ipynb #1ccb4a46
 import contextlib
@@ -624,7 +624,7 @@ def score_command(out, **options):
 
 # %% ../nbs/68_app.ipynb #0c4d04b5
 @cli.command("window", epilog=example("window --data folder:my/images --ratio 0.1"))
-@share(*common, *limits, "ratio", "out")
+@share(*common, *limits, "ratio", "balance", "out")
 def window_command(out, **options):
     "Slide the window over difficulty and find its best place."
     check_table(out, "ratio,ipc,beta")
@@ -655,7 +655,7 @@ def experts_command(**options):
 @click.option("--method", default="selmatch", show_default=True,
               help="A method from `selmatch methods` that starts at a window and has its alpha by "
                    "size.")
-@share(*common, *limits, "iterations", "ratio", "out")
+@share(*common, *limits, "iterations", "ratio", "balance", "out")
 def search_command(method, out, **options):
     "Choose alpha and beta together on validation images, by a race."
     check_table(out, "alpha,beta,rung")
@@ -678,7 +678,7 @@ def search_command(method, out, **options):
                f"and {race.table.networks.sum()} networks to judge")
     alpha, beta = race.winner
     click.echo(f"found: alpha = {alpha}, beta = {beta}")
-    asked = ("data", "profile", "size", *reading_options, "seed", "ratio")
+    asked = ("data", "profile", "size", *reading_options, "seed", "ratio", "balance")
     kept = {k.replace("_", "-"): options[k] for k in asked if options[k]}
     again = {"method": method} | kept | {"alpha": alpha, "beta": beta}
     words = [str(word) for k, v in again.items()
@@ -720,6 +720,18 @@ def tune_command(profile, only, estimate, device, workers, cluster, out):
         click.echo(f"Written: {out}")
 
 # %% ../nbs/68_app.ipynb #4c0d5fc9
+def say_balance(small) -> list[str]:
+    "Where classes differ: how many images of each there are, and how many are distilled."
+    card, names = small.card, small.data.classes
+    if "balance" not in card:
+        return []
+    moving = card.get("distilled_per_class") or [0] * len(names)
+    parts = [f"{name} {n}" + (f" ({m} distilled)" if any(moving) else "")
+             for name, n, m in zip(names, card["ipc"], moving)]
+    whole = ["all images there are: " + ", ".join(card["taken_whole"])]
+    said = [f"of each class ({card['balance']}): {', '.join(parts)}"]
+    return said + (whole if card["taken_whole"] else [])
+
 def write_set(method: str, study, ratio: float, out: Path):
     "Make one set (or find it) and write it with its card and its images."
     from selmatch.distill.sets import save_set
@@ -736,11 +748,8 @@ def write_set(method: str, study, ratio: float, out: Path):
         save_set(small, out)       # pictures as anybody reads them, numbers as they were optimised
     click.echo(f"{len(small)} images of {len(study.splits.train)} ({int(small.distilled.sum())} "
                f"distilled), kept at iteration {small.card.get('iteration', 0)}")
-    if "balance" in small.card:
-        click.echo(f"of each class ({small.card['balance']}): " + ", ".join(
-            f"{name} {n}" for name, n in zip(small.data.classes, small.card["ipc"])))
-        if small.card["taken_whole"]:
-            click.echo("all images there are: " + ", ".join(small.card["taken_whole"]))
+    for line in say_balance(small):
+        click.echo(line)
     if gain:
         click.echo(say_gain(gain))
     click.echo(f"Written: {out}/images (one folder per class), {out}/card.json, "
@@ -784,7 +793,7 @@ def select_command(method, out, beta, **options):
 @click.option("--beta", type=float, **within(0, 1),
               help="Start of the window, in [0, 1 - ratio]; default: searched on validation "
                    "images.")
-@share(*common, *limits, "iterations", "ratio", "out")
+@share(*common, *limits, "iterations", "ratio", "balance", "out")
 def distill_command(method, out, alpha, beta, **options):
     "Make a small set and write it with its card and its images."
     find_method(method)

@@ -95,7 +95,7 @@ def test_ipc_larger_than_the_smallest_class_names_it():
     with refuses("validation", "choose_on"): Study(profile(data={"name": "digits", "per_class": 40, "validation": 0})).splits
     study = Study(profile(data={"name": "digits"}, ratios=[1.0], alpha={1.0: 0.1}, search={}))
     sizes = torch.bincount(study.splits.train.labels).tolist()
-    with refuses("'mtt'", "ratio=1.0", study.ipc(1.0), "smallest class", min(sizes)): sets.start_set(study, "mtt", 1.0, 0)
+    with refuses("'glister'", "ratio=1.0", study.ipc(1.0), "smallest class", min(sizes)): sets.start_set(study, "glister", 1.0, 0)
     assert sum(study.take(1.0)) <= sum(sizes) and len(sets.start_set(study, "random", 1.0, 0).data) == sum(study.take(1.0))
 
 
@@ -291,12 +291,73 @@ def test_selections_of_uneven_classes(tmp_path):
     first = rows[:counts[0]]
     assert study.difficulty[first].tolist() == [float(sizes[0] - 1 - round(0.5 * sizes[0]) - i) for i in range(counts[0])]
     assert study.window_starts(0.5, 0.1)[-1] == 0.4, "the smallest class set the grid"
-    with refuses("'mtt'", "ratio=0.5", "'c'", "at most ratio="): sets.set_task(study, "mtt", 0.5, 0)
     with refuses("'glister'", "'c'"): sets.start_set(study, "glister", 0.5, 0)
     with refuses("[1, 2]", "each class"): select("random", study.splits.train, [1, 2], generator=torch.Generator())
     other = uneven_study(tmp_path, sizes, ratios=[0.5], alpha={0.5: 0.5}, balance="share")
     assert torch.bincount(sets.start_set(other, "random", 0.5, 0).data.labels).tolist() == count_per_class(sizes, 3 * study.ipc(0.5), "share")
     with refuses("balance", "fair"): profile(balance="fair")
+
+
+@pytest.mark.parametrize("balance", ["equal", "share"])
+def test_distilling_uneven_classes(balance, tmp_path):
+    """By either rule: at least one image of each class, the easier share of each is distilled, and nothing else moves."""
+    study = uneven_study(tmp_path, (24, 8, 3), ratios=[0.7], alpha={0.7: 0.5}, balance=balance, window={"beta": {0.7: 0.0}})
+    sizes = torch.bincount(study.splits.train.labels).tolist()
+    expected = count_per_class(sizes, 3 * study.ipc(0.7), balance)
+    task = sets.small_sets(study, ["selmatch-dm"], [0.7], 1)["selmatch-dm", 0.7, 0]
+    start, small = task.start, task.last()
+    assert torch.bincount(small.data.labels).tolist() == expected and min(expected) >= 1 and len(set(expected)) > 1
+    halves = [round(n / 2) for n in expected]
+    assert torch.bincount(small.data.labels[small.distilled]).tolist() == halves
+    moved = (small.data.images != start.data.images).flatten(1).any(1)
+    assert not moved[~small.distilled].any() and moved[small.distilled & (small.data.labels == 0)].all()    # a class taken whole asks for nothing
+    for c, (n, m) in enumerate(zip(expected, halves)):      # hardest first: the easier ones move
+        assert small.distilled[small.data.labels == c].tolist() == [False] * (n - m) + [True] * m
+    words = ("balance", "ipc", "distilled_per_class", "taken_whole")
+    whole = [name for name, n, size in zip("abc", expected, sizes) if n == size]
+    assert [small.card[word] for word in words] == [balance, expected, halves, whole]
+
+
+def test_what_cannot_be_distilled_of_uneven_classes_is_said_before_work(tmp_path):
+    study = uneven_study(tmp_path, (24, 8, 3), ratios=[0.7], alpha={0.7: 0.5}, window={"beta": {0.7: 0.0}})
+    for name in ("ccfs", "datm", "glister"):
+        with refuses(f"'{name}'", "ratio=0.7", "'c'", "at most ratio=", "classes"): sets.set_task(study, name, 0.7, 0)
+    assert not list(tmp_path.iterdir()), "work was started"
+
+
+def test_shares_that_round_to_nothing_in_some_classes_are_said(tmp_path):
+    study = uneven_study(tmp_path, (24, 8, 3), ratios=[0.7], alpha={0.7: 0.1}, balance="share", window={"beta": {0.7: 0.0}})
+    with pytest.warns(UserWarning, match="0.1 of the few images of c rounds to none"): task = sets.set_task(study, "selmatch-dm", 0.7, 0)
+    assert task.start.card["distilled_per_class"][-1] == 0 and task.start.distilled.any()
+
+
+def test_an_estimate_asks_about_uneven_classes(tmp_path):
+    from selmatch.study.estimate import Prices, iteration_seconds
+    study = uneven_study(tmp_path, (24, 8, 3), ratios=[0.7], alpha={0.7: 0.5}, balance="share", window={"beta": {0.7: 0.0}})
+    assert iteration_seconds(Prices(study), find_method("selmatch-dm"), 0.7) > 0
+
+
+def test_equal_masks_are_those_of_chapter_38():
+    for n, alpha in ((5, 0.3), (10, 0.25), (1, 0.5), (7, 1.0), (3, 0.0)):
+        assert torch.equal(sets.mask_of_counts([n] * 4, alpha), distilled_mask(4, n, alpha))
+    assert sets.mask_of_counts((2, 4), 0.5).tolist() == [False, True, False, False, True, True]
+
+
+def test_small_sets_are_counted_by_the_same_rules(tmp_path):
+    """`count_small` asks `count_per_class`: by share of what was given, or in equal numbers as far as classes reach."""
+    from selmatch.study.shrink import count_classes, count_given, count_small
+    splits = uneven_study(tmp_path, (40, 12, 4)).splits
+    given, there = count_given(splits), count_classes(splits.train)
+    for ratio in (0.01, 0.1, 0.3, 0.77, 1):
+        found, each = count_small(splits, ratio=ratio), [max(1, round(ratio * n)) for n in given]
+        assert found.small == tuple(map(min, count_per_class(given, sum(each), "share"), there)) and found.balance == "share"
+        assert all(abs(m - min(w, n)) <= 1 for m, w, n in zip(found.small, each, there))
+    for images in (3, 10, 17, 500):
+        found = count_small(splits, images=images)
+        assert list(found.small) == count_per_class(there, images) and sum(found.small) == min(images, sum(there))
+        assert found.capped == tuple(c for c, m, n in zip("abc", found.small, there) if m == n < max(images // 3, *found.small))
+    found = count_small(splits, per_class=6)
+    assert found.small == tuple(min(6, n) for n in there) and found.capped == ("c",)
 
 
 def test_equal_classes_are_told_one_number():

@@ -31,7 +31,6 @@ from ..computer import with_threads
 from ..core import InputError
 from ..data.images import ImageSet, StoredImages, class_rows
 from ..distill.objectives import SetState
-from ..distill.sets import distilled_mask
 from ..distill.sweep import (
     draw_steps, first_order, reverse_sweep, second_order, walk_forward)
 from ..methods import Method, find_method
@@ -287,12 +286,12 @@ def judge_seconds(prices: Prices, title: str, images: int) -> float:
 def one_answer(objective, method: Method, data: ImageSet, alpha: float,
                rates: int | None) -> Callable:
     "A call that asks an objective once about the first images of each class."
-    ipc, device, labels = len(data) // data.n_classes, data.labels.device, data.labels
+    device, labels, counts = data.labels.device, data.labels, torch.bincount(data.labels).tolist()
     if method.labels == "soft":
         labels = F.one_hot(labels, data.n_classes).float()
     lr = torch.full(() if rates is None else (rates,), 0.01, device=device)
     ask = objective.start(replace(data, labels=labels))
-    distilled = distilled_mask(data.n_classes, ipc, alpha).to(device)
+    distilled = sets.mask_of_counts(counts, alpha).to(device)
     state = SetState(data.images, labels, distilled, lr, 0)
     return lambda: ask(state, torch.Generator().manual_seed(0))
 
@@ -305,8 +304,10 @@ def iteration_seconds(prices: Prices, method: Method, ratio: float) -> float:
                                             objective.augmentation)
         share = compiled_share if objective.compiled else 1
         return objective.n_steps * share * prices.once("sweep", sweep, objective.batch)
-    train, ipc = study.splits.train, study.ipc(ratio)
-    data = train.subset(torch.cat([rows[:ipc] for rows in class_rows(train)])).to(device)
+    train, counts = study.splits.train, study.take(ratio)
+    counts = [counts] * train.n_classes if isinstance(counts, int) else counts
+    first = torch.cat([rows[:n] for rows, n in zip(class_rows(train), counts)])
+    data = train.subset(first).to(device)
     alpha = study.profile.alpha[ratio] if method.alpha is None else method.alpha
     rates = sets.plan_descent(study, method, objective, moves).n_rates
     answer = lambda *_: seconds(one_answer(objective, method, data, alpha, rates), device)

@@ -5,19 +5,20 @@
 # %% auto #0
 __all__ = ['differentiated_twice', 'fewest_to_choose', 'selection_needs', 'difficulty_for', 'start_function', 'needs_difficulty',
            'is_ordered', 'asks', 'is_searched', 'find_start', 'start_plan', 'look_up_start', 'choose_start', 'as_start',
-           'label_start', 'objective_class', 'start_card', 'distilled_share', 'check_balance', 'start_set',
-           'descent_words', 'set_leader', 'describe_objective', 'plan_descent', 'compare_set', 'is_whole_set',
-           'SetFiles', 'SetTask', 'own_files', 'keep_set', 'make_set', 'read_note', 'add_seconds', 'read_seconds',
-           'write_history', 'has_history', 'check_derivatives', 'set_task', 'describe_task', 'sets_plan', 'make_sets',
-           'small_sets', 'complete_set', 'completion_plan', 'finish_sets', 'ask_for_labels', 'join_real', 'kept_sets',
-           'last_sets', 'can_choose', 'checkpoint_trials', 'chosen_sets']
+           'label_start', 'objective_class', 'start_card', 'describe_counts', 'distilled_share', 'check_balance',
+           'mask_of_counts', 'count_distilled', 'start_set', 'descent_words', 'set_leader', 'describe_objective',
+           'plan_descent', 'compare_set', 'is_whole_set', 'SetFiles', 'SetTask', 'own_files', 'keep_set', 'make_set',
+           'read_note', 'add_seconds', 'read_seconds', 'write_history', 'has_history', 'check_derivatives',
+           'warn_of_rounding', 'set_task', 'describe_task', 'sets_plan', 'make_sets', 'small_sets', 'complete_set',
+           'completion_plan', 'finish_sets', 'ask_for_labels', 'join_real', 'kept_sets', 'last_sets', 'can_choose',
+           'checkpoint_trials', 'chosen_sets']
 
 # %% ../../nbs/53_sets.ipynb #a1008569
 import contextlib
 import functools
 import time
 import warnings
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -177,7 +178,10 @@ def objective_class(method: Method) -> type | None:
     return load_registers()["objective"].get(method.objective)
 
 # %% ../../nbs/53_sets.ipynb #829ce945
-def start_card(study: Study, method: Method, ratio: float, alpha: float) -> dict:
+def start_card(study: Study, method: Method, ratio: float, alpha: float,
+               counts: Sequence[int] | None = None,   # of each class; None: as the study takes them
+               balance: str | None = None,            # by this rule; None: the profile's
+) -> dict:
     "What a set says about itself: enough to make it again, and to judge it as it was meant."
     p, splits = study.profile, study.splits
     card = {"method": method.name, "title": method.title, "source": method.source,
@@ -187,11 +191,20 @@ def start_card(study: Study, method: Method, ratio: float, alpha: float) -> dict
             "label_kind": method.labels, "completed": method.completed,
             "selmatch": selmatch.__version__, "torch": torch.__version__,
             "train_fingerprint": splits.train.key, "test_fingerprint": splits.test.key}
-    if not isinstance(study.take(ratio), int):
-        counts, train = study.take(ratio), class_rows(splits.train)
-        capped = [c for c, n, rows in zip(splits.train.classes, counts, train) if n == len(rows)]
-        card |= {"balance": p.balance, "ipc": counts, "taken_whole": capped}
+    taken = study.take(ratio) if counts is None else list(counts)
+    if not isinstance(taken, int):
+        card |= describe_counts(splits.train, taken, balance or p.balance, alpha)
     return card | ({"whitened": "ZCA, epsilon 0.1"} if p.whiten else {})
+
+def describe_counts(train: ImageSet, counts: list[int], balance: str, alpha: float) -> dict:
+    """A card's words on how many images each class gives: where they differ also by which rule,
+    how many of them are distilled, and of which classes all images were taken."""
+    if len(set(counts)) == 1:
+        return {"ipc": counts}
+    names, rows = train.classes, class_rows(train)
+    whole = [c for c, n, own in zip(names, counts, rows) if n == len(own)]
+    share = {"distilled_per_class": count_distilled(counts, alpha)} if alpha else {}
+    return {"balance": balance, "ipc": counts, "taken_whole": whole} | share
 
 # %% ../../nbs/53_sets.ipynb #829cestartse
 def distilled_share(study: Study, method: Method, ratio: float) -> float:
@@ -202,8 +215,17 @@ def distilled_share(study: Study, method: Method, ratio: float) -> float:
 
 def check_balance(study: Study, method: Method, ratio: float):
     "Before any work: can this method take what small classes have? Raises `InputError`."
-    if method.objective is not None or method.start not in counting:
+    if method.completed or method.start not in counting:
         check_equal(study, f"method {method.name!r}", ratio)
+
+def mask_of_counts(counts: Sequence[int],   # images of each class, hardest first
+                   alpha: float) -> Tensor:
+    "Which images change, as `distilled_mask` says it of each class."
+    return torch.cat([distilled_mask(1, n, alpha) for n in counts])
+
+def count_distilled(counts: Sequence[int], alpha: float) -> list[int]:
+    "How many images change in each class."
+    return [int(mask_of_counts([n], alpha).sum()) for n in counts]
 
 def start_set(study: Study, name: str | Method, ratio: float, seed: int) -> SyntheticSet:
     """What a method starts from in the run of this number: its selection, its labels, and the mask
@@ -216,8 +238,9 @@ def start_set(study: Study, name: str | Method, ratio: float, seed: int) -> Synt
     picked = as_start(study, method.start, found)
     rows = None if isinstance(picked, ImageSet) else picked
     data = picked if rows is None else train.subset(rows)
-    distilled = distilled_mask(train.n_classes, n_base, 1.0 if method.completed else alpha) \
-        if method.objective else torch.zeros(len(data), dtype=torch.bool)
+    counts = [n_base] * train.n_classes if isinstance(n_base, int) else n_base
+    share = 1.0 if method.completed else alpha if method.objective else 0.0
+    distilled = mask_of_counts(counts, share)
     data = label_start(study, method, data, rows, distilled)
     card = start_card(study, method, ratio, alpha)
     if "proxy_accuracy" in found:
@@ -462,6 +485,20 @@ def check_derivatives(study: Study, method: Method):
     train, spec = study.splits.train, study.network
     probe_network(spec, train.shape, train.n_classes)
 
+# %% ../../nbs/53_sets.ipynb #53round1
+def warn_of_rounding(start: SyntheticSet):
+    "Warn of classes in which the share that is to be distilled rounds to no image."
+    alpha, data = start.card.get("alpha"), start.data
+    moving = torch.bincount(data.hard_labels[start.distilled], minlength=data.n_classes)
+    without = [name for name, n in zip(data.classes, moving.tolist()) if not n]
+    if alpha and len(without) == data.n_classes:
+        warnings.warn(f"{alpha} of {start.card.get('ipc')} images a class rounds to none: nothing "
+                      "is distilled")
+    elif alpha and without:
+        warnings.warn(f"{alpha} of the few images of {', '.join(without[:8])}"
+                      f"{', …' if len(without) > 8 else ''} rounds to none: nothing is distilled "
+                      "there")
+
 # %% ../../nbs/53_sets.ipynb #7e78f19c
 def set_task(study: Study, name: str | Method, ratio: float, seed: int,
              rungs: tuple[int, ...] = (),    # stop at these iterations, and end at the last
@@ -471,9 +508,7 @@ def set_task(study: Study, name: str | Method, ratio: float, seed: int,
     method = find_method(name)
     check_derivatives(study, method)
     start = start_set(study, name, ratio, seed) if start is None else start
-    if start.card.get("alpha") and not bool(start.distilled.any()):
-        warnings.warn(f"{start.card['alpha']} of {start.card.get('ipc')} images a class "
-                      "rounds to none: nothing is distilled")
+    warn_of_rounding(start)
     if method.objective is None or not bool(start.distilled.any()):
         return SetTask(method, start, None, None, seed, Path())
     needs = objective_class(method).needs

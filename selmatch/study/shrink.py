@@ -4,12 +4,11 @@
 
 # %% auto #0
 __all__ = ['brief', 'efforts', 'Sizes', 'count_classes', 'count_given', 'count_small', 'say_sizes', 'fill_classes',
-           'window_of_counts', 'choose_rows', 'take_rows', 'mask_of_counts', 'start_of_counts', 'nearest_alpha',
-           'at_size', 'plan_small', 'make_small', 'depth_for', 'fit_network', 'without_flips', 'flip_trials',
-           'do_flips_help', 'random_rows', 'random_set', 'judge_trials', 'judge_sets', 'summarise_sets',
-           'window_trials', 'best_window', 'Effort', 'apply_effort', 'count_windows', 'plan_stages', 'wall_of',
-           'choose_effort', 'say_plan', 'Shrunk', 'choose_set', 'find_small', 'keep_random', 'judge_pictures',
-           'read_pictures']
+           'window_of_counts', 'choose_rows', 'take_rows', 'start_of_counts', 'nearest_alpha', 'at_size', 'plan_small',
+           'make_small', 'depth_for', 'fit_network', 'without_flips', 'flip_trials', 'do_flips_help', 'random_rows',
+           'random_set', 'judge_trials', 'judge_sets', 'summarise_sets', 'window_trials', 'best_window', 'Effort',
+           'apply_effort', 'count_windows', 'plan_stages', 'wall_of', 'choose_effort', 'say_plan', 'Shrunk',
+           'choose_set', 'find_small', 'keep_random', 'judge_pictures', 'read_pictures']
 
 # %% ../../nbs/59_shrink.ipynb #9ae8de04
 import math
@@ -26,11 +25,12 @@ from ..data.images import ImageSet, Splits, class_rows, normalise, pictures
 from ..distill.sets import SyntheticSet
 from ..methods import Method, find_method
 from ..select.scores import rank_classes
+from ..select.window import count_per_class
 from .estimate import Prices, duration, iteration_seconds
 from .profile import Profile
 from selmatch.study.sets import (
-    SetTask, finish_sets, is_ordered, label_start, make_sets, selection_needs, set_task, start_card,
-    start_function,
+    SetTask, finish_sets, is_ordered, label_start, make_sets, mask_of_counts, selection_needs,
+    set_task, start_card, start_function,
 )
 from .study import Study
 from .tables import cover, trials_on
@@ -50,6 +50,7 @@ class Sizes:
     test: tuple[int, ...]
     small: tuple[int, ...]
     capped: tuple[str, ...] = ()     # classes with fewer training images than were asked for
+    balance: str = "equal"           # the rule: a word of `balances` (chapter 22)
 
     @property
     def ratio(self) -> float:
@@ -85,20 +86,21 @@ def count_small(splits: Splits,
     named = [name for name, value in asked.items() if value is not None]
     if len(named) > 1:
         raise InputError(f"{' and '.join(named)} contradict each other: give one of them")
-    train, given, k = splits.train, count_given(splits), splits.train.n_classes
+    parts = [count_classes(part) for part in (splits.train, splits.validation, splits.test)]
+    given, there, k = count_given(splits), parts[0], len(parts[0])
     if images is not None:
-        check_whole("images", images, k)
-        wanted = [images // k + (c < images % k) for c in range(k)]
+        small = count_per_class(there, check_whole("images", images, k))
+        wanted = [max(images // k, *small)] * k
     elif per_class is not None:
         wanted = [check_whole("per_class", per_class, 1)] * k
+        small = count_per_class(there, sum(min(per_class, n) for n in there))
     else:
         share = check_range("ratio", 0.1 if ratio is None else ratio, 1e-6, 1)
-        wanted = [max(1, round(share * n)) for n in given]
-    there = count_classes(train)
-    short = tuple(c for c, w, n in zip(train.classes, wanted, there) if w > n)
-    small = tuple(min(w, n) for w, n in zip(wanted, there))
-    parts = [count_classes(part) for part in (train, splits.validation, splits.test)]
-    return Sizes(train.classes, given, *parts, small, short)
+        wanted = count_per_class(given, sum(max(1, round(share * n)) for n in given), "share")
+        small = [min(w, n) for w, n in zip(wanted, there)]
+    short = [c for c, w, n in zip(splits.train.classes, wanted, there) if w > n]
+    balance = "equal" if images or per_class else "share"
+    return Sizes(splits.train.classes, given, *parts, tuple(small), tuple(short), balance)
 
 # %% ../../nbs/59_shrink.ipynb #da7362bf
 def say_sizes(sizes: Sizes) -> str:
@@ -166,11 +168,6 @@ def take_rows(words: dict, rows: Tensor) -> dict:
     return {name: per_image[name](value) if name in per_image and value is not None else value
             for name, value in words.items()}
 
-# %% ../../nbs/59_shrink.ipynb #1b55531d
-def mask_of_counts(counts: Sequence[int], alpha: float) -> Tensor:
-    "The easier `round(alpha * n)` of each class, whose images stand hardest first."
-    return torch.cat([torch.arange(n) >= n - round(alpha * n) for n in counts])
-
 # %% ../../nbs/59_shrink.ipynb #4e2f4a45
 def start_of_counts(study: Study, method: Method, sizes: Sizes,
                     beta: float | None = None) -> tuple[SyntheticSet, Tensor | None]:
@@ -187,7 +184,7 @@ def start_of_counts(study: Study, method: Method, sizes: Sizes,
     data, rows = (picked, None) if made else (train.subset(picked), picked)
     mask = mask_of_counts(sizes.small, alpha)
     study = at_size(study, sizes, beta, alpha)
-    card = start_card(study, method, ratio, alpha) | {"beta": beta, "ipc": list(sizes.small)}
+    card = start_card(study, method, ratio, alpha, sizes.small, sizes.balance) | {"beta": beta}
     return SyntheticSet(label_start(study, method, data, rows, mask), mask, card=card), rows
 
 # %% ../../nbs/59_shrink.ipynb #42c9d231
@@ -532,7 +529,7 @@ def keep_random(study: Study, sizes: Sizes) -> tuple[SyntheticSet, Tensor]:
     "Random draw number 0 as a set with a card, and its rows."
     method, small = find_method("random"), random_set(study, sizes, 0)
     there = at_size(study, sizes, 0.0)
-    card = start_card(there, method, sizes.ratio, 0.0) | {"ipc": list(sizes.small)}
+    card = start_card(there, method, sizes.ratio, 0.0, sizes.small, sizes.balance)
     return replace(small, card=card), random_rows(study, sizes, 0)
 
 # %% ../../nbs/59_shrink.ipynb #d8ea0b34

@@ -256,8 +256,9 @@ def check_equal(study: StudyData, what: str, ratio: float):
     c = int(np.argmin(sizes))
     raise InputError(f"{what} takes the same number of each class, and ratio={ratio} asks for "
                      f"{ipc} of each, but the smallest class, {train.classes[c]!r}, has "
-                     f"{sizes[c]}: at most ratio={sizes[c] * len(sizes) / len(train):.3g} fits, or "
-                     "leave small classes out (classes), or `selmatch select --method window`")
+                     f"{sizes[c]}: at most ratio={sizes[c] * len(sizes) / len(train):.3g} fits; or "
+                     "leave small classes out (data.classes), or choose a method that takes what "
+                     "each class has, such as window or selmatch")
 
 def check_data(study: StudyData, splits: Splits):
     "What a profile asks of its data. Raises `InputError` naming what does not fit."

@@ -5,8 +5,9 @@
 # %% auto #0
 __all__ = ['walk_modules', 'factors', 'score_table', 'windows', 'other_score', 'agreement', 'reading_trials', 'readings',
            'trials_on', 'tags_of', 'set_trials', 'accuracies', 'full_trials', 'full_accuracy', 'transfer', 'cover',
-           'coverages', 'anatomy', 'alpha_rows', 'along_alpha', 'ablation_rows', 'ablation', 'losses_before',
-           'starts_plan', 'starts', 'before_after', 'own_probability', 'changes', 'space_out', 'spread']
+           'coverages', 'place_images', 'anatomy', 'alpha_rows', 'along_alpha', 'ablation_rows', 'ablation',
+           'losses_before', 'starts_plan', 'starts', 'before_after', 'own_probability', 'changes', 'space_out',
+           'spread']
 
 # %% ../../nbs/54_tables.ipynb #33dccacd
 from collections.abc import Callable, Iterable
@@ -31,7 +32,7 @@ from .profile import Evaluation, Profile
 from .sets import (
     SetTask, chosen_sets, kept_sets, last_sets, set_task, small_sets)
 from .store import Plan, own_code
-from .study import Study
+from .study import Study, typical_size
 from ..train.judge import Trial, trials
 from ..train.networks import FlatNetwork, carry, make_network
 
@@ -89,8 +90,8 @@ def readings(study: Study, ratio: float | None = None) -> pd.DataFrame:
     ratio, train = ratio or min(study.profile.ratios), study.splits.train
     work = reading_trials(study, ratio)
     table = study.run_trials(work, "slide the window, other scores and readings")
-    smallest = min(len(rows) for rows in class_rows(train))
-    starts = [window_start(smallest, row.ipc, row.beta, row.beta_of) / smallest
+    typical = typical_size(train)
+    starts = [window_start(typical, row.ipc, row.beta, row.beta_of) / typical
               for row in table.itertuples()]
     return table.assign(start=starts)
 
@@ -186,16 +187,22 @@ def coverages(study: Study, names: Iterable[str | Method] = ("random", "window",
     return pd.DataFrame(rows)
 
 # %% ../../nbs/54_tables.ipynb #2373a39b
+def place_images(start: SyntheticSet) -> tuple[Tensor, Tensor]:    # (n,) and (n,) int64
+    "The class of each image of a start, and its place in its class (0 = hardest)."
+    own = start.data.hard_labels
+    places = [torch.arange(n) for n in torch.bincount(own).tolist()]
+    return own, torch.cat(places)
+
 def anatomy(study: Study, ratio: float, label: int = 0, name: str = "selmatch") -> pd.DataFrame:
     """One row per training image of a class: row, rank, difficulty, role (outside, D_select or
     D_distill), place in the set, moved (root mean square over all iterations, normalised units)."""
-    train, ipc = study.splits.train, study.ipc(ratio)
+    train = study.splits.train
     check_range("label", label, 0, train.n_classes - 1)
     task = small_sets(study, [name], [ratio], 1)[name, ratio, 0]
-    own, last = slice(label * ipc, (label + 1) * ipc), task.kept()[-1]
+    own, last = place_images(task.start)[0] == label, task.kept()[-1]
     rows = rank_classes(train, study.difficulty)[label]
-    taken = select("window", train, ipc, difficulty=study.difficulty, beta=study.beta(ratio),
-                   beta_of=study.profile.window.beta_of)[own]
+    taken = select("window", train, study.take(ratio), difficulty=study.difficulty,
+                   beta=study.beta(ratio), beta_of=study.profile.window.beta_of)[own]
     moved = (last.data.images[own] - task.start.data.images[own]).square().mean((1, 2, 3)).sqrt()
     place = {int(r): i for i, r in enumerate(taken)}
     change = {r: float(moved[i]) for r, i in place.items()}
@@ -319,10 +326,10 @@ def own_probability(data: ImageSet, own: Tensor) -> Tensor:    # (n,)
 def changes(study: Study, names: Iterable[str], ratio: float) -> pd.DataFrame:
     """One row per image: method, class, place in its class (0 = hardest), distilled, moved (root
     mean square, normalised units), label_start and label_end (probability of its class)."""
-    ipc, tables = study.ipc(ratio), []
+    tables = []
     for name in names:
         start, last = before_after(study, name, ratio)
-        place, own = torch.arange(len(start)) % ipc, torch.arange(len(start)) // ipc
+        own, place = place_images(start)
         moved = (last.data.images - start.data.images).square().mean((1, 2, 3)).sqrt()
         tables.append(pd.DataFrame({
             "method": find_method(name).title, "class": own, "place": place,
