@@ -111,6 +111,31 @@ def write_claims(profile: str, name: str) -> str:
                      for sentence, looks in gather_claims(claims).items())
 
 
+def write_gains(profile: str, name: str, to: str, joint: str = "at") -> str:
+    """Claims of one form, `A TO THERE.`, as a table: a row for each A, a column for each THERE, the
+    best on average first; and how many are decided."""
+    claims = read_figure(profile, name)[1].get("claims", [])
+    form = re.compile(rf"(.*) {re.escape(to)} {joint} (.*?)\.?")
+    found = [(*m.groups(), c) for c in claims if (m := form.fullmatch(c["sentence"]))]
+    table = pd.DataFrame([{"method": a, "there": there, "gap": c["gap"], "text": say_gain(c)}
+                          for a, there, c in found])
+    order = table.groupby("method").gap.mean().sort_values(ascending=False).index
+    wide = table.pivot(index="method", columns="there", values="text").loc[order]
+    wide = wide[list(dict.fromkeys(table.there))].fillna("–")
+    counts = pd.Series([c["verdict"] for *_, c in found]).value_counts()
+    said = ", ".join(f"{n} {verdict}" for verdict, n in counts.items())
+    return f"{len(found)} questions, corrected together: {said}.\n\n{markdown(wide)}"
+
+
+def say_gain(claim: dict) -> str:
+    """A gain in points with half its interval; bold where it is decided."""
+    if claim["verdict"] == "the same":
+        return "the same images"
+    half = "" if claim["half"] is None else f" ± {claim['half']:.1f}"
+    said = f"{claim['gap']:+.1f}{half}"
+    return f"**{said}**" if claim["verdict"] in ("holds", "does not hold") else said
+
+
 def count_verdicts(profile: str, name: str) -> str:
     """How many claims of a figure hold, in a sentence, with those that are decided by name."""
     claims = read_figure(profile, name)[1].get("claims", [])
@@ -178,6 +203,10 @@ BLOCKS = {
     "parts digits": lambda: write_claims("digits", "tab2_ablation"),
     "alpha digits": lambda: write_claims("digits", "fig4_alpha"),
     "variants digits": lambda: write_claims("digits", "tab6_variants"),
+    "everything digits": lambda: write_gains("digits", "tab1_everything",
+                                             "teaches more than random images"),
+    "transfer digits": lambda: write_gains("digits", "tab3_transfer",
+                                           "teaches more than random images", "under"),
     "table cifar10-jpeg-lite": lambda: write_table("cifar10-jpeg-lite", "cifar10"),
     "window cifar10-jpeg-lite": lambda: write_window("cifar10-jpeg-lite"),
     "first row": write_first_row,

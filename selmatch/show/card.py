@@ -9,6 +9,7 @@ __all__ = ['titles', 'reading', 'training', 'use_it', 'list_originals', 'shorten
            'write_shrunk', 'fill_folder', 'name_pictures', 'keep_originals', 'shrink', 'asked_data']
 
 # %% ../../nbs/66_card.ipynb #fa15e3b3
+import logging
 import os
 import shutil
 from collections.abc import Callable
@@ -475,8 +476,9 @@ def shrink(images: str | Path | Data,        # a folder, or data that are read a
     check_new(Path(out), root)
     if root is not None:
         looked = {word: settings[word] for word in ("labels", "max_pixels") if word in settings}
-        for line in survey(root, **looked).lines():
-            tell(line)
+        if not logging.getLogger("selmatch").isEnabledFor(logging.INFO):    # else reading says it
+            for line in survey(root, **looked).lines():
+                tell(line)
         images = from_folder(images, **settings)
     data = check_data(images)
     if not len(data.validation):
