@@ -111,7 +111,8 @@ def are_same(table: pd.DataFrame, row: dict, by: Sequence[str]) -> bool:
         return False
     here = table[np.logical_and.reduce([table[name] == row[name] for name in by])]
     a, b = (here[here.method == row[side]] for side in ("a", "b"))
-    trained = [set(zip(t.set_seed, t.images, t.augmentation)) for t in (a, b)]
+    words = ["set_seed", "images", "augmentation", *(["labels"] if "labels" in table else [])]
+    trained = [set(t[words].itertuples(index=False)) for t in (a, b)]
     return trained[0] == trained[1]
 
 # %% ../../nbs/41_verdicts.ipynb #0215a982
