@@ -758,17 +758,16 @@ def beside_dots(scores: pd.DataFrame,   # by method: kind, gain, gain_plain, net
         label_rows(left, *name_rows(rows, narrow))
         left.tick_params(axis="y", labelsize=small if narrow else None)
     return small_print(fig, "full: with the augmentation of the method, hollow: without any; "
-                            "arrow: far below the others, with its number (full / hollow)", note)
+                            "arrow: far below the others, in numbers (full / hollow)", note)
 
 def draw_pair(ax: plt.Axes, y: float, gain: float, plain: float, floor: float, color):
-    "Both gains, joined; a number at the edge for what lies below the floor."
+    "Both gains, joined; where one lies below the floor, both are numbers at the edge."
+    if min(gain, plain) < floor:
+        name_beyond(ax, y, f"{gain:+.1f} / {plain:+.1f}", color, axis="x")
+        return
     ax.plot([gain, plain], [y, y], color=color, lw=1.2)
-    for value, look in ((plain, {"mfc": "white"}), (gain, {})):
-        if value >= floor:
-            ax.plot(value, y, "o", ms=5, color=color, **look)
-    below = [f"{value:+.1f}" for value in (gain, plain) if value < floor]
-    if below:
-        name_beyond(ax, y, " / ".join(below), color, axis="x")
+    ax.plot(plain, y, "o", ms=5, color=color, mfc="white")
+    ax.plot(gain, y, "o", ms=5, color=color)
 
 def draw_price(ax: plt.Axes, y: float, seconds: float, networks: int, color, narrow: bool):
     """A dot at the seconds, where there are some, or on a phone their number; and the number of
