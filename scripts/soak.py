@@ -109,9 +109,9 @@ def one_round(work: str, home: Path, chance: random.Random, seconds: float, smal
         how = chance.choice([signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
         if process.poll() is None: process.send_signal(how)
         said = process.communicate()[1]
-        told.append(signal.Signals(how).name if process.returncode not in (0, 2) else "no room" if process.returncode else "done")
-        if process.returncode == 2 and not (full and "No space left" in said): raise SystemExit(f"a {work} run was refused: {said[-2000:]}")
-        if process.returncode == 1 and "KeyboardInterrupt" not in said: raise SystemExit(f"a {work} run failed: {said[-2000:]}")
+        no_room = full and "No space left" in said and "Traceback" not in said
+        if process.returncode in (1, 2) and not no_room: raise SystemExit(f"a {work} run failed: {said[-2000:]}")
+        told.append("done" if not process.returncode else "no room" if process.returncode in (1, 2) else signal.Signals(how).name)
     (home.parent / "full").unlink(missing_ok=True)
     if chance.random() < 0.3:
         damage(home, chance)
