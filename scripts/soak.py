@@ -14,54 +14,86 @@ import subprocess
 import sys
 import tempfile
 import time
+import traceback
+import warnings
 from collections import Counter
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 
-# each says that it has loaded its libraries: who is killed before has done nothing
-TINY = """
-import os, sys, warnings
-sys.path.insert(0, "tests")
-warnings.simplefilter("ignore")
-from selmatch import app
-from test_durable import tiny_run
+STAGES = ["score --profile smoke --out {}/scores.csv", "distill --profile smoke --method selmatch --ratio 0.1 --beta 0.35 --out {}/selmatch",
+          "distill --profile smoke --method dm --ratio 0.1 --out {}/dm", "evaluate {}/dm --profile smoke --out {}/accuracies.csv"]
 
-@app.cli.command("tiny")
-def tiny_command():
-    os.write(int(sys.argv[2]), b"ready")
-    tiny_run(sys.argv[1])
 
-app.main(["tiny"])
-"""
+def do_tiny(home: Path):
+    "Everything that we write, small, as a command does it."
+    from selmatch import app
+    from test_durable import tiny_run
+    app.cli.command("tiny")(lambda: tiny_run(home) and None)
+    app.main(["tiny"])
 
-SMOKE = """
-import os, sys
-os.environ["SELMATCH_HOME"] = home = sys.argv[1]
-import torch, selmatch.api
-from selmatch.app import main
-os.write(int(sys.argv[2]), b"ready")
-for line in ["score --profile smoke --out {}/scores.csv", "distill --profile smoke --method selmatch --ratio 0.1 --beta 0.35 --out {}/selmatch",
-             "distill --profile smoke --method dm --ratio 0.1 --out {}/dm", "evaluate {}/dm --profile smoke --out {}/accuracies.csv"]:
-    try:
-        main([word.format(home) for word in line.split()])
-    except SystemExit as stop:
-        if stop.code: raise
-"""
-WORK = {"tiny": TINY, "smoke": SMOKE}
+
+def do_smoke(home: Path):
+    "The stages of the profile `smoke`, by the command line; ends where one does not succeed."
+    from selmatch.app import main
+    os.environ["SELMATCH_HOME"] = str(home)
+    for line in STAGES:
+        try:
+            main([*(word.format(home) for word in line.split()), "--workers", "1", "--device", "cpu"])
+        except SystemExit as stop:
+            if stop.code: raise
+
+
+WORK = {"tiny": do_tiny, "smoke": do_smoke}
 LEFT_OUT = (".bad", ".lock", "seconds.json")      # what was set aside; who is at work; the time it took
 
 
-def start(work: str, home: Path) -> subprocess.Popen:
-    "A process that does some work; returns when it has loaded what it needs."
-    home.mkdir(exist_ok=True)
-    ours, theirs = os.pipe()
-    process = subprocess.Popen([sys.executable, "-c", WORK[work], str(home), str(theirs)], cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, pass_fds=[theirs],
-                               env=os.environ | {"OMP_NUM_THREADS": "1", "TQDM_DISABLE": "1"})
-    os.close(theirs)
-    os.read(ours, 5)                                # nothing, where it has ended before
-    os.close(ours)
-    return process
+def load():
+    "What all work needs, once: each process is a fork of this one, which does nothing itself."
+    import torch  # noqa: F401
+    import selmatch.api  # noqa: F401
+    sys.path.insert(0, str(ROOT / "tests"))
+    import test_durable  # noqa: F401
+
+
+class Process:
+    "A process that does some work on a home."
+    def __init__(self, work: str, home: Path):
+        home.mkdir(exist_ok=True)
+        self.errors, self.returncode = tempfile.TemporaryFile("w+"), None
+        self.number = os.fork()
+        if not self.number: self.live(work, home)
+
+    def live(self, work: str, home: Path):
+        code = 1
+        try:
+            os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+            os.dup2(self.errors.fileno(), 2)
+            signal.signal(signal.SIGINT, signal.default_int_handler)
+            warnings.simplefilter("ignore")
+            WORK[work](home)
+            code = 0
+        except SystemExit as stop:
+            code = stop.code or 0
+        except KeyboardInterrupt:
+            code = 130
+        except BaseException:
+            traceback.print_exc()
+        finally:
+            sys.stderr.flush()
+            os._exit(code)
+
+    def poll(self) -> int | None:
+        if self.returncode is None:
+            number, status = os.waitpid(self.number, os.WNOHANG)
+            if number: self.returncode = os.waitstatus_to_exitcode(status)
+        return self.returncode
+
+    def wait(self) -> str:
+        "Until it has ended; -> what it said."
+        if self.poll() is None: self.returncode = os.waitstatus_to_exitcode(os.waitpid(self.number, 0)[1])
+        self.errors.seek(0)
+        return self.errors.read()
 
 
 def damage(home: Path, chance: random.Random):
@@ -91,9 +123,9 @@ def bits(home: Path) -> dict[str, bytes]:
 
 
 def finish(work: str, home: Path) -> float:
-    "One process that nobody disturbs; -> the seconds that its work took."
-    process, begin = start(work, home), time.monotonic()
-    _, said = process.communicate(timeout=900)
+    "One process that nobody disturbs; -> the seconds that it took."
+    begin, process = time.monotonic(), Process(work, home)
+    said = process.wait()
     if process.returncode: raise SystemExit(f"an undisturbed {work} run ended with {process.returncode}: {said[-2000:]}")
     return time.monotonic() - begin
 
@@ -102,16 +134,16 @@ def one_round(work: str, home: Path, chance: random.Random, seconds: float, smal
     "Two processes, killed after a while, perhaps on a full disk; then one that may finish, twice (the second clears what the first found locked). -> what was done."
     full = small and chance.random() < 0.4
     if full: fill(home.parent, chance.choice([0, 4096, 20_000, 60_000, 150_000]))
-    pair, told, begin = [start(work, home) for _ in range(2)], [], time.monotonic()
+    pair, told, begin = [Process(work, home) for _ in range(2)], [], time.monotonic()
     for process in pair:
         end = begin + chance.uniform(0, seconds)
-        while process.poll() is None and time.monotonic() < end: time.sleep(0.05)
+        while process.poll() is None and time.monotonic() < end: time.sleep(0.01)
         how = chance.choice([signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
-        if process.poll() is None: process.send_signal(how)
-        said = process.communicate()[1]
-        told.append(signal.Signals(how).name if process.returncode not in (0, 2) else "no room" if process.returncode else "done")
-        if process.returncode == 2 and not (full and "No space left" in said): raise SystemExit(f"a {work} run was refused: {said[-2000:]}")
-        if process.returncode == 1 and "KeyboardInterrupt" not in said: raise SystemExit(f"a {work} run failed: {said[-2000:]}")
+        if process.poll() is None: os.kill(process.number, how)
+        said = process.wait()
+        no_room = full and "No space left" in said and "Traceback" not in said
+        if process.returncode in (1, 2) and not no_room: raise SystemExit(f"a {work} run failed: {said[-2000:]}")
+        told.append("done" if not process.returncode else "no room" if process.returncode in (1, 2) else signal.Signals(how).name)
     (home.parent / "full").unlink(missing_ok=True)
     if chance.random() < 0.3:
         damage(home, chance)
@@ -125,11 +157,12 @@ def litter(home: Path) -> list[Path]:
 
 
 def soak(room: Path, works: list[str], minutes: float, seed: int, small: bool):
-    chance, begin, expected, seconds, counts = random.Random(seed), time.monotonic(), {}, {}, Counter()
+    chance, expected, seconds, counts = random.Random(seed), {}, {}, Counter()
     for work in works:
         seconds[work] = finish(work, room / work)
         expected[work] = bits(room / work)
         shutil.rmtree(room / work)
+    begin = time.monotonic()
     while time.monotonic() - begin < 60 * minutes:
         work = chance.choice(works)
         home = room / work
@@ -165,6 +198,8 @@ def main():
     parser.add_argument("--small", action="store_true", help="the disk of --home is ours alone: some rounds fill it")
     words = parser.parse_args()
     if words.disk: on_small_disk(words.disk)
+    os.environ |= {"OMP_NUM_THREADS": "1", "TQDM_DISABLE": "1"}
+    load()
     with tempfile.TemporaryDirectory(dir=words.home, prefix="soak-") as room:
         soak(Path(room), list(WORK) if words.work == "both" else [words.work], words.minutes, words.seed, words.small)
 

@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import torch
 
 from conftest import ROOT
 from selmatch import app
@@ -320,3 +321,106 @@ def test_clean_takes_litter_drafts_and_checkpoints_of_what_is_finished(old_home,
     for file in (checkpoint, draft, other): file.write_text("x")
     code, said = run(["cache", "--clean", "--yes"], capsys)
     assert code == 0 and not checkpoint.exists() and not draft.exists() and other.exists(), "who is not finished goes on from it"
+
+
+# ---------------------------------------------------------------- what is said of a home
+
+def test_who_made_what_and_where_is_said(tmp_path, capsys, monkeypatch):
+    from selmatch import care
+    store = Store(tmp_path)
+    store.save("aa1", 1, "judge", "x86_64 AVX2")
+    store.save("bb2", 2, "judge", "x86_64 AVX512")
+    store.file("cc3").parent.mkdir()
+    store.file("cc3").write_text("no tensors")
+    (tmp_path / "results" / "aa" / ".hidden.safetensors").write_text("x")
+    kept = list_kept(tmp_path)
+    assert [(k.path.name, k.by, k.where) for k in kept] == [("aa1.safetensors", "judge", "x86_64 AVX2"), ("bb2.safetensors", "judge", "x86_64 AVX512"), ("cc3.safetensors", "damaged", "")]
+    lines = care.describe_kept(kept)
+    assert len(lines) == 3 and "judge" in lines[0] and "     2 " in lines[0] and "damaged" in lines[1]
+    assert "2 kinds of processors (x86_64 AVX2, x86_64 AVX512)" in lines[2]
+    assert len(care.describe_kept(kept[:1])) == 1 and care.describe_kept([]) == []
+
+
+def test_what_vanishes_while_it_is_weighed_is_not_counted(tmp_path, monkeypatch):
+    from selmatch import care
+    (tmp_path / "a").write_text("four")
+    (tmp_path / "gone").symlink_to(tmp_path / "nowhere")
+    theirs = Path.is_file
+    monkeypatch.setattr(Path, "is_file", lambda self: self.name == "gone" or theirs(self))
+    assert care.weigh(tmp_path)[:2] == (1, 4) and care.weigh(tmp_path / "nothing") == (0, 0, 0, 0)
+
+
+def test_signals_are_heeded_inside_and_given_back():
+    import signal
+    import threading
+    from selmatch.care import Stopped, heed_signals
+    before, told = signal.getsignal(signal.SIGTERM), []
+    with pytest.raises(Stopped) as stop, heed_signals(): signal.raise_signal(signal.SIGTERM)
+    assert stop.value.code == 128 + signal.SIGTERM and signal.getsignal(signal.SIGTERM) is before
+    def elsewhere():
+        with heed_signals(): told.append(signal.getsignal(signal.SIGTERM) is before)
+    thread = threading.Thread(target=elsewhere)
+    thread.start()
+    thread.join()
+    assert told == [True], "in another thread nothing changes"
+
+
+# ---------------------------------------------------------------- selmatch doctor
+
+@pytest.fixture
+def doctor(tmp_path, monkeypatch, capsys):
+    """The command with probes that take no time: they find what is known, but for what one changes."""
+    from selmatch import care
+    monkeypatch.setenv("SELMATCH_HOME", str(tmp_path / "home"))
+    def run_with(same_bits=True, factor=1.0, alike=True):
+        monkeypatch.setattr(care, "probe_values", dict)
+        monkeypatch.setattr(care, "summarise", lambda found: {name: (bits_ if same_bits else "other", factor * norm) for name, (bits_, norm) in care.known.items()})
+        monkeypatch.setattr(care, "probe_workers", lambda: alike)
+        return run(["doctor"], capsys)
+    return run_with
+
+
+def test_a_doctor_says_what_is_there(doctor, tmp_path):
+    code, said = doctor()
+    assert code == 0 and said.count("same bits") >= 4 and "two workers find what one finds" in said and "locks work" in said
+    for word in ("selmatch", "torch", "processor", "cores", "compiler", "GPUs", "ms to the disk", str(tmp_path / "home")): assert word in said, word
+    assert list((tmp_path / "home").iterdir()) == [], "nothing is left"
+
+
+def test_other_bits_will_do_and_other_numbers_will_not(doctor):
+    code, said = doctor(same_bits=False)
+    assert code == 0 and said.count("same numbers, other bits") == 4
+    code, said = doctor(same_bits=False, factor=1.01)
+    assert code == 2 and said.count("differs: ") == 4 and "do not trust its results" in said
+    code, said = doctor(alike=False)
+    assert code == 2 and "ELSE" in said and "do not trust" in said
+
+
+def test_a_doctor_names_a_disk_without_locks_or_room(doctor, tmp_path, monkeypatch):
+    import contextlib
+    from selmatch import computer
+    with monkeypatch.context() as patch:
+        patch.setattr(computer, "claim", lambda path, wait=True: contextlib.nullcontext(True))
+        code, said = doctor()
+    assert code == 0 and "NO LOCKS" in said
+    def refuse(*given): raise OSError(28, "No space left on device")
+    monkeypatch.setattr(os, "fsync", refuse)
+    code, said = doctor()
+    assert code == 2 and "No space left" in said and "SELMATCH_HOME" in said
+
+
+def test_a_doctor_without_libraries_compiler_or_gpu(monkeypatch):
+    from selmatch import care
+    assert care.find_version("no-such-library-of-ours") == "not installed"
+    monkeypatch.setattr(care.shutil, "which", lambda name: None)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
+    lines = care.describe_machine()
+    assert "compiler none: networks run uncompiled, slower" in lines and "GPUs: none" in lines
+
+
+@pytest.mark.slow
+def test_a_doctors_values_are_those_that_are_known():
+    from selmatch import care
+    answers = care.compare_values(care.summarise(care.probe_values()))
+    assert [name for name, *_ in answers] == ["images", "scores", "weights", "gradient"] and all(good for *_, good in answers), answers
+    assert care.probe_worker(1) == care.probe_worker(1) != care.probe_worker(2)

@@ -96,6 +96,8 @@ def test_a_sweep_leaves_its_inputs_and_takes_a_plain_rate():
     for way in (reverse_sweep, unrolled): assert way(**p | {"learn_labels": False}).labels is None
     bare = {name: value for name, value in p.items() if name != "learn_labels"}
     for way in (reverse_sweep, unrolled): assert way(**bare).labels is None
+    path = sweep.walk_forward(*(p[name] for name in ("flat", "theta_start", "images", "labels", "lr", "steps")))
+    assert sweep.sweep_back(p["flat"], path, path[-1], p["images"], p["labels"], p["lr"], p["steps"], p["distilled"])[1] is None
     with refuses("did not move"): reverse_sweep(**p | {"theta_goal": p["theta_start"]})
 
 
@@ -155,6 +157,23 @@ class Flat(nn.Module):
         self.last = nn.Linear(shape[0] * shape[1] * shape[2], 3)
 
     def forward(self, x): return Once.apply(self.last(x.flatten(1)).square())
+
+
+class Blind(nn.Module):
+    """Looks at no image."""
+    def __init__(self):
+        super().__init__()
+        self.said = nn.Parameter(torch.tensor([0.1, 0.5, -0.3]))
+
+    def forward(self, x): return self.said.expand(len(x), 3)
+
+
+def test_what_nothing_depends_on_has_no_gradient_and_is_no_error():
+    flat, x, y, v = FlatNetwork(Blind()), torch.ones(2, 1, 8, 8), torch.tensor([0, 2]), torch.ones(3)
+    theta = flatten(flat.module)
+    s, by_theta, by_x, _ = sweep.second_order(flat, theta, x, y, v)
+    assert by_x.shape == x.shape and not by_x.any() and by_theta.shape == (3,)
+    assert not sweep.keep_graph(flat, theta, x, y).back(v)[2].any()
 
 
 def test_networks_that_cannot_be_swept_are_refused(monkeypatch):

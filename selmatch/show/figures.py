@@ -396,6 +396,7 @@ def compare_figure(folder: Path, name: str) -> dict[str, str]:    # file -> what
             if there[file] == digest else "changed" for file, digest in digests.items()}
     return dict.fromkeys(there, "without a digest") | said
 
+# %% ../../nbs/63_figures.ipynb #63digest5
 def compare_published(folder: Path) -> dict[str, str]:    # file -> what is to be said of it
     """Compare what is published in a folder with the digests in its provenance: each file is `as
     published`, `changed`, `missing`, `without a digest`, or `damaged`: no provenance."""
