@@ -6,10 +6,10 @@
 __all__ = ['data_names', 'official_places', 'longest_minutes', 'most', 'reading_options', 'shared_options', 'common', 'limits',
            'settings', 'sections', 'long_names', 'fetched_names', 'others', 'extras', 'read_path', 'find_path',
            'choose_device', 'data_section', 'choose_profile', 'narrow_profile', 'make_study', 'make_computer',
-           'say_words', 'make_data', 'read_time', 'say_costs', 'begin', 'find_roots', 'list_sources', 'is_same',
-           'check_apart', 'check_writable', 'check_file', 'check_out', 'check_table', 'check_gallery',
-           'check_published', 'Place', 'within', 'is_seed', 'share', 'Sections', 'example', 'cli', 'write_table',
-           'figures_command', 'read_parameters', 'profiles_command', 'methods_command', 'fetch_command',
+           'say_mirroring', 'say_words', 'settle_profile', 'make_data', 'read_time', 'say_costs', 'begin', 'find_roots',
+           'list_sources', 'is_same', 'check_apart', 'check_writable', 'check_file', 'check_out', 'check_table',
+           'check_gallery', 'check_published', 'Place', 'within', 'is_seed', 'share', 'Sections', 'example', 'cli',
+           'write_table', 'figures_command', 'read_parameters', 'profiles_command', 'methods_command', 'fetch_command',
            'fetch_official', 'score_command', 'window_command', 'experts_command', 'search_command', 'tune_command',
            'say_balance', 'write_set', 'make_one', 'select_command', 'distill_command', 'read_given_set', 'find_set',
            'read_any_set', 'read_network', 'evaluate_command', 'coverage_command', 'shrink_command', 'of_others',
@@ -20,6 +20,7 @@ __all__ = ['data_names', 'official_places', 'longest_minutes', 'most', 'reading_
 import contextlib
 import errno
 import functools
+import inspect
 import logging
 import os
 import shlex
@@ -34,8 +35,8 @@ import click
 
 import selmatch
 from .care import Stopped, heed_signals
-from .core import InputError, check_choice, check_path, check_range, check_seed, home, root
-from .core import set_aside, write_atomic
+from .core import InputError, check_choice, check_path, check_range, check_seed
+from .core import fingerprint, home, root, set_aside, write_atomic
 from .methods import find_method, methods
 from .show.figures import compare_published, draw_figures, expect, figures, read_card
 from .study.profile import list_profiles, load_profile
@@ -125,6 +126,7 @@ def make_study(data: str | None = None, profile: str | None = None, root: str | 
     from selmatch.study.study import Study
     given = data_section(data, root, size=size, **reading)
     p = say_words(choose_profile(data, profile, given, seed), words, iterations)
+    say_mirroring(p)
     p = narrow_profile(p, ratio, alpha, beta)
     p = replace(p, balance=balance) if balance else p
     if download:
@@ -141,6 +143,13 @@ def make_computer(device: str, workers: int, cluster: str | None = None, quiet: 
         there = functools.partial(run_on_cluster, Cluster(cluster, home()))
     return Computer(choose_device(device), workers, quiet=quiet, cluster=there)
 
+def say_mirroring(p):
+    "Somebody's own images are mirrored where nobody says that they have a direction: say so."
+    words = {*p.allowed.strong, p.allowed.simple}
+    if p.data["name"] == "folder" and words & {"flip", "simple"}:
+        logging.getLogger("selmatch").info("networks see mirrored images, too: --no-flip where "
+                                           "these have a direction, as texts have")
+
 # %% ../nbs/68_app.ipynb #68words1
 def say_words(p, words: tuple[str, ...] = (), iterations: int | None = None):
     "The profile with what `--set` and `--iterations` say. Raises `InputError`."
@@ -149,6 +158,17 @@ def say_words(p, words: tuple[str, ...] = (), iterations: int | None = None):
     from selmatch.api import change_words, limit_iterations
     p = change_words(p, read_parameters(words)) if words else p
     return p if iterations is None else limit_iterations(p, iterations)
+
+def settle_profile(profile: str, words: tuple[str, ...]) -> str:
+    """A profile's name or file; where `--set` changes words of it, a file in the home that has
+    them, with a name of its own."""
+    if not words:
+        return profile
+    from selmatch.study.profile import write_profile
+    p = say_words(load_profile(profile), words)
+    place = home() / "profiles" / f"{p.name}-{fingerprint(repr(p))[:8]}.yaml"
+    write_profile(p, place)
+    return str(place)
 
 # %% ../nbs/68_app.ipynb #f00f1523
 def make_data(data: str | None = None, profile: str | None = None, root: str | None = None,
@@ -159,6 +179,7 @@ def make_data(data: str | None = None, profile: str | None = None, root: str | N
     from selmatch.api import Data, open_study
     given = data_section(data, root, size=size, **reading)
     p = say_words(choose_profile(data, profile, given, seed), words, iterations)
+    say_mirroring(p)
     if download:
         fetch_official(p.data["name"], p.data.get("root"))
     found = open_study(p, p.data, seed=seed, workers=workers, device=choose_device(device),
@@ -460,10 +481,10 @@ def share(*options: str) -> Callable:
 settings = {"help_option_names": ["-h", "--help"], "max_content_width": 110}
 
 sections = {
-    "Your own images": ("shrink", "compare", "import", "evaluate"),
+    "Your images": ("shrink", "compare", "import", "evaluate"),
     "Step by step": ("score", "window", "select", "experts", "distill", "coverage", "search",
                      "tune"),
-    "The figures of this book": ("figures", "bench"),
+    "This book": ("figures", "bench"),
     "What there is": ("methods", "profiles", "fetch", "cache", "doctor"),
 }
 
@@ -473,15 +494,15 @@ class Sections(click.Group):
         named = [name for names in sections.values() for name in names if name in self.commands]
         return named + sorted(set(self.commands) - set(named))
 
-    def format_commands(self, context, formatter):
-        titles = {name: title for title, names in sections.items() for name in names}
-        groups, last = {}, list(sections)[-1]
-        for name in self.list_commands(context):
-            words = self.commands[name].get_short_help_str(90)
-            groups.setdefault(titles.get(name, last), []).append((name, words))
-        for title, rows in groups.items():
-            with formatter.section(title):
-                formatter.write_dl(rows)
+    def format_help(self, context, formatter):
+        "One screen, 24 lines of 80 characters with the prompt below it: a line for each command."
+        titles = {names[0]: title for title, names in sections.items()}
+        rows = [f"{titles.get(name, ''):14s} {name:9s} {self.commands[name].get_short_help_str(55)}"
+                for name in self.list_commands(context)]
+        for line in (f"Usage: {context.command_path} COMMAND [OPTIONS]; COMMAND -h explains one.",
+                     *inspect.cleandoc(self.help).splitlines(), *rows,
+                     "Options: --help, --version, --debug (shows where an error came from)"):
+            formatter.write(f"{line}\n")
 
 # %% ../nbs/68_app.ipynb #65d3ca32
 def example(line: str) -> str:
@@ -495,10 +516,7 @@ def example(line: str) -> str:
               help="Show where an error came from (may stand anywhere).")
 def cli():
     """Small sets of images that teach like large ones: selected, distilled, compared.
-
-    Start with `selmatch shrink my/images`, or with `selmatch figures`. Interrupted commands go on
-    where they stopped.
-    """
+    Begin with `selmatch shrink my/images`. What was interrupted goes on."""
 
 # %% ../nbs/68_app.ipynb #ec5e7bac
 def write_table(table, out: Path | None):
@@ -524,10 +542,11 @@ long_names = ", ".join(name for name, figure in figures.items() if figure.is_lon
               help="First fetch the official files that the profile names and that are missing.")
 @click.option("--check", is_flag=True,
               help="Draw nothing: compare what is published with the digests in its provenance.")
-@share("device", "workers", "cluster", "out")
-def figures_command(profile, only, everything, parameters, only_estimate, download, check, device,
-                    workers, cluster, out):
+@share("words", "device", "workers", "cluster", "out")
+def figures_command(profile, only, everything, parameters, only_estimate, download, check, words,
+                    device, workers, cluster, out):
     "Draw figures and tables into figures/PROFILE."
+    profile = settle_profile(profile, words)
     if check:
         return check_published(profile, out)
     names = [check_choice("figure", n, list(figures)) for n in only]
@@ -626,7 +645,7 @@ def score_command(out, **options):
 @cli.command("window", epilog=example("window --data folder:my/images --ratio 0.1"))
 @share(*common, *limits, "ratio", "balance", "out")
 def window_command(out, **options):
-    "Slide the window over difficulty and find its best place."
+    "Slide the window over difficulty: its best place. Networks train on each place."
     check_table(out, "ratio,ipc,beta")
     study = begin("window", options)
     if study is None:
@@ -657,7 +676,7 @@ def experts_command(**options):
                    "size.")
 @share(*common, *limits, "iterations", "ratio", "balance", "out")
 def search_command(method, out, **options):
-    "Choose alpha and beta together on validation images, by a race."
+    "Choose alpha and beta by a race on validation images."
     check_table(out, "alpha,beta,rung")
     from selmatch.study.search import candidate_tasks, search
     study, ratio = begin("search", options, method), options["ratio"]
@@ -692,15 +711,17 @@ def search_command(method, out, **options):
               help="Settings: a name from `selmatch profiles`, or a YAML file.")
 @click.option("--only", multiple=True, metavar="METHOD",
               help="Tune only this method (may be repeated).")
-@share("estimate", "device", "workers", "cluster", "out")
-def tune_command(profile, only, estimate, device, workers, cluster, out):
-    "Find step sizes: the same trials for every method. --out: a profile with the picks."
+@share("words", "estimate", "device", "workers", "cluster", "out")
+def tune_command(profile, only, words, estimate, device, workers, cluster, out):
+    """Find step sizes: the same trials for every method. --out writes a profile with the
+    picks."""
     for name in only:
         if find_method(name).objective is None:
             raise InputError(f"method {name!r} distils nothing: there is no step size to tune")
     check_file("--out", out)
     if out and out.exists():
         raise InputError(f"--out {out} exists: choose another file")
+    profile = settle_profile(profile, words)
     p = load_profile(profile)
     from selmatch.study.profile import profile_folder
     from selmatch.study.study import Study
@@ -795,7 +816,7 @@ def select_command(method, out, beta, **options):
                    "images.")
 @share(*common, *limits, "iterations", "ratio", "balance", "out")
 def distill_command(method, out, alpha, beta, **options):
-    "Make a small set and write it with its card and its images."
+    "Make a small set and write it with card and images."
     find_method(method)
     make_one("distill", method, out, options, alpha, beta)
 
@@ -913,7 +934,7 @@ def coverage_command(path, **options):
        "workers", "words", "iterations")
 def shrink_command(folder, ratio, images, per_class, budget, out, originals, flips, estimate,
                    profile, size, device, seed, workers, words, iterations, **reading):
-    "Make a small set of your images, with a card that proves what it is worth."
+    "Make a small set, with a card that proves its worth."
     seconds = read_time(budget)
     folder = read_path("folder", folder)
     if not folder.is_dir():
@@ -960,7 +981,8 @@ def of_others(f: Callable) -> Callable:
 @of_others
 @share(*common, "out")
 def import_command(file, label_file, normalised, number, out, **options):
-    "Read a set of others (MTT's, DC's or DM's files, a folder), and write it as ours."
+    """Read a set of others and write it as ours. These are files of MTT and its family
+    (images_best.pt), of DC and DM, or any folder of images."""
     file, out = find_path("file", file), out or Path(f"{file.stem}-read")
     given = data_section(options["data"], options["root"], size=options["size"])
     check_out(out, choose_profile(options["data"], options["profile"], given, 0).data)
@@ -983,7 +1005,7 @@ def import_command(file, label_file, normalised, number, out, **options):
 @share(*common, "network", "epochs", "networks", "out")
 def compare_command(sets, draws, no_full, augmentation, label_file, normalised, number, network,
                     epochs, networks, out, **options):
-    "Put sets through one protocol, beside random draws and all images."
+    "Put sets through one protocol, beside random draws."
     check_table(out, "recipe,set")
     from selmatch.others import compare, read_set, say_table
     sets = [find_path("set", path) for path in sets]
@@ -1003,7 +1025,7 @@ def compare_command(sets, draws, no_full, augmentation, label_file, normalised, 
               help="Write every timing to this file, and go on from it.")
 @share("device")
 def bench_command(only, quick, file, device):
-    "Measure ours against the plain way, in turns, in one run."
+    "Measure ours against the plain way, in turns."
     check_file("--json", file)
     from selmatch.show.bench import bench_table, run_bench
     result = run_bench(only, choose_device(device), quick, file, click.echo)
@@ -1033,7 +1055,7 @@ def bench_command(only, quick, file, device):
 @click.option("--yes", is_flag=True, help="Do remove it.")
 @click.option("--check", is_flag=True, help="Compare every file with its digests.")
 def cache_command(clean, older, unasked, yes, check):
-    "Say what is kept, how large it is, and what made it when."
+    "Say what is kept, how large it is, and what made it."
     from selmatch.care import compare_all, describe_kept, find_bad, list_kept, say_unasked, weigh
     place = home()
     click.echo(f"{place}: {weigh(place)[1] / 1e6:.1f} MB")
@@ -1064,7 +1086,7 @@ def clean_cache(place: Path, older: float | None, unasked: float | None, yes: bo
 # %% ../nbs/68_app.ipynb #68dur003
 @cli.command("doctor", epilog=example("doctor"))
 def doctor_command():
-    "Say what this machine has, and whether it computes what others compute; a minute."
+    "Say whether this machine computes what others do. It also says what it has; a minute."
     from selmatch.care import examine
     if not examine(home(), click.echo):
         raise InputError("this machine does not compute what is known: do not trust its results")

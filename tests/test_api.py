@@ -201,14 +201,58 @@ class WithDropout(OwnNet):
     def forward(self, x): return nn.functional.dropout(super().forward(x), 0.5, self.training)
 
 
-@pytest.mark.parametrize("network, word", [
-    pytest.param(OnceOnly, "second derivative", marks=pytest.mark.xfail(reason="a function that is differentiable once passes the probe: it looks for errors, not for wrong values", strict=False)),
-    (WithDropout, "dropout")])
+class Detached(OwnNet):
+    """A part of its gradient is a constant to whoever differentiates it again, and nobody marked it."""
+    class Part(torch.autograd.Function):
+        @staticmethod
+        def forward(ctx, x):
+            ctx.save_for_backward(x)
+            return x.square()
+        @staticmethod
+        def backward(ctx, g): return 2 * ctx.saved_tensors[0].detach() * g
+
+    def forward(self, x): return self.head(self.Part.apply(self.layers(x)))
+
+
+@pytest.mark.parametrize("network, word", [(OnceOnly, "second derivative.*off by"), (Detached, "second derivative.*off by"), (WithDropout, "dropout")])
 def test_a_network_is_probed_before_any_work(network, word, raw, tmp_path):
     data = sm.from_arrays(*raw, network=network, words=QUICK_OWN, results=tmp_path, quiet=True)
     with pytest.raises(InputError, match=word): sm.distill(data, "mtt", per_class=1)
     assert not list(tmp_path.rglob("*.safetensors")), "work was started"
     assert len(sm.distill(data, "dm", per_class=1, iterations=1)) == 10
+
+
+class MaxPooled(nn.Module):
+    def __init__(self, channels, n_classes, image_size):
+        super().__init__()
+        self.layers = nn.Sequential(nn.Conv2d(channels, 8, 3, padding=1), nn.GroupNorm(2, 8), nn.ReLU(), nn.MaxPool2d(2), nn.Conv2d(8, 8, 3, padding=1), nn.LeakyReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, n_classes))
+
+    def forward(self, x): return self.layers(x)
+
+
+class NormedInFloat(OwnNet):
+    """A part computes in single precision, as norms of large models do: differences are noise, and nothing is concluded from noise."""
+    def forward(self, x):
+        seen = self.layers(x)
+        return self.head((seen.float() / seen.float().square().mean(1, keepdim=True).sqrt()).type_as(seen))
+
+
+class OnlyFloat(OwnNet):
+    def forward(self, x): return super().forward(x.float())
+
+
+@pytest.mark.parametrize("network", [OwnNet, MaxPooled, NormedInFloat, OnlyFloat])
+@pytest.mark.parametrize("shape", [(1, 8, 8), (3, 32, 32)])
+def test_a_network_that_can_be_differentiated_twice_passes_the_probe(network, shape):
+    from selmatch.study.sets import miss_of_derivatives
+    networks["mine"] = network
+    assert miss_of_derivatives({"name": "mine"}, shape, 3) < 1e-4
+
+
+def test_our_networks_have_the_second_derivatives_that_they_give():
+    from selmatch.study.sets import miss_of_derivatives
+    for norm in ("instance", "batch"):
+        assert 0 < miss_of_derivatives({"name": "ConvNet", "width": 8, "depth": 2, "norm": norm}, (1, 8, 8), 3) < 1e-4, norm
 
 
 def test_ones_own_method_in_one_class(data):

@@ -289,3 +289,22 @@ def test_all_methods_are_made_at_the_sizes_that_there_are():
     assert load_profile("digits", ratios=(0.3,), alpha={0.3: 0.2}).compared_ratios == (0.3,)
     assert load_profile("digits", ratios=(0.2,), alpha={0.2: 0.2}).compared_ratios == (0.2,)
     assert load_profile("smoke").compared_ratios == load_profile("smoke").ratios
+
+
+def test_a_profile_that_is_written_is_read_back(tmp_path):
+    from selmatch.study.profile import list_profiles, write_profile
+    for name in list_profiles():
+        p = load_profile(name)
+        write_profile(p, tmp_path / f"{name}.yaml")
+        assert load_profile(tmp_path / f"{name}.yaml") == p, name
+
+
+def test_words_of_a_command_become_a_profile_with_a_name_of_its_own(tmp_path, monkeypatch):
+    """So that figures with other words are not drawn over those of the profile."""
+    from selmatch.app import settle_profile
+    monkeypatch.setenv("SELMATCH_HOME", str(tmp_path))
+    assert settle_profile("smoke", ()) == "smoke"
+    one, two = (settle_profile("smoke", words) for words in (("seeds=1",), ("seeds=1", "data={name: folder, root: /x, size: 8}")))
+    assert one != two and load_profile(one).seeds == load_profile(two).seeds == 1
+    assert load_profile(one).name.startswith("smoke-") and load_profile(two).data == {"name": "folder", "root": "/x", "size": 8}
+    with pytest.raises(InputError, match="seedz"): settle_profile("smoke", ("seedz=1",))

@@ -212,6 +212,65 @@ def test_networks_and_flips_suit_the_images():
     assert "flip" not in p.augmentation.strong and p.augmentation.simple == "shift"
 
 
+def arrows(folder, mirrored_is_another, n=24, side=8):
+    """Wedges that are thick on one side, two classes: `left` and `right`, or upright ones that a mirror leaves in their class."""
+    rng = np.random.default_rng(0)
+    for c, name in enumerate(("left", "right") if mirrored_is_another else ("top", "bottom")):
+        (folder / name).mkdir(parents=True)
+        ramp = np.tile(np.linspace(40, 220, side), (side, 1))
+        ramp = ramp[:, ::-1] if c else ramp
+        ramp = ramp if mirrored_is_another else ramp.T
+        for i in range(n):
+            Image.fromarray(np.clip(ramp + rng.normal(0, 15, ramp.shape), 0, 255).astype(np.uint8)).save(folder / name / f"{i}.png")
+    return folder
+
+
+def test_whether_a_mirror_misleads_is_found_out_or_said(tmp_path):
+    from selmatch.study.profile import load_profile
+    from selmatch.study.shrink import settle_flips
+    words = {"network.width": 8, "network.depth": 1, "evaluation.steps": 100, "augmentation.strong": ["flip"]}
+    for other, stay in ((True, False), (False, True)):
+        data = sm.from_folder(arrows(tmp_path / str(other), other), size=8, words=words, workers=1, results=tmp_path / "home", quiet=True)
+        found, why = settle_flips(data.study, data.sizes(ratio=0.5), None)
+        assert found is stay and "on validation images" in why, why
+        if other: assert float(why.split("images ")[1].split("%")[0]) < 80 < float(why.split("it, ")[1].split("%")[0]), why
+    for asked in (True, False):
+        assert settle_flips(data.study, data.sizes(ratio=0.5), asked) == (asked, "as asked")
+    told = sm.from_folder(tmp_path / "True", size=8, flip=False, results=tmp_path / "home", quiet=True)
+    assert settle_flips(told.study, told.sizes(ratio=0.5), None) == (False, "as the profile says")
+    assert load_profile("folder").allowed.simple == "simple"
+
+
+def test_the_card_names_the_data_as_it_was_read(tmp_path):
+    """What `selmatch evaluate` is told, so that the same images are read, and seen the same way."""
+    import shlex
+    from selmatch.app import cli
+    from selmatch.show.card import asked_data
+    folder = arrows(tmp_path / "my photos", True, n=8)
+    (tmp_path / "list.csv").write_text("file,label\n" + "".join(f"{p.relative_to(folder)},{p.parent.name}\n" for p in folder.rglob("*.png")))
+    (folder / "list.csv").write_text((tmp_path / "list.csv").read_text())
+    data = sm.from_folder(folder, size=16, fit="pad", background="black", mode="L", drop_leaked=True, labels=str(folder / "list.csv"), results=tmp_path / "home", quiet=True)
+    line = asked_data(data, folder.name, flips=False)
+    assert shlex.split(line) == ["--data", "folder:my photos", "--seed", "0", "--size", "16", "--fit", "pad", "--background", "black", "--mode", "L", "--labels", "list.csv", "--drop-leaked", "--no-flip"]
+    context = cli.commands["evaluate"].make_context("evaluate", ["small", *shlex.split(line)])
+    assert context.params["no_flip"] and context.params["labels"] == "list.csv"
+    assert shlex.split(asked_data(sm.from_folder(folder, size=16, results=tmp_path / "home", quiet=True), "x")) == ["--data", "folder:x", "--seed", "0", "--size", "16"]
+
+
+def test_what_becomes_of_photographs_is_said(tmp_path, monkeypatch, capsys):
+    folder = write_images(tmp_path / "mine", (12, 12))
+    words = ["select", "--method", "random", "--ratio", "0.5", "--data", "folder:mine", "--device", "cpu", "--out", "a"]
+    assert run([*words, "--size", "16"], monkeypatch, tmp_path, tmp_path / "home") == 0
+    said = capsys.readouterr().err
+    assert "read as 16 × 16 pixels (--size)\n" in said and "networks see mirrored images, too: --no-flip" in said
+    assert run([*words[:-1], "b", "--size", "8", "--no-flip"], monkeypatch, tmp_path, tmp_path / "home") == 0
+    said = capsys.readouterr().err
+    assert "read as" not in said and "mirrored" not in said
+    for picture in folder.rglob("*.png"): Image.open(picture).resize((20, 10)).save(picture)
+    assert run([*words[:-1], "c", "--size", "8", "--fit", "pad"], monkeypatch, tmp_path, tmp_path / "home") == 0
+    assert "read as 8 × 8 pixels (--size); where a picture is not square the rest is filled up (--fit)" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("text, seconds", [("10", 600), ("10m", 600), ("90s", 90), ("2h", 7200), (1.5, 90)])
 def test_times(text, seconds):
     assert read_time(text) == seconds
@@ -230,12 +289,16 @@ def run(line, monkeypatch, place, home):
 
 
 def test_help_fits_one_screen_in_the_order_of_use(capsys, monkeypatch, tmp_path):
+    """24 lines of 80 characters, the prompt among them; nothing is cut off."""
     assert run("--help", monkeypatch, tmp_path, tmp_path) == 0
-    text = capsys.readouterr().out
-    assert len(text.splitlines()) <= 45 and max(map(len, text.splitlines())) <= 110
-    places = [text.index(f"\n  {name} ") for names in sections.values() for name in names]
-    assert places == sorted(places)
-    for name in cli.commands: assert f"\n  {name} " in text
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) <= 23 and max(map(len, lines)) <= 80
+    rows = [line for line in lines if line[15:24].strip() in cli.commands]
+    assert [line[15:24].strip() for line in rows] == [name for names in sections.values() for name in names]
+    assert set(cli.commands) == {name for names in sections.values() for name in names}
+    assert not [line for line in rows if line.endswith("...")]
+    for title, names in sections.items(): assert next(line for line in rows if line.startswith(title))[15:].startswith(names[0])
+    for word in ("--version", "--debug", "--help", "selmatch shrink my/images"): assert word in "\n".join(lines)
 
 
 QUICK_COMMANDS = ("score", "window", "select", "experts", "distill", "evaluate", "coverage", "compare", "import")

@@ -5,10 +5,10 @@
 # %% auto #0
 __all__ = ['logger', 'datasets', 'load_digits', 'is_whole', 'write_decoded', 'decode_once', 'class_numbers', 'pick_rows',
            'load_parts', 'add_validation', 'number_digests', 'find_leaks', 'warn_of_unreadable', 'sift_files',
-           'check_rest', 'load_files', 'check_survey', 'load_folder', 'NumbersOnly', 'read_pickle', 'find_place',
-           'as_array', 'read_batch', 'read_class_names', 'warn_of_checksum', 'read_cifar', 'find_cifar', 'load_cifar',
-           'read_lines', 'class_words', 'read_annotations', 'list_val', 'load_tinyimagenet', 'check_filled',
-           'load_data']
+           'check_rest', 'load_files', 'check_survey', 'say_reading', 'load_folder', 'NumbersOnly', 'read_pickle',
+           'find_place', 'as_array', 'read_batch', 'read_class_names', 'warn_of_checksum', 'read_cifar', 'find_cifar',
+           'load_cifar', 'read_lines', 'class_words', 'read_annotations', 'list_val', 'load_tinyimagenet',
+           'check_filled', 'load_data']
 
 # %% ../../nbs/05_loaders.ipynb #9cefe584
 import functools
@@ -31,8 +31,8 @@ from ..computer import claim
 from ..core import InputError, check_choice, check_path, check_range, check_seed
 from ..core import fingerprint, home, set_aside
 from selmatch.data.folders import (
-    Reading, Survey, decode_files, list_image_folder, name_files, read_image, show_progress, spell,
-    survey,
+    Reading, Survey, decode_files, fits, list_image_folder, name_files, read_image, show_progress,
+    spell, survey,
 )
 from selmatch.data.images import (
     Splits, StoredImages, compare_pixels, make_splits, map_tensors, normalise, write_pixels,
@@ -250,6 +250,16 @@ def check_survey(look: Survey, skip_unreadable: bool = False):
             raise InputError(f"{look.root} has no image of class {without[0]!r} in {split}: the "
                              f"classes of all splits must agree ({', '.join(look.classes[:9])})")
 
+# %% ../../nbs/05_loaders.ipynb #05said01
+def say_reading(look: Survey, how: Reading) -> list[str]:
+    "What becomes of the pictures' sizes, where something does."
+    seen = [look.headers[file] for part in look.parts.values() for file, _ in part]
+    if how.size is None or all(h.width == h.height == how.size for h in seen):
+        return []
+    oblong = any(h.width != h.height for h in seen)
+    rule = f"; where a picture is not square {fits[how.fit]} (--fit)" if oblong else ""
+    return [f"they are read as {how.size} × {how.size} pixels (--size){rule}"]
+
 # %% ../../nbs/05_loaders.ipynb #05folder1
 def load_folder(root: str,                  # the folder: one sub-folder per class, with or without
                                             # splits above them, or images and a table of labels
@@ -277,7 +287,7 @@ def load_folder(root: str,                  # the folder: one sub-folder per cla
     check_survey(look, skip_unreadable)
     if mode == "auto" and look.is_grey:
         how = replace(how, mode="L")
-    for line in look.lines():
+    for line in (*look.lines(), *say_reading(look, how)):
         logger.info(line)
     order = [s for s in ("all", "train", "test", "validation") if s in look.parts]
     name = spell(Path(root).expanduser().resolve().name)

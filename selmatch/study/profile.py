@@ -7,7 +7,7 @@ __all__ = ['profile_folder', 'most_words', 'truth', 'unbounded', 'supplied', 'Pr
            'read_yaml', 'list_profiles', 'convert', 'check_numbers', 'read_section', 'check_least', 'Score',
            'Evaluation', 'Strength', 'Window', 'Experts', 'Matching', 'Teacher', 'Curriculum', 'Proxy', 'Search',
            'Tuning', 'at_place', 'check_network', 'read_judges', 'BySize', 'read_value', 'at_size', 'read_words',
-           'Profile', 'check_sizes', 'check_words', 'check_sizes_of', 'load_profile']
+           'Profile', 'check_sizes', 'check_words', 'check_sizes_of', 'load_profile', 'as_yaml', 'write_profile']
 
 # %% ../../nbs/50_profile.ipynb #a79bc614
 import re
@@ -21,7 +21,7 @@ from typing import Any, get_args, get_origin, get_type_hints
 import yaml
 
 import selmatch
-from ..core import InputError, check_choice, check_range, check_seed
+from ..core import InputError, check_choice, check_range, check_seed, write_atomic
 from ..methods import find_method, load_registers
 
 # %% ../../nbs/50_profile.ipynb #0e0ed513
@@ -591,3 +591,18 @@ def load_profile(name: str | Path,    # a name from `list_profiles`, or the path
         known = [p.stem for p in sorted(profile_folder.glob("*.yaml"))]
         path = profile_folder / f"{check_choice('profile', str(name), known)}.yaml"
     return read_section({"name": path.stem} | read_yaml(path) | changes, Profile)
+
+# %% ../../nbs/50_profile.ipynb #50write01
+def as_yaml(value: Any) -> Any:
+    "The value in words that YAML has: mappings, lists, numbers and text."
+    if is_dataclass(value):
+        value = {f.name: getattr(value, f.name) for f in fields(value)}
+    if isinstance(value, dict):
+        return {key: as_yaml(part) for key, part in value.items()}
+    return list(map(as_yaml, value)) if isinstance(value, (list, tuple)) else value
+
+def write_profile(p: Profile, place: Path):
+    "Write all of a profile as a file that `load_profile` reads; its name is that of the file."
+    values = {name: value for name, value in as_yaml(p).items() if name != "name"}
+    text = yaml.safe_dump(values, sort_keys=False, allow_unicode=True)
+    write_atomic(place, lambda draft: draft.write_text(text, encoding="utf-8"))

@@ -8,14 +8,15 @@ __all__ = ['differentiated_twice', 'fewest_to_choose', 'selection_needs', 'diffi
            'label_start', 'objective_class', 'start_card', 'describe_counts', 'distilled_share', 'check_balance',
            'mask_of_counts', 'count_distilled', 'start_set', 'descent_words', 'set_leader', 'describe_objective',
            'plan_descent', 'compare_set', 'is_whole_set', 'SetFiles', 'SetTask', 'own_files', 'keep_set', 'make_set',
-           'read_note', 'add_seconds', 'read_seconds', 'write_history', 'has_history', 'check_derivatives',
-           'warn_of_rounding', 'set_task', 'describe_task', 'sets_plan', 'make_sets', 'small_sets', 'complete_set',
-           'completion_plan', 'finish_sets', 'ask_for_labels', 'join_real', 'kept_sets', 'last_sets', 'can_choose',
-           'checkpoint_trials', 'chosen_sets']
+           'read_note', 'add_seconds', 'read_seconds', 'write_history', 'has_history', 'check_derivatives', 'slopes',
+           'miss_of_derivatives', 'warn_of_rounding', 'set_task', 'describe_task', 'sets_plan', 'make_sets',
+           'small_sets', 'complete_set', 'completion_plan', 'finish_sets', 'ask_for_labels', 'join_real', 'kept_sets',
+           'last_sets', 'can_choose', 'checkpoint_trials', 'chosen_sets']
 
 # %% ../../nbs/53_sets.ipynb #a1008569
 import contextlib
 import functools
+import math
 import time
 import warnings
 from collections.abc import Iterable, Sequence
@@ -34,7 +35,7 @@ from selmatch.core import (
 )
 from ..data.images import ImageSet, class_rows
 from ..distill.loop import Descent, distill
-from ..distill.sweep import probe_network
+from ..distill.sweep import advice, probe_network, second_order, student_loss
 from ..distill.sets import SyntheticSet, distilled_mask, load_set, relabel, save_set
 from ..distill.trajectories import right_labels
 from selmatch.methods import (
@@ -47,7 +48,7 @@ from .profile import at_size, read_words
 from .store import Plan, code_of, own_code
 from .study import Study, check_equal
 from ..train.judge import trials
-from ..train.networks import takes_option
+from ..train.networks import FlatNetwork, flatten, make_network, takes_option
 
 # %% ../../nbs/53_sets.ipynb #c2adc85e
 def selection_needs(study: Study, selection: str, ratio: float,
@@ -85,6 +86,7 @@ def start_function(selection: str):
     starts = load_registers()["start"]
     return starts[selection]
 
+# %% ../../nbs/53_sets.ipynb #53order1
 def needs_difficulty(method: Method) -> bool:
     "Whether an order by difficulty decides which images a set has, or which of them change."
     required = {word for word, is_needed in read_options(start_function(method.start))[0].items()
@@ -96,6 +98,7 @@ def is_ordered(study: Study, method: Method) -> bool:
     "Whether a method's start is put hardest first: always, or where a choice rests on it."
     return study.profile.score.sort == "always" or needs_difficulty(method)
 
+# %% ../../nbs/53_sets.ipynb #53asks01
 def asks(selection: str) -> set[str]:
     "The words that a start takes by name."
     return set(read_options(start_function(selection))[0])
@@ -196,6 +199,8 @@ def start_card(study: Study, method: Method, ratio: float, alpha: float,
         card |= describe_counts(splits.train, taken, balance or p.balance, alpha)
     return card | ({"whitened": "ZCA, epsilon 0.1"} if p.whiten else {})
 
+
+# %% ../../nbs/53_sets.ipynb #53counts1
 def describe_counts(train: ImageSet, counts: list[int], balance: str, alpha: float) -> dict:
     """A card's words on how many images each class gives: where they differ also by which rule,
     how many of them are distilled, and of which classes all images were taken."""
@@ -227,6 +232,8 @@ def count_distilled(counts: Sequence[int], alpha: float) -> list[int]:
     "How many images change in each class."
     return [int(mask_of_counts([n], alpha).sum()) for n in counts]
 
+
+# %% ../../nbs/53_sets.ipynb #53start01
 def start_set(study: Study, name: str | Method, ratio: float, seed: int) -> SyntheticSet:
     """What a method starts from in the run of this number: its selection, its labels, and the mask
     of what it will change."""
@@ -484,6 +491,40 @@ def check_derivatives(study: Study, method: Method):
         return
     train, spec = study.splits.train, study.network
     probe_network(spec, train.shape, train.n_classes)
+    gap = miss_of_derivatives(spec, train.shape, train.n_classes) if "own" in spec else 0.0
+    if gap > 0.01:
+        raise InputError(f"network {spec['name']!r} has no second derivative, which this method "
+                         f"needs: what it gives as one is off by {gap:.0%} (is a part of it "
+                         f"differentiable once only?); {advice}")
+
+
+# %% ../../nbs/53_sets.ipynb #53probe3
+def slopes(flat: FlatNetwork, theta: Tensor, x: Tensor, y: Tensor) -> Tensor:   # (P + pixels,)
+    "The gradient of the student's loss by its weights and by the pixels, in one row."
+    leaves = [part.detach().requires_grad_() for part in (theta, x)]
+    loss = student_loss(flat, *leaves, y)
+    found = torch.autograd.grad(loss, leaves, materialize_grads=True)
+    return torch.cat([part.flatten() for part in found])
+
+def miss_of_derivatives(spec: dict, shape: tuple, n_classes: int,    # as for `make_network`
+                        steps: Sequence[float] = (1e-8, 1e-9, 1e-10),
+) -> float:
+    """Relative difference between second derivatives and differences of first ones, along one
+    direction of the weights; 0 where these do not agree among themselves, as where a network
+    computes in single precision."""
+    flat = FlatNetwork(make_network(spec, shape, n_classes, 0).double())
+    theta, y = flatten(flat.module), torch.arange(2) % n_classes
+    x = torch.linspace(-1, 1, 2 * math.prod(shape), dtype=theta.dtype).view(2, *shape)
+    way = torch.randn(theta.shape, generator=torch.Generator().manual_seed(0), dtype=theta.dtype)
+    try:
+        given = torch.cat([part.flatten() for part in second_order(flat, theta, x, y, way)[1:3]])
+    except RuntimeError:
+        return 0.0
+    ends = lambda step: [slopes(flat, theta + sign * step * way, x, y) for sign in (1, -1)]
+    found = [(a - b) / (2 * step) for step in steps for a, b in [ends(step)]]
+    gap = lambda a, b: float((a - b).norm() / b.norm().clamp_min(1e-30))
+    settled = any(gap(a, b) < 0.01 for a, b in zip(found, found[1:]))
+    return min(gap(given, one) for one in found) if settled else 0.0
 
 # %% ../../nbs/53_sets.ipynb #53round1
 def warn_of_rounding(start: SyntheticSet):

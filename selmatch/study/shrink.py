@@ -5,9 +5,9 @@
 # %% auto #0
 __all__ = ['brief', 'efforts', 'Sizes', 'count_classes', 'count_given', 'count_small', 'say_sizes', 'fill_classes',
            'window_of_counts', 'choose_rows', 'take_rows', 'start_of_counts', 'nearest_alpha', 'at_size', 'plan_small',
-           'make_small', 'depth_for', 'fit_network', 'without_flips', 'flip_trials', 'do_flips_help', 'random_rows',
-           'random_set', 'judge_trials', 'judge_sets', 'summarise_sets', 'window_trials', 'best_window', 'Effort',
-           'apply_effort', 'count_windows', 'plan_stages', 'wall_of', 'choose_effort', 'say_plan', 'Shrunk',
+           'make_small', 'depth_for', 'fit_network', 'without_flips', 'flip_trials', 'compare_flips', 'settle_flips',
+           'random_rows', 'random_set', 'judge_trials', 'judge_sets', 'summarise_sets', 'window_trials', 'best_window',
+           'Effort', 'apply_effort', 'count_windows', 'plan_stages', 'wall_of', 'choose_effort', 'say_plan', 'Shrunk',
            'choose_set', 'find_small', 'keep_random', 'judge_pictures', 'read_pictures']
 
 # %% ../../nbs/59_shrink.ipynb #9ae8de04
@@ -252,13 +252,22 @@ def flip_trials(study: Study, sizes: Sizes, n: int) -> list[Trial]:
     return work
 
 # %% ../../nbs/59_shrink.ipynb #5d4ef2d6
-def do_flips_help(study: Study, sizes: Sizes, n: int = 2) -> bool:
-    "Whether mirroring training images does no harm on validation images."
-    if not len(study.splits.validation):
-        return True
+def compare_flips(study: Study, sizes: Sizes, n: int = 2) -> tuple[float, float]:
+    "Mean accuracy on validation images of networks that see mirrored images, and of others."
     rows = study.run_trials(flip_trials(study, sizes, n), "does mirroring help?")
     means = rows.groupby("flips").validation_accuracy.mean()
-    return bool(means[True] >= means[False])
+    return float(means[True]), float(means[False])
+
+def settle_flips(study: Study, sizes: Sizes, asked: bool | None) -> tuple[bool, str]:
+    "May images be mirrored, and how do we know? As asked, as the data says, or found out."
+    if asked is not None:
+        return asked, "as asked"
+    if study.profile.allowed == without_flips(study.profile).augmentation:
+        return False, "as the profile says"
+    if not len(study.splits.validation):
+        return True, "nothing was held out to ask"
+    mirrored, plain = compare_flips(study, sizes)
+    return mirrored >= plain, f"on validation images {mirrored:.1%} with it, {plain:.1%} without"
 
 # %% ../../nbs/59_shrink.ipynb #bdf81539
 def random_rows(study: Study, sizes: Sizes, number: int) -> Tensor:
@@ -470,6 +479,7 @@ class Shrunk:
     coverage: dict = field(default_factory=dict)     # set -> from `cover`
     flips: bool = True
     seconds: float = 0.0
+    why_flips: str = "as asked"  # how it is known whether images may be mirrored
 
 # %% ../../nbs/59_shrink.ipynb #f564bf0f
 def choose_set(table: pd.DataFrame,        # from `judge_sets`, with validation accuracies
@@ -498,9 +508,8 @@ def find_small(study: Study, sizes: Sizes, effort: Effort,
     "Make, compare and choose. Everything is remembered: an interrupted call goes on."
     begin = time.perf_counter()
     study = study.with_profile(apply_effort(study.profile, effort), "loaded", "splits", "whitening")
-    if flips is None:
-        flips = do_flips_help(study, sizes)
-        tell(f"mirrored images {'are as good: flips stay' if flips else 'mislead: no flips'}")
+    flips, why_flips = settle_flips(study, sizes, flips)
+    tell(f"mirrored images {'stay' if flips else 'mislead, and are left out'} ({why_flips})")
     if not flips:
         study = study.with_profile(without_flips(study.profile), "loaded", "splits", "whitening",
                                    "observations")
@@ -522,7 +531,7 @@ def find_small(study: Study, sizes: Sizes, effort: Effort,
     coverage.setdefault("random", cover(study, random_set(study, sizes, 0).data))
     seconds = time.perf_counter() - begin
     return Shrunk(*made[method], method, study, sizes, effort, proof, reason, windows, coverage,
-                  flips, seconds)
+                  flips, seconds, why_flips)
 
 # %% ../../nbs/59_shrink.ipynb #5c9b5a6d
 def keep_random(study: Study, sizes: Sizes) -> tuple[SyntheticSet, Tensor]:
