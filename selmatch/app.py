@@ -6,10 +6,10 @@
 __all__ = ['data_names', 'official_places', 'longest_minutes', 'most', 'reading_options', 'shared_options', 'common', 'limits',
            'settings', 'sections', 'long_names', 'fetched_names', 'others', 'extras', 'read_path', 'find_path',
            'choose_device', 'data_section', 'choose_profile', 'narrow_profile', 'make_study', 'make_computer',
-           'say_mirroring', 'say_words', 'settle_profile', 'make_data', 'read_time', 'say_costs', 'begin', 'find_roots',
-           'list_sources', 'is_same', 'check_apart', 'check_writable', 'check_file', 'check_out', 'check_table',
-           'check_gallery', 'check_published', 'Place', 'within', 'is_seed', 'share', 'Sections', 'example', 'cli',
-           'write_table', 'figures_command', 'read_parameters', 'profiles_command', 'methods_command', 'fetch_command',
+           'say_mirroring', 'read_parameters', 'say_words', 'settle_profile', 'make_data', 'read_time', 'say_costs',
+           'begin', 'find_roots', 'list_sources', 'is_same', 'check_apart', 'check_writable', 'check_file', 'check_out',
+           'check_table', 'check_gallery', 'check_published', 'Place', 'within', 'is_seed', 'share', 'Sections',
+           'example', 'cli', 'write_table', 'figures_command', 'profiles_command', 'methods_command', 'fetch_command',
            'fetch_official', 'score_command', 'window_command', 'experts_command', 'search_command', 'tune_command',
            'say_balance', 'write_set', 'make_one', 'select_command', 'distill_command', 'read_given_set', 'find_set',
            'read_any_set', 'read_network', 'evaluate_command', 'coverage_command', 'shrink_command', 'of_others',
@@ -149,6 +149,23 @@ def say_mirroring(p):
     if p.data["name"] == "folder" and words & {"flip", "simple"}:
         logging.getLogger("selmatch").info("networks see mirrored images, too: --no-flip where "
                                            "these have a direction, as texts have")
+
+# %% ../nbs/68_app.ipynb #3582867c
+def read_parameters(pairs: tuple[str, ...]) -> dict:    # "NAME=VALUE" each
+    "Parameters of figure notebooks, their values read as YAML. Raises `InputError`."
+    import yaml
+    from selmatch.study.profile import parse_yaml
+    given = {}
+    for pair in pairs:
+        name, equals, value = pair.partition("=")
+        if not equals:
+            raise InputError(f"parameter {name!r} has no value: write NAME=VALUE")
+        try:
+            given[name] = parse_yaml(value)
+        except yaml.YAMLError as error:
+            said = " ".join(str(error).split())
+            raise InputError(f"parameter {name}={value!r} cannot be read: {said}") from error
+    return given
 
 # %% ../nbs/68_app.ipynb #68words1
 def say_words(p, words: tuple[str, ...] = (), iterations: int | None = None):
@@ -564,23 +581,6 @@ def figures_command(profile, only, everything, parameters, only_estimate, downlo
     asked = str(Path(profile).resolve()) if profile.endswith((".yaml", ".yml")) else profile
     folder = draw_figures(study, names, given, out.resolve() if out else None, asked, click.echo)
     click.echo(f"Open {folder / 'index.html'}")
-
-# %% ../nbs/68_app.ipynb #3582867c
-def read_parameters(pairs: tuple[str, ...]) -> dict:    # "NAME=VALUE" each
-    "Parameters of figure notebooks, their values read as YAML. Raises `InputError`."
-    import yaml
-    from selmatch.study.profile import parse_yaml
-    given = {}
-    for pair in pairs:
-        name, equals, value = pair.partition("=")
-        if not equals:
-            raise InputError(f"parameter {name!r} has no value: write NAME=VALUE")
-        try:
-            given[name] = parse_yaml(value)
-        except yaml.YAMLError as error:
-            said = " ".join(str(error).split())
-            raise InputError(f"parameter {name}={value!r} cannot be read: {said}") from error
-    return given
 
 # %% ../nbs/68_app.ipynb #4436bfab
 @cli.command("profiles", epilog=example("profiles"))

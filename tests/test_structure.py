@@ -586,3 +586,17 @@ def test_the_picture_of_the_rooms_is_drawn_from_the_same_imports():
     assert draw_rooms.without_detours({"a": {"b", "c"}, "b": {"c"}, "c": set()}) == {"a": {"b"}, "b": {"c"}, "c": set()}
     for kind in ("png", "svg"):
         assert (ROOT / "figures" / "structure" / f"rooms.{kind}").exists()
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda p: p.stem)
+def test_no_demonstration_hides_a_function_of_its_chapter(path):
+    """In a notebook they share one namespace: `begin = time.time()` broke a command that calls `begin()`."""
+    code = [source(c) for c in cells(path) if c["cell_type"] == "code"]
+    exported = {n.name for text in code if text.startswith("#| export") for n in ast.parse(text).body if isinstance(n, (ast.FunctionDef, ast.ClassDef))}
+    for text in code:
+        if text.startswith("#|"):
+            continue
+        for statement in ast.parse(text).body:
+            names = ({statement.name} if isinstance(statement, (ast.FunctionDef, ast.ClassDef)) else
+                     {n.id for n in ast.walk(statement) if isinstance(n, ast.Name) and isinstance(n.ctx, ast.Store)})
+            assert not names & exported, f"{names & exported} in: {text.splitlines()[0]}"
