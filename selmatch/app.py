@@ -145,8 +145,10 @@ def make_computer(device: str, workers: int, cluster: str | None = None, quiet: 
 
 def say_mirroring(p):
     "Somebody's own images are mirrored where nobody says that they have a direction: say so."
+    from selmatch.study.study import place_data
     words = {*p.allowed.strong, p.allowed.simple}
-    if p.data["name"] == "folder" and words & {"flip", "simple"}:
+    own = p.data["name"] == "folder" and p.published_as == "folder"
+    if own and words & {"flip", "simple"} and Path(place_data(p.data)["root"]).exists():
         logging.getLogger("selmatch").info("networks see mirrored images, too: --no-flip where "
                                            "these have a direction, as texts have")
 

@@ -596,7 +596,7 @@ def test_no_demonstration_hides_a_function_of_its_chapter(path):
     for text in code:
         if text.startswith("#|"):
             continue
-        for statement in ast.parse(text).body:
+        for statement in ast.parse(re.sub(r"(?m)^%.*", "", text)).body:
             names = ({statement.name} if isinstance(statement, (ast.FunctionDef, ast.ClassDef)) else
                      {n.id for n in ast.walk(statement) if isinstance(n, ast.Name) and isinstance(n.ctx, ast.Store)})
             assert not names & exported, f"{names & exported} in: {text.splitlines()[0]}"
