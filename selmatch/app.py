@@ -146,9 +146,12 @@ def make_computer(device: str, workers: int, cluster: str | None = None, quiet: 
 def say_mirroring(p):
     "Somebody's own images are mirrored where nobody says that they have a direction: say so."
     words = {*p.allowed.strong, p.allowed.simple}
-    if p.data["name"] == "folder" and words & {"flip", "simple"}:
-        logging.getLogger("selmatch").info("networks see mirrored images, too: --no-flip where "
-                                           "these have a direction, as texts have")
+    if p.data["name"] != "folder" or not words & {"flip", "simple"}:
+        return
+    with contextlib.suppress(InputError):            # a folder that is missing is named later
+        if find_roots(p.data):
+            logging.getLogger("selmatch").info("networks see mirrored images, too: --no-flip "
+                                               "where these have a direction, as texts have")
 
 # %% ../nbs/68_app.ipynb #68words1
 def say_words(p, words: tuple[str, ...] = (), iterations: int | None = None):
