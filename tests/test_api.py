@@ -286,6 +286,7 @@ def test_uneven_classes_give_their_share(raw, home):
     assert capped.capped == ("2",) and capped.small[2] == capped.train[2]
     with pytest.warns(UserWarning, match="of the few images of 2 rounds to none"):
         made = sm.distill(data, "selmatch", ratio=0.2, alpha=0.5, beta=0.0)
+    assert (made.card["balance"], made.card["ipc"], made.card["distilled_per_class"]) == ("share", [12, 6, 1], [6, 3, 0])
     assert torch.bincount(made.labels[made.distilled], minlength=3).tolist() == [6, 3, 0]
 
 

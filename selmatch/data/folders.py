@@ -5,15 +5,15 @@
 # %% auto #0
 __all__ = ['image_suffixes', 'formats', 'fits', 'junk', 'ours', 'split_pattern', 'file_words', 'label_words', 'table_names',
            'show_progress', 'Reading', 'check_colour', 'open_file', 'find_white', 'scale_grey', 'flatten', 'square',
-           'read_pixels', 'read_image', 'is_hidden', 'real_folders', 'leave_out', 'list_images', 'is_image', 'scan',
-           'spell', 'check_folder', 'list_image_folder', 'check_class_folders', 'split_of', 'visible_folders',
-           'holds_images', 'holds_classes', 'find_splits', 'read_table', 'columns_of', 'find_table', 'resolve_file',
-           'list_table', 'Header', 'read_header', 'read_some', 'read_headers', 'name_files', 'look_once', 'list_part',
-           'count_unlabelled', 'list_splits', 'list_parts', 'name_splits', 'order_labels', 'list_most', 'is_uneven',
-           'Survey', 'count_parts', 'find_same', 'find_copies', 'find_leaked', 'find_conflicts', 'tabulate',
-           'say_counts', 'say_kinds', 'say_doubts', 'say_copies', 'survey', 'decode_piece', 'decode_or_skip',
-           'save_arrays', 'is_piece', 'measure', 'lay_out', 'join_pieces', 'check_room', 'find_shape', 'decode_files',
-           'run_pieces']
+           'read_pixels', 'read_image', 'is_hidden', 'real_folders', 'leave_out', 'list_images', 'is_image',
+           'is_folder', 'scan', 'spell', 'unify', 'check_folder', 'list_image_folder', 'check_class_folders',
+           'split_of', 'visible_folders', 'holds_images', 'holds_classes', 'find_splits', 'read_table', 'columns_of',
+           'find_table', 'resolve_file', 'list_table', 'check_labels_agree', 'Header', 'read_header', 'read_some',
+           'read_headers', 'name_files', 'look_once', 'list_part', 'count_unlabelled', 'list_splits', 'list_parts',
+           'check_tables', 'name_splits', 'order_labels', 'list_most', 'is_uneven', 'Survey', 'count_parts',
+           'find_same', 'find_copies', 'find_leaked', 'find_conflicts', 'tabulate', 'say_counts', 'say_kinds',
+           'say_doubts', 'find_alike', 'say_copies', 'survey', 'decode_piece', 'decode_or_skip', 'save_arrays',
+           'is_piece', 'measure', 'lay_out', 'join_pieces', 'check_room', 'find_shape', 'decode_files', 'run_pieces']
 
 # %% ../../nbs/04_folders.ipynb #7759ab2b
 import contextlib
@@ -25,6 +25,7 @@ import json
 import os
 import re
 import shutil
+import unicodedata
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
@@ -227,6 +228,11 @@ def is_image(entry: os.DirEntry, left_out: Counter) -> bool:
     left_out[suffix or "files without a suffix"] += entry.name not in ours
     return False
 
+# %% ../../nbs/04_folders.ipynb #04folder1
+def is_folder(entry: os.DirEntry) -> bool:
+    "Is it a folder, or a link to one? Not a link that leads round in a circle."
+    return os.path.isdir(entry)
+
 def scan(place: str | Path) -> list[os.DirEntry]:
     "What lies in a folder. Raises `InputError` naming one that cannot be read."
     try:
@@ -243,6 +249,10 @@ def spell(name: str) -> str:
         return name
     except UnicodeEncodeError:
         return os.fsencode(name).decode("latin-1")
+
+def unify(label: str) -> str:
+    "A label in composed letters: one system writes é as one, another as e and an accent."
+    return unicodedata.normalize("NFC", spell(label))
 
 # %% ../../nbs/04_folders.ipynb #4920960b
 def check_folder(root: str | Path) -> Path:
@@ -296,15 +306,15 @@ def split_of(name: str) -> str | None:
 # %% ../../nbs/04_folders.ipynb #622e6c44
 def visible_folders(place: str | Path) -> list[str]:
     "Names of the folders in a folder, sorted, without the hidden ones."
-    return sorted(e.name for e in scan(place) if e.is_dir() and not is_hidden(e.name))
+    return sorted(e.name for e in scan(place) if is_folder(e) and not is_hidden(e.name))
 
 # %% ../../nbs/04_folders.ipynb #34723484
 def holds_images(place: str | Path, deep: bool = True) -> bool:
     "Is there an image file in a folder, or (`deep`) in one below it?"
     entries = [e for e in scan(place) if not is_hidden(e.name)]
-    if any(e.name.lower().endswith(image_suffixes) and e.is_file() for e in entries):
+    if any(e.name.lower().endswith(image_suffixes) and os.path.isfile(e) for e in entries):
         return True
-    inside = [e.path for e in entries if deep and e.is_dir() and not e.is_symlink()]
+    inside = [e.path for e in entries if deep and is_folder(e) and not e.is_symlink()]
     return any(map(holds_images, inside))
 
 # %% ../../nbs/04_folders.ipynb #7d6f78f2
@@ -338,7 +348,7 @@ table_names = ("metadata.csv", "metadata.jsonl", "labels.csv", "labels.jsonl")
 def read_table(path: Path) -> list[dict[str, str]]:
     "Rows of a CSV or JSON-lines file, keys in small letters. Raises `InputError` naming it."
     try:
-        text = path.read_text(encoding="utf-8-sig")
+        text = path.read_text(encoding="utf-8-sig").lstrip("\r\n")
         mark = max(",;\t", key=text.partition("\n")[0].count)
         is_json = path.suffix.lower() == ".jsonl"
         rows = map(json.loads, filter(str.strip, text.splitlines())) if is_json \
@@ -346,7 +356,9 @@ def read_table(path: Path) -> list[dict[str, str]]:
         return [{str(k).strip().lower(): v for k, v in row.items()} for row in rows]
     except UnicodeDecodeError:
         raise InputError(f"table {path} is not UTF-8: save it as UTF-8") from None
-    except (OSError, ValueError, AttributeError, RecursionError, csv.Error) as error:
+    except AttributeError:
+        raise InputError(f"cannot read table {path}: each line must be an object") from None
+    except (OSError, ValueError, RecursionError, csv.Error) as error:
         raise InputError(f"cannot read table {path}: {error}") from error
 
 # %% ../../nbs/04_folders.ipynb #1e05073a
@@ -372,9 +384,10 @@ def find_table(folder: str | Path) -> Path | None:
 # %% ../../nbs/04_folders.ipynb #04b8fb05
 def resolve_file(folder: Path, name: str, table: Path) -> str:
     "The file a table means: beside it, or in a folder `images` or of the table's own name there."
-    for place in (folder / name, folder / "images" / name, folder / table.stem / name):
-        if os.path.isfile(place):             # also for names that are none
-            return str(place)
+    for own in dict.fromkeys((name, name.replace("\\", "/"))):       # as Windows writes it
+        for place in (folder / own, folder / "images" / own, folder / table.stem / own):
+            if os.path.isfile(place):             # also for names that are none
+                return str(place)
     raise InputError(f"table {table} names {name!r}, which is not in {folder}")
 
 # %% ../../nbs/04_folders.ipynb #ab96cfc1
@@ -387,11 +400,21 @@ def list_table(table: Path) -> dict[str, list[tuple[str, str]]]:    # split -> (
                          f"and one for labels ({', '.join(label_words[:3])}, …)")
     for i, row in enumerate(rows, 2):
         name, label = (str("" if row.get(key) is None else row[key]).strip() for key in pair)
-        if not name or not label:
+        if not name or not label or isinstance(row[pair[1]], (dict, list)):
             raise InputError(f"table {table}, line {i}: a file and a label are needed")
         split = split_of(str(row.get("split") or "")) or ""
-        parts.setdefault(split, []).append((resolve_file(folder, name, table), label))
-    return {split: sorted(files) for split, files in parts.items()}
+        parts.setdefault(split, []).append((resolve_file(folder, name, table), unify(label)))
+    check_labels_agree(table, [pair for part in parts.values() for pair in part])
+    return {split: sorted(set(files)) for split, files in parts.items()}
+
+# %% ../../nbs/04_folders.ipynb #04agree01
+def check_labels_agree(table: Path, pairs: Sequence[tuple[str, str]]):
+    "`InputError` naming a file that a table gives two labels. A row that stands twice counts once."
+    labels = dict(pairs)
+    for file, label in pairs:
+        if label != labels[file]:
+            raise InputError(f"table {table} gives {file} two labels, {label!r} and "
+                             f"{labels[file]!r}: one is needed")
 
 # %% ../../nbs/04_folders.ipynb #babcc541
 class Header(NamedTuple):
@@ -469,8 +492,9 @@ def list_part(place: Path, left_out: Counter) -> list[tuple[str, str]]:    # (fi
     "One split: by its table of labels, where there is one, else by its class folders."
     table = find_table(place)
     if table is None:
+        check_tables(place)
         names, files = list_image_folder(place, left_out)
-        return [(file, names[c]) for file, c in files]
+        return [(file, unify(names[c])) for file, c in files]
     return count_unlabelled(place, list_table(table), left_out).popitem()[1]
 
 # %% ../../nbs/04_folders.ipynb #72ba8f16
@@ -510,6 +534,16 @@ def list_parts(root: Path,                  # a folder of images
     else:
         parts, found = {"": list_part(root, left_out)}, {"": ""}
     return *name_splits(parts, found), left_out
+
+# %% ../../nbs/04_folders.ipynb #04nohead1
+def check_tables(root: Path):
+    "`InputError` for a table that could be of labels, where there are no class folders instead."
+    named = [root / name for name in table_names if (root / name).is_file()]
+    tables = named or sorted(root.glob("*.csv"))
+    there = [path for path in tables if not columns_of(read_table(path))]
+    if there and sum(holds_images(root / name) for name in visible_folders(root)) < 2:
+        raise InputError(f"{there[0]} says by no first line which columns are of files and labels: "
+                         f"write one, such as {file_words[0]},{label_words[0]}")
 
 # %% ../../nbs/04_folders.ipynb #a5d0a19c
 def name_splits(parts: dict, found: dict) -> tuple[dict, dict]:
@@ -662,6 +696,8 @@ def say_doubts(look: Survey) -> list[str]:
         low, high = int(np.argmin(sizes)), int(np.argmax(sizes))
         said.append(f"classes are uneven: from {sizes[low]:,} ({look.classes[low]}) to "
                     f"{sizes[high]:,} ({look.classes[high]})")
+    if alike := find_alike(look.classes):
+        said.append(f"classes whose names differ in capitals or spaces only: {', '.join(alike)}")
     if look.left_out:
         n = sum(look.left_out.values())
         said.append(f"left out: {n:,} files ({list_most(Counter(look.left_out), 8)})")
@@ -669,6 +705,13 @@ def say_doubts(look: Survey) -> list[str]:
         file, why = next(iter(look.unreadable.items()))
         said.append(f"unreadable files: {len(look.unreadable):,}, such as {file} ({why})")
     return said
+
+# %% ../../nbs/04_folders.ipynb #04alike01
+def find_alike(classes: Sequence[str]) -> list[str]:
+    "Names that somebody may have meant as one, in quotes."
+    plain = lambda name: " ".join(name.casefold().split())
+    counts = Counter(map(plain, classes))
+    return [repr(name) for name in classes if counts[plain(name)] > 1]
 
 # %% ../../nbs/04_folders.ipynb #fb5b3b5f
 def say_copies(look: Survey) -> list[str]:

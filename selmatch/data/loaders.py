@@ -5,9 +5,9 @@
 # %% auto #0
 __all__ = ['logger', 'datasets', 'load_digits', 'is_whole', 'write_decoded', 'decode_once', 'class_numbers', 'pick_rows',
            'load_parts', 'add_validation', 'number_digests', 'find_leaks', 'warn_of_unreadable', 'sift_files',
-           'check_rest', 'load_files', 'check_survey', 'say_reading', 'load_folder', 'NumbersOnly', 'read_pickle',
-           'find_place', 'as_array', 'read_batch', 'read_class_names', 'warn_of_checksum', 'read_cifar', 'find_cifar',
-           'load_cifar', 'read_lines', 'class_words', 'read_annotations', 'list_val', 'load_tinyimagenet',
+           'check_rest', 'load_files', 'check_survey', 'check_classes', 'say_reading', 'load_folder', 'NumbersOnly',
+           'read_pickle', 'find_place', 'as_array', 'read_batch', 'read_class_names', 'warn_of_checksum', 'read_cifar',
+           'find_cifar', 'load_cifar', 'read_lines', 'class_words', 'read_annotations', 'list_val', 'load_tinyimagenet',
            'check_filled', 'load_data']
 
 # %% ../../nbs/05_loaders.ipynb #9cefe584
@@ -31,8 +31,8 @@ from ..computer import claim
 from ..core import InputError, check_choice, check_path, check_range, check_seed
 from ..core import fingerprint, home, set_aside
 from selmatch.data.folders import (
-    Reading, Survey, decode_files, fits, list_image_folder, name_files, read_image, show_progress,
-    spell, survey,
+    Reading, Survey, decode_files, find_alike, fits, list_image_folder, name_files, read_image,
+    show_progress, spell, survey,
 )
 from selmatch.data.images import (
     Splits, StoredImages, compare_pixels, make_splits, map_tensors, normalise, write_pixels,
@@ -244,11 +244,20 @@ def check_survey(look: Survey, skip_unreadable: bool = False):
         others = f", and {more:,} others" if more else ""
         raise InputError(f"cannot read image {file}: {why}{others} "
                          "(--skip-unreadable leaves them out)")
+    check_classes(look)
+
+
+# %% ../../nbs/05_loaders.ipynb #05classes1
+def check_classes(look: Survey):
+    "Raise `InputError` for a class without images in a split."
     for split, counts in look.counts.items():
         without = [c for c, n in zip(look.classes, counts) if not n]
         if without and split != "validation":
+            alike = find_alike(look.classes)
+            hint = f"; {', '.join(alike)} differ in capitals or spaces only" if alike else ""
             raise InputError(f"{look.root} has no image of class {without[0]!r} in {split}: the "
-                             f"classes of all splits must agree ({', '.join(look.classes[:9])})")
+                             f"classes of all splits must agree ({', '.join(look.classes[:9])})"
+                             f"{hint}")
 
 # %% ../../nbs/05_loaders.ipynb #05said01
 def say_reading(look: Survey, how: Reading) -> list[str]:

@@ -1,0 +1,79 @@
+"""Folders and tables as people have them: links in a circle, two ways to write é, rows that stand twice."""
+import json
+import unicodedata
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from selmatch.core import InputError
+from selmatch.data.folders import survey
+from selmatch.data.loaders import load_folder
+
+
+def draw(folder, classes=("cat", "dog"), n=3):
+    for c, name in enumerate(classes):
+        (folder / name).mkdir(parents=True)
+        for i in range(n): Image.fromarray(np.full((4, 4, 3), 20 * i + 60 * c, np.uint8)).save(folder / name / f"{i}.png")
+    return folder
+
+
+def look(folder): return survey(folder, cache=folder.parent / "cache")
+
+
+def with_table(place, text, name="labels.csv"):
+    (place / "images").mkdir(parents=True)
+    for i in range(4): Image.fromarray(np.full((4, 4, 3), 20 * i, np.uint8)).save(place / "images" / f"{i}.png")
+    (place / name).write_text(text, encoding="utf-8")
+    return place
+
+
+def test_links_that_lead_round_in_a_circle_are_passed_over(tmp_path):
+    folder = draw(tmp_path / "mine")
+    (folder / "self").symlink_to(folder / "self")
+    (folder / "cat" / "self.png").symlink_to(folder / "cat" / "self.png")
+    (folder / "cat" / "up").symlink_to(folder)
+    found = look(folder)
+    assert found.counts == {"all": [3, 3]} and found.left_out == {"broken links": 2, "links back into the folder": 1}
+
+
+def test_a_name_in_two_ways_of_writing_is_one_class(tmp_path):
+    """A folder copied from a Mac beside one that was not; and the labels of a table."""
+    composed, apart = (unicodedata.normalize(form, "hibou é") for form in ("NFC", "NFD"))
+    draw(tmp_path / "mine" / "train", (composed, "cat")); draw(tmp_path / "mine" / "test", (apart, "cat"))
+    found = look(tmp_path / "mine")
+    assert found.classes == ("cat", composed) and found.counts == {"train": [3, 3], "test": [3, 3]}
+    rows = "".join(f"{i}.png,{(composed, apart)[i % 2]}\n" for i in range(3))
+    assert look(with_table(tmp_path / "table", f"file,label\n{rows}3.png,cat\n")).counts == {"all": [1, 3]}
+
+
+def test_names_that_differ_in_capitals_or_spaces_are_doubted(tmp_path):
+    lines = "\n".join(look(draw(tmp_path / "one", ("Cat", "cat", "dog", "owl "))).lines())
+    assert "differ in capitals or spaces only: 'Cat', 'cat'" in lines
+    draw(tmp_path / "two" / "train", ("Cat", "dog")); draw(tmp_path / "two" / "test", ("cat", "dog"))
+    with pytest.raises(InputError, match="'cat' in train.*'Cat', 'cat' differ in capitals or spaces only"):
+        load_folder(str(tmp_path / "two"), cache=str(tmp_path / "cache"))
+
+
+ROWS = "0.png,a\n1.png,b\n2.png,a\n3.png,b\n"
+
+
+@pytest.mark.parametrize("text, counts", [
+    ("file,label\n" + ROWS, [2, 2]), ("\n\nfile,label\n" + ROWS, [2, 2]), ("file;label\r\n" + ROWS.replace(",", ";").replace("\n", "\r\n"), [2, 2]),
+    ("\ufefffile,label\n" + ROWS, [2, 2]), ("file,label\n" + ROWS + "0.png,a\nimages/0.png,a\n", [2, 2]), ("file,label\n" + ROWS.replace("0.png", "images\\0.png"), [2, 2]),
+    (" File_Name , LABEL\n" + ROWS, [2, 2]), ("file,label\n0.png,a\n1.png,b\n", [1, 1]),
+])
+def test_tables_that_are_read(text, counts, tmp_path):
+    assert look(with_table(tmp_path / "mine", text)).counts == {"all": counts}
+
+
+@pytest.mark.parametrize("text, name, words", [
+    (ROWS, "labels.csv", ["labels.csv", "file_name,label"]), (ROWS, "mine.csv", ["mine.csv", "file_name,label"]),
+    ("file,label\n" + ROWS + "0.png,b\n", "labels.csv", ["0.png", "two labels", "'a'", "'b'"]), ("file,label\n" + ROWS + "9.png,a\n", "labels.csv", ["9.png"]),
+    ("file,label\n0.png,\n1.png,b\n", "labels.csv", ["line 2"]), ('["0.png", "a"]\n', "metadata.jsonl", ["metadata.jsonl", "an object"]),
+    (json.dumps({"file_name": "0.png", "label": {"x": 1}}) + "\n", "metadata.jsonl", ["line 2", "a label"]),
+])
+def test_tables_that_are_refused_in_a_line(text, name, words, tmp_path):
+    with pytest.raises(InputError) as error: look(with_table(tmp_path / "mine", text, name))
+    for word in words: assert word in str(error.value), error.value
+    assert "\n" not in str(error.value)
