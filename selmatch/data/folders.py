@@ -9,11 +9,11 @@ __all__ = ['image_suffixes', 'formats', 'fits', 'junk', 'ours', 'split_pattern',
            'is_folder', 'scan', 'spell', 'unify', 'check_folder', 'list_image_folder', 'check_class_folders',
            'split_of', 'visible_folders', 'holds_images', 'holds_classes', 'find_splits', 'read_table', 'columns_of',
            'find_table', 'resolve_file', 'list_table', 'check_labels_agree', 'Header', 'read_header', 'read_some',
-           'read_headers', 'name_files', 'look_once', 'list_part', 'count_unlabelled', 'list_splits', 'list_parts',
-           'check_tables', 'name_splits', 'order_labels', 'list_most', 'is_uneven', 'Survey', 'count_parts',
-           'find_same', 'find_copies', 'find_leaked', 'find_conflicts', 'tabulate', 'say_counts', 'say_kinds',
-           'say_doubts', 'find_alike', 'say_copies', 'survey', 'decode_piece', 'decode_or_skip', 'save_arrays',
-           'is_piece', 'measure', 'lay_out', 'join_pieces', 'check_room', 'find_shape', 'decode_files', 'run_pieces']
+           'read_headers', 'name_files', 'look_once', 'check_tables', 'list_part', 'count_unlabelled', 'list_splits',
+           'list_parts', 'name_splits', 'order_labels', 'list_most', 'is_uneven', 'Survey', 'count_parts', 'find_same',
+           'find_copies', 'find_leaked', 'find_conflicts', 'tabulate', 'say_counts', 'say_kinds', 'say_doubts',
+           'find_alike', 'say_copies', 'survey', 'decode_piece', 'decode_or_skip', 'save_arrays', 'is_piece', 'measure',
+           'lay_out', 'join_pieces', 'check_room', 'find_shape', 'decode_files', 'run_pieces']
 
 # %% ../../nbs/04_folders.ipynb #7759ab2b
 import contextlib
@@ -487,6 +487,16 @@ def look_once(files: Sequence[str], max_pixels: int, cache: str | Path | None) -
         write_json(place, {"headers": headers})
     return headers
 
+# %% ../../nbs/04_folders.ipynb #04nohead1
+def check_tables(root: Path):
+    "`InputError` for a table that could be of labels, where there are no class folders instead."
+    named = [root / name for name in table_names if (root / name).is_file()]
+    tables = named or sorted(root.glob("*.csv"))
+    there = [path for path in tables if not columns_of(read_table(path))]
+    if there and sum(holds_images(root / name) for name in visible_folders(root)) < 2:
+        raise InputError(f"{there[0]} says by no first line which columns are of files and labels: "
+                         f"write one, such as {file_words[0]},{label_words[0]}")
+
 # %% ../../nbs/04_folders.ipynb #6996d393
 def list_part(place: Path, left_out: Counter) -> list[tuple[str, str]]:    # (file, label)
     "One split: by its table of labels, where there is one, else by its class folders."
@@ -534,16 +544,6 @@ def list_parts(root: Path,                  # a folder of images
     else:
         parts, found = {"": list_part(root, left_out)}, {"": ""}
     return *name_splits(parts, found), left_out
-
-# %% ../../nbs/04_folders.ipynb #04nohead1
-def check_tables(root: Path):
-    "`InputError` for a table that could be of labels, where there are no class folders instead."
-    named = [root / name for name in table_names if (root / name).is_file()]
-    tables = named or sorted(root.glob("*.csv"))
-    there = [path for path in tables if not columns_of(read_table(path))]
-    if there and sum(holds_images(root / name) for name in visible_folders(root)) < 2:
-        raise InputError(f"{there[0]} says by no first line which columns are of files and labels: "
-                         f"write one, such as {file_words[0]},{label_words[0]}")
 
 # %% ../../nbs/04_folders.ipynb #a5d0a19c
 def name_splits(parts: dict, found: dict) -> tuple[dict, dict]:
