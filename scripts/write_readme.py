@@ -94,14 +94,24 @@ def gather_claims(claims: Iterable[dict]) -> dict[str, list[tuple[str, dict]]]:
 
 def say_claim(size: str, claim: dict) -> str:
     """One verdict with its numbers, such as `5%: holds (+1.20 ± 0.40)`."""
+    gap = say_gap(claim, 2)
+    if claim["half"] is None:
+        gap += f", {claim['sets']} set"
+    said = f"{claim['verdict']} ({gap})"
+    return f"{size}: {stress(claim, said)}" if size else said
+
+
+def say_gap(claim: dict, places: int) -> str:
+    """A difference in points with half its interval, where there is one."""
+    half = "" if claim["half"] is None else f" ± {claim['half']:.{places}f}"
+    return f"{claim['gap']:+.{places}f}{half}"
+
+
+def stress(claim: dict, said: str) -> str:
+    """What is said of a claim: bold where it is decided, and nothing else where images are the same."""
     if claim["verdict"] == "the same":
-        said = "the same images"
-    elif claim["half"] is None:
-        said = f"{claim['verdict']} ({claim['gap']:+.2f}, {claim['sets']} set)"
-    else:
-        said = f"{claim['verdict']} ({claim['gap']:+.2f} ± {claim['half']:.2f})"
-    strong = claim["verdict"] in ("holds", "does not hold")
-    return f"{size}: {f'**{said}**' if strong else said}" if size else said
+        return "the same images"
+    return f"**{said}**" if claim["verdict"] in ("holds", "does not hold") else said
 
 
 def write_claims(profile: str, name: str) -> str:
@@ -117,7 +127,7 @@ def write_gains(profile: str, name: str, to: str, joint: str = "at") -> str:
     claims = read_figure(profile, name)[1].get("claims", [])
     form = re.compile(rf"(.*) {re.escape(to)} {joint} (.*?)\.?")
     found = [(*m.groups(), c) for c in claims if (m := form.fullmatch(c["sentence"]))]
-    table = pd.DataFrame([{"method": a, "there": there, "gap": c["gap"], "text": say_gain(c)}
+    table = pd.DataFrame([{"method": a, "there": there, "gap": c["gap"], "text": stress(c, say_gap(c, 1))}
                           for a, there, c in found])
     order = table.groupby("method").gap.mean().sort_values(ascending=False).index
     wide = table.pivot(index="method", columns="there", values="text").loc[order]
@@ -125,15 +135,6 @@ def write_gains(profile: str, name: str, to: str, joint: str = "at") -> str:
     counts = pd.Series([c["verdict"] for *_, c in found]).value_counts()
     said = ", ".join(f"{n} {verdict}" for verdict, n in counts.items())
     return f"{len(found)} questions, corrected together: {said}.\n\n{markdown(wide)}"
-
-
-def say_gain(claim: dict) -> str:
-    """A gain in points with half its interval; bold where it is decided."""
-    if claim["verdict"] == "the same":
-        return "the same images"
-    half = "" if claim["half"] is None else f" ± {claim['half']:.1f}"
-    said = f"{claim['gap']:+.1f}{half}"
-    return f"**{said}**" if claim["verdict"] in ("holds", "does not hold") else said
 
 
 def count_verdicts(profile: str, name: str) -> str:

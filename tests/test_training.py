@@ -273,3 +273,25 @@ def test_keeping_memory_or_not_and_where_gives_the_same_rows():
     one, two, three = (evaluate(work, computer=c).drop(columns="seconds") for c in computers)
     assert one.equals(two)
     assert one.equals(three)
+
+
+def test_the_compiler_is_hushed_in_one_thread_and_no_longer_than_asked():
+    import logging
+    import threading
+    from selmatch.train.training import hide_compiler_log
+    log, told = logging.getLogger("torch._inductor.scheduler"), []
+    listener = logging.Handler()
+    listener.emit = lambda record: told.append(record.getMessage())
+    log.addHandler(listener)
+    try:
+        with hide_compiler_log():
+            with hide_compiler_log():
+                log.critical("inner")
+            log.critical("outer")
+            other = threading.Thread(target=log.critical, args=("elsewhere",))
+            other.start()
+            other.join()
+        log.critical("after")
+    finally:
+        log.removeHandler(listener)
+    assert told == ["elsewhere", "after"]

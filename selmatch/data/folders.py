@@ -230,7 +230,7 @@ def is_image(entry: os.DirEntry, left_out: Counter) -> bool:
 
 # %% ../../nbs/04_folders.ipynb #04folder1
 def is_folder(entry: os.DirEntry) -> bool:
-    "Is it a folder, or a link to one? Not a link that leads round in a circle."
+    "Is it a folder, or a link to one? A link to itself is none (`DirEntry.is_dir` raises there)."
     return os.path.isdir(entry)
 
 def scan(place: str | Path) -> list[os.DirEntry]:

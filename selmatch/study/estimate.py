@@ -304,8 +304,8 @@ def iteration_seconds(prices: Prices, method: Method, ratio: float) -> float:
                                             objective.augmentation)
         share = compiled_share if objective.compiled else 1
         return objective.n_steps * share * prices.once("sweep", sweep, objective.batch)
-    train, counts = study.splits.train, study.take(ratio)
-    counts = [counts] * train.n_classes if isinstance(counts, int) else counts
+    train = study.splits.train
+    counts = sets.count_each(study.take(ratio), train.n_classes)
     first = torch.cat([rows[:n] for rows, n in zip(class_rows(train), counts)])
     data = train.subset(first).to(device)
     alpha = study.profile.alpha[ratio] if method.alpha is None else method.alpha

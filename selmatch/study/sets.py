@@ -6,12 +6,12 @@
 __all__ = ['differentiated_twice', 'fewest_to_choose', 'selection_needs', 'difficulty_for', 'start_function', 'needs_difficulty',
            'is_ordered', 'asks', 'is_searched', 'find_start', 'start_plan', 'look_up_start', 'choose_start', 'as_start',
            'label_start', 'objective_class', 'start_card', 'describe_counts', 'distilled_share', 'check_balance',
-           'mask_of_counts', 'count_distilled', 'start_set', 'descent_words', 'set_leader', 'describe_objective',
-           'plan_descent', 'compare_set', 'is_whole_set', 'SetFiles', 'SetTask', 'own_files', 'keep_set', 'make_set',
-           'read_note', 'add_seconds', 'read_seconds', 'write_history', 'has_history', 'check_derivatives', 'slopes',
-           'miss_of_derivatives', 'warn_of_rounding', 'set_task', 'describe_task', 'sets_plan', 'make_sets',
-           'small_sets', 'complete_set', 'completion_plan', 'finish_sets', 'ask_for_labels', 'join_real', 'kept_sets',
-           'last_sets', 'can_choose', 'checkpoint_trials', 'chosen_sets']
+           'count_each', 'mask_of_counts', 'count_distilled', 'start_set', 'descent_words', 'set_leader',
+           'describe_objective', 'plan_descent', 'compare_set', 'is_whole_set', 'SetFiles', 'SetTask', 'own_files',
+           'keep_set', 'make_set', 'read_note', 'add_seconds', 'read_seconds', 'write_history', 'has_history',
+           'check_derivatives', 'slopes', 'miss_of_derivatives', 'warn_of_rounding', 'set_task', 'describe_task',
+           'sets_plan', 'make_sets', 'small_sets', 'complete_set', 'completion_plan', 'finish_sets', 'ask_for_labels',
+           'join_real', 'kept_sets', 'last_sets', 'can_choose', 'checkpoint_trials', 'chosen_sets']
 
 # %% ../../nbs/53_sets.ipynb #a1008569
 import contextlib
@@ -223,6 +223,11 @@ def check_balance(study: Study, method: Method, ratio: float):
     if method.completed or method.start not in counting:
         check_equal(study, f"method {method.name!r}", ratio)
 
+def count_each(n: int | Sequence[int],      # for all classes alike, or for each
+               n_classes: int) -> list[int]:
+    "How many images each class gives."
+    return [n] * n_classes if isinstance(n, int) else list(n)
+
 def mask_of_counts(counts: Sequence[int],   # images of each class, hardest first
                    alpha: float) -> Tensor:
     "Which images change, as `distilled_mask` says it of each class."
@@ -245,7 +250,7 @@ def start_set(study: Study, name: str | Method, ratio: float, seed: int) -> Synt
     picked = as_start(study, method.start, found)
     rows = None if isinstance(picked, ImageSet) else picked
     data = picked if rows is None else train.subset(rows)
-    counts = [n_base] * train.n_classes if isinstance(n_base, int) else n_base
+    counts = count_each(n_base, train.n_classes)
     share = 1.0 if method.completed else alpha if method.objective else 0.0
     distilled = mask_of_counts(counts, share)
     data = label_start(study, method, data, rows, distilled)
