@@ -40,3 +40,16 @@ def selmatch_command(tmp_path):
         command = [sys.executable, "-c", "from selmatch.app import main; main()", *map(str, arguments)]
         return subprocess.run(command, cwd=ROOT, env={**os.environ, "SELMATCH_HOME": str(home)}, capture_output=True, text=True, timeout=timeout)
     return run
+
+
+@pytest.fixture
+def say(monkeypatch, capsys, tmp_path):
+    """Run `selmatch …` in this process (one of its own loads PyTorch anew), with results in a temporary home; returns
+    exit code, output and errors."""
+    from selmatch.app import main
+    monkeypatch.setenv("SELMATCH_HOME", str(tmp_path / "home"))
+
+    def run(*words):
+        with pytest.raises(SystemExit) as stop: main([str(word) for word in words])
+        return stop.value.code or 0, *capsys.readouterr()
+    return run

@@ -181,11 +181,11 @@ def test_command_line_says_it_in_one_line(line, words, capsys, monkeypatch, tmp_
     assert not list(tmp_path.iterdir()), "work was started"
 
 
-def test_a_figure_parameter_of_the_wrong_value_is_refused_before_work(selmatch_command):
-    done = selmatch_command("figures", "--profile", "smoke", "--only", "fig2_method", "-p", "ratio=0.77")
-    assert done.returncode == 2
-    assert "0.77" in done.stderr
-    assert done.stderr.count("\n") == 1
+def test_a_figure_parameter_of_the_wrong_value_is_refused_before_work(say):
+    code, _, errors = say("figures", "--profile", "smoke", "--only", "fig2_method", "-p", "ratio=0.77")
+    assert code == 2
+    assert "0.77" in errors
+    assert errors.count("\n") == 1
 
 
 def test_methods_that_do_not_exist_cannot_be_declared():

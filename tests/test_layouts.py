@@ -77,3 +77,18 @@ def test_tables_that_are_refused_in_a_line(text, name, words, tmp_path):
     with pytest.raises(InputError) as error: look(with_table(tmp_path / "mine", text, name))
     for word in words: assert word in str(error.value), error.value
     assert "\n" not in str(error.value)
+
+
+def test_tables_of_competitions_name_pictures_without_their_suffix(tmp_path):
+    """`labels.csv` with id,breed beside `train/` and `test/`; capitals in the suffix; two files of one name."""
+    for part, files in (("train", ("0a", "1b", "2c.v2", "3d")), ("test", ("9z",))):
+        (tmp_path / "dogs" / part).mkdir(parents=True)
+        for i, name in enumerate(files): Image.fromarray(np.full((4, 4, 3), 20 * i, np.uint8)).save(tmp_path / "dogs" / part / f"{name}.jpg")
+    (tmp_path / "dogs" / "train" / "3d.jpg").rename(tmp_path / "dogs" / "train" / "3d.JPG")
+    (tmp_path / "dogs" / "labels.csv").write_text("id,breed\n0a,whippet\n1b,poodle\n2c.v2,whippet\n3d,poodle\n", encoding="utf-8")
+    found = look(tmp_path / "dogs")
+    assert found.classes == ("poodle", "whippet")
+    assert found.counts == {"all": [2, 2]}
+    assert found.left_out == {"without a label": 1}
+    Image.new("RGB", (4, 4)).save(tmp_path / "dogs" / "train" / "0a.png")
+    with pytest.raises(InputError, match="0a could be 0a.jpg or 0a.png"): look(tmp_path / "dogs")

@@ -199,11 +199,11 @@ def test_sizes_by_hand():
     assert estimate_flops(study, ["random"]) < estimate_flops(study, ["random", "mtt"])
 
 
-def test_figures_estimate_prints_and_stops(selmatch_command, tmp_path):
-    done = selmatch_command("figures", "--profile", "smoke", "--estimate")
-    assert done.returncode == 0, done.stderr
-    assert "evaluate" in done.stdout, done.stderr
-    assert "disk: experts" in done.stdout, done.stderr
+def test_figures_estimate_prints_and_stops(say, tmp_path):
+    code, out, errors = say("figures", "--profile", "smoke", "--estimate")
+    assert code == 0, errors
+    assert "evaluate" in out, errors
+    assert "disk: experts" in out, errors
     assert not (tmp_path / "home" / "sets").exists()
     assert not list((tmp_path / "home").rglob("*.pkl"))      # nothing was computed
     assert expect(Study(profile(), QUIET, tmp_path / "home"), ["tab1_accuracy"], quick=True) == (0.0, "")

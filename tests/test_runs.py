@@ -77,26 +77,31 @@ def test_killed_while_distilling_it_ends_with_the_same_bits(tmp_path):
         assert open(f"{whole.strip()}/{name}", "rb").read() == open(f"{again.strip()}/{name}", "rb").read(), name
 
 
-def test_each_stage_has_a_command(selmatch_command, tmp_path):
-    common = ["--profile", "smoke", "--device", "cpu", "--workers", "1"]      # workers of their own would load PyTorch ten times more
-    assert "beta = " in selmatch_command("window", *common, "--ratio", "0.3", "--out", tmp_path / "w.csv").stdout
+def test_each_stage_has_a_command(say, tmp_path):
+    common = ["--profile", "smoke", "--device", "cpu", "--workers", "1"]
+
+    def expect(sentence, *words):
+        code, out, errors = say(*words)
+        assert code == 0, errors
+        assert sentence in out
+
+    expect("beta = ", "window", *common, "--ratio", "0.3", "--out", tmp_path / "w.csv")
     assert len(pd.read_csv(tmp_path / "w.csv")) > 0
-    assert selmatch_command("score", *common, "--out", tmp_path / "s.csv").returncode == 0
+    expect("", "score", *common, "--out", tmp_path / "s.csv")
     assert set(pd.read_csv(tmp_path / "s.csv").columns) >= {"class", "difficulty", "rank"}
-    assert "2 experts in" in selmatch_command("experts", *common).stdout
-    done = selmatch_command("distill", *common, "--ratio", "0.1", "--beta", "0.2", "--out", tmp_path / "small")
-    assert done.returncode == 0, done.stderr
-    assert (tmp_path / "small" / "card.json").exists()
-    assert len(list((tmp_path / "small" / "images").rglob("*.png"))) == 10 * json.loads((tmp_path / "small" / "card.json").read_text())["ipc"]
-    assert json.loads((tmp_path / "small" / "card.json").read_text())["method"] == "selmatch"
-    assert "± " in selmatch_command("evaluate", *common, "--set", tmp_path / "small").stdout
-    other = selmatch_command("evaluate", "--data", "digits", "--set", tmp_path / "small")
-    assert other.returncode == 2
-    assert "other training images" in other.stderr
-    assert other.stderr.count("\n") == 1
-    assert "hard_coverage" in selmatch_command("coverage", *common, "--set", tmp_path / "small").stdout
-    assert "mtt" in selmatch_command("methods").stdout
-    assert "digits" in selmatch_command("profiles").stdout
+    expect("2 experts in", "experts", *common)
+    expect("", "distill", *common, "--ratio", "0.1", "--beta", "0.2", "--out", tmp_path / "small")
+    card = json.loads((tmp_path / "small" / "card.json").read_text(encoding="utf-8"))
+    assert card["method"] == "selmatch"
+    assert len(list((tmp_path / "small" / "images").rglob("*.png"))) == 10 * card["ipc"]
+    expect("± ", "evaluate", *common, "--set", tmp_path / "small")
+    expect("hard_coverage", "coverage", *common, "--set", tmp_path / "small")
+    expect("mtt", "methods")
+    expect("digits", "profiles")
+    code, _, errors = say("evaluate", "--data", "digits", "--set", tmp_path / "small")
+    assert code == 2
+    assert "other training images" in errors
+    assert errors.count("\n") == 1
 
 
 @pytest.mark.parametrize("command", ["figures", "score", "window", "search", "experts", "distill", "evaluate", "coverage", "bench"])

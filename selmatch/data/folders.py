@@ -8,12 +8,13 @@ __all__ = ['image_suffixes', 'formats', 'fits', 'junk', 'ours', 'split_pattern',
            'read_pixels', 'read_image', 'is_hidden', 'real_folders', 'leave_out', 'list_images', 'is_image',
            'is_folder', 'scan', 'spell', 'unify', 'check_folder', 'list_image_folder', 'check_class_folders',
            'split_of', 'visible_folders', 'holds_images', 'holds_classes', 'find_splits', 'read_table', 'columns_of',
-           'find_table', 'resolve_file', 'list_table', 'check_labels_agree', 'Header', 'read_header', 'read_some',
-           'read_headers', 'name_files', 'look_once', 'check_tables', 'list_part', 'count_unlabelled', 'list_splits',
-           'list_parts', 'name_splits', 'order_labels', 'list_most', 'is_uneven', 'Survey', 'count_parts', 'find_same',
-           'find_copies', 'find_leaked', 'find_conflicts', 'tabulate', 'say_counts', 'say_kinds', 'say_doubts',
-           'find_alike', 'say_copies', 'survey', 'decode_piece', 'decode_or_skip', 'save_arrays', 'is_piece', 'measure',
-           'lay_out', 'join_pieces', 'check_room', 'find_shape', 'decode_files', 'run_pieces']
+           'find_table', 'add_suffix', 'resolve_file', 'list_table', 'check_labels_agree', 'Header', 'read_header',
+           'read_some', 'read_headers', 'name_files', 'look_once', 'check_tables', 'list_part', 'count_unlabelled',
+           'list_splits', 'list_parts', 'name_splits', 'order_labels', 'list_most', 'is_uneven', 'Survey',
+           'count_parts', 'find_same', 'find_copies', 'find_leaked', 'find_conflicts', 'tabulate', 'say_counts',
+           'say_kinds', 'say_doubts', 'find_alike', 'say_copies', 'survey', 'decode_piece', 'decode_or_skip',
+           'save_arrays', 'is_piece', 'measure', 'lay_out', 'join_pieces', 'check_room', 'find_shape', 'decode_files',
+           'run_pieces']
 
 # %% ../../nbs/04_folders.ipynb #7759ab2b
 import contextlib
@@ -340,9 +341,11 @@ def find_splits(root: str | Path,             # a folder of images
     return found if "train" in found and (len(found) > 1 or not plain) else {}
 
 # %% ../../nbs/04_folders.ipynb #1407a169
-file_words = ("file_name", "filename", "file", "image", "path", "filepath", "name")
+file_words = ("file_name", "filename", "file", "image", "path", "filepath", "name", "image_id",
+              "id_code", "id")
 label_words = ("label", "class", "category", "target", "labels", "class_name")
 table_names = ("metadata.csv", "metadata.jsonl", "labels.csv", "labels.jsonl")
+
 
 # %% ../../nbs/04_folders.ipynb #9420a071
 def read_table(path: Path) -> list[dict[str, str]]:
@@ -363,10 +366,15 @@ def read_table(path: Path) -> list[dict[str, str]]:
 
 # %% ../../nbs/04_folders.ipynb #1e05073a
 def columns_of(rows: list[dict]) -> tuple[str, str] | None:
-    "The names of the columns that hold files and labels; None where one is missing."
-    named = rows[0] if rows else {}
-    pair = [next((w for w in words if w in named), None) for words in (file_words, label_words)]
-    return tuple(pair) if all(pair) else None
+    """The names of the columns that hold files and labels; None where one is missing. Of two
+    columns, the one that holds no files holds the labels, whatever its name."""
+    named = list(rows[0]) if rows else []
+    file = next((word for word in file_words if word in named), None)
+    label = next((word for word in label_words if word in named), None)
+    if file and not label and len(named) == 2:
+        label = named[1 - named.index(file)]
+    return (file, label) if file and label else None
+
 
 # %% ../../nbs/04_folders.ipynb #44c082ed
 def find_table(folder: str | Path) -> Path | None:
@@ -382,13 +390,26 @@ def find_table(folder: str | Path) -> Path | None:
     return found[0] if found else None
 
 # %% ../../nbs/04_folders.ipynb #04b8fb05
+def add_suffix(file: Path) -> str | None:
+    "The image that a name without its suffix means. Raises `InputError` where it could be several."
+    names = [f"{file}{end}" for suffix in image_suffixes for end in (suffix, suffix.upper())]
+    found = {os.stat(name).st_ino: name for name in names if os.path.isfile(name)}
+    if len(found) > 1:
+        raise InputError(f"{file} could be {' or '.join(Path(f).name for f in found.values())}: "
+                         "the table must name one of them")
+    return next(iter(found.values()), None)
+
 def resolve_file(folder: Path, name: str, table: Path) -> str:
-    "The file a table means: beside it, or in a folder `images` or of the table's own name there."
+    """The file a table means: beside it, or in a folder `images`, `train` or of the table's own
+    name there; its suffix may be left out."""
     for own in dict.fromkeys((name, name.replace("\\", "/"))):       # as Windows writes it
-        for place in (folder / own, folder / "images" / own, folder / table.stem / own):
-            if os.path.isfile(place):             # also for names that are none
-                return str(place)
+        for place in dict.fromkeys(("", "images", table.stem, "train")):
+            file = folder / place / own
+            found = str(file) if os.path.isfile(file) else add_suffix(file)
+            if found:
+                return found
     raise InputError(f"table {table} names {name!r}, which is not in {folder}")
+
 
 # %% ../../nbs/04_folders.ipynb #ab96cfc1
 def list_table(table: Path) -> dict[str, list[tuple[str, str]]]:    # split -> (file, label)

@@ -15,8 +15,8 @@ __all__ = ['palette', 'marks', 'in_turn', 'style', 'small', 'page', 'phone', 'ha
            'draw_cost', 'cost_panels', 'race_lines', 'cut_race', 'draw_grid', 'search_panels', 'epoch_bar',
            'start_curves', 'draw_alpha_accuracy', 'draw_alpha_coverage', 'alpha_panels', 'ablation_rows', 'draw_starts',
            'ablation_dots', 'draw_map', 'gain_norm', 'transfer_levels', 'transfer_map', 'name_networks', 'tuning_map',
-           'cross_out', 'frame_picks', 'frame_image', 'draw_change', 'name_class', 'change_bar', 'change_reach',
-           'draw_block', 'gallery', 'draw_own_class', 'draw_label', 'label_panels']
+           'cross_out', 'frame_picks', 'frame_image', 'draw_change', 'name_class', 'change_bar', 'find_rows',
+           'change_reach', 'draw_block', 'gallery', 'draw_own_class', 'draw_label', 'label_panels']
 
 # %% ../../nbs/61_plots.ipynb #9589a051
 import itertools
@@ -1210,13 +1210,21 @@ def change_bar(fig: Figure,
                bbox_to_anchor=(.99, 1), borderpad=0)
 
 # %% ../../nbs/61_plots.ipynb #c306438e
+def find_rows(table: pd.DataFrame,     # with columns class and place
+              data: ImageSet,          # class by class, of any number each
+) -> Tensor:                           # (rows of the table,) int64, rows of the set
+    "Where in a set the images of a table lie: a class begins where those before it end."
+    counts = torch.bincount(data.hard_labels, minlength=data.n_classes)
+    begins = counts.cumsum(0) - counts
+    return begins[torch.tensor(table["class"].tolist())] + torch.tensor(table["place"].tolist())
+
 def change_reach(table: pd.DataFrame, sets: dict) -> float:    # see `gallery`; std of the data
     "The size of the changes that are shown: their 99.5th percentile, over all methods."
     sizes = []
     for method, rows in table.groupby("method", sort=False):
         before, after = sets[method]
-        at = (rows["class"] * (len(before) // before.n_classes) + rows.place).tolist()
-        sizes.append((after.images - before.images)[at].mean(1).abs().flatten())
+        change = (after.images - before.images)[find_rows(rows, before)]
+        sizes.append(change.mean(1).abs().flatten())
     return max(float(np.quantile(np.concatenate(sizes), .995)), 1e-6)
 
 # %% ../../nbs/61_plots.ipynb #f0e82450
@@ -1227,9 +1235,9 @@ def draw_block(fig: Figure, cell,            # a cell of a grid of the figure
 ) -> np.ndarray:                             # the axes, (3, images)
     "The images of one method and class: before, after, and what changed."
     grid = cell.subgridspec(3, columns, wspace=.08, hspace=.06)
-    shown, ipc, axes = (pictures(before), pictures(after)), len(before) // before.n_classes, []
-    for k, row in enumerate(rows.itertuples()):
-        at = rows["class"].iloc[0] * ipc + row.place
+    shown, axes = (pictures(before), pictures(after)), []
+    places = find_rows(rows, before).tolist()
+    for k, (row, at) in enumerate(zip(rows.itertuples(), places)):
         axes.append([fig.add_subplot(grid[line, k], xticks=[], yticks=[]) for line in range(3)])
         change = (after.images - before.images)[at].mean(0)
         draw_change(axes[-1], shown[0][at], shown[1][at], change, reach, row)
@@ -1310,8 +1318,8 @@ def label_panels(table: pd.DataFrame,     # from `tables.changes`, one method
 ) -> Figure:
     """Left: the probability of an image's own class before and after. Right: the images whose
     labels moved most."""
-    moved, ipc = table[table.distilled], len(before) // before.n_classes
-    rows = torch.tensor((moved["class"] * ipc + moved.place).tolist())
+    moved = table[table.distilled]
+    rows = find_rows(moved, before)
     change = (after.labels - before.labels).abs().sum(1)[rows]
     most = rows[change.argsort(descending=True, stable=True)[:shown]].tolist()
     images = pictures(after)
@@ -1320,7 +1328,7 @@ def label_panels(table: pd.DataFrame,     # from `tables.changes`, one method
         left, *right = fig.subplots(1, 1 + shown, width_ratios=[2.2] + [1] * shown)
         draw_own_class(left, moved)
         for ax, at in zip(right, most):
-            draw_label(ax, images[at], before.classes[at // ipc], before.labels[at],
+            draw_label(ax, images[at], before.classes[before.hard_labels[at]], before.labels[at],
                        after.labels[at], before.classes)
         for ax in right[len(most):]:
             ax.axis("off")
