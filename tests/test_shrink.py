@@ -16,6 +16,7 @@ import selmatch as sm
 from conftest import ROOT
 from selmatch.app import cli, main, read_time, sections
 from selmatch.core import InputError
+from selmatch.data.images import pictures
 from selmatch.data.loaders import load_digits
 from selmatch.study.shrink import choose_set, count_small, depth_for, efforts, say_sizes, without_flips
 
@@ -387,3 +388,19 @@ def test_shrinking_passes_on_how_files_are_read(workplace, monkeypatch, capsys):
     assert "in all" in capsys.readouterr().out
     assert run([*words, "--skip-unreadable", "--fit", "sideways"], monkeypatch, workplace, workplace / "none") == 2
     assert "sideways" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("words", [{}, {"classes": ["b", "d"]}, {"classes": 2}, {"per_class": 20}, {"classes": ["d", "a"], "per_class": 7, "max_pixels": 10_000}])
+def test_each_image_leads_back_to_its_own_file(words, tmp_path):
+    """Also where classes or images were left out: every pixel of every part is that of the file named for it."""
+    from selmatch.show.card import list_originals
+    rng = np.random.default_rng(0)
+    for c in "abcd":
+        (tmp_path / "mine" / c).mkdir(parents=True)
+        for i in range(30): Image.fromarray(rng.integers(0, 256, (16, 16, 3), dtype=np.uint8)).save(tmp_path / "mine" / c / f"{i:02d}.png")
+    data = sm.from_folder(tmp_path / "mine", size=16, validation=0.2, cache=str(tmp_path / "cache"), results=tmp_path / "home", quiet=True, **words)
+    files = list_originals(data)
+    for name in ("train", "validation", "test"):
+        part = getattr(data.splits, name)
+        assert len(files[name]) == len(part) > 0
+        for file, shown in zip(files[name], pictures(part)): assert (np.asarray(Image.open(file)) == shown).all(), file

@@ -28,6 +28,7 @@ from ..core import InputError, check_choice, check_path, make_folder
 from ..data.export import remove_files, room_beside, swap_folders
 from ..data.folders import open_file, survey
 from ..data.images import StoredImages, class_rows, pictures
+from ..data.loaders import list_decoded
 from ..select.scores import rank_classes
 from ..study.estimate import duration
 from selmatch.study.shrink import (
@@ -41,9 +42,9 @@ def list_originals(data: Data) -> dict[str, list[str]] | None:
     place = place_data(data.study.profile.data)
     if data.study.given is not None or place.get("name") != "folder":
         return None
-    look = survey(place["root"], place.get("labels"))
-    files = [file for part in ("all", "train", "test", "validation")
-             for file, _ in look.parts.get(part, [])]
+    looked = {word: place[word] for word in ("labels", "max_pixels", "cache") if word in place}
+    files = list_decoded(survey(place["root"], **looked), place.get("classes"),
+                         place.get("per_class"))
     found = {}
     for name in ("train", "validation", "test"):
         source = getattr(data.splits, name).source
@@ -51,6 +52,7 @@ def list_originals(data: Data) -> dict[str, list[str]] | None:
             return None
         found[name] = [files[row] for row in source.rows.tolist()]
     return found
+
 
 # %% ../../nbs/66_card.ipynb #aca4ddf3
 def shorten(files: list[str], root: str | Path | None) -> list[str]:
@@ -478,7 +480,8 @@ def shrink(images: str | Path | Data,        # a folder, or data that are read a
     root = None if isinstance(images, Data) else str(Path(images).expanduser().resolve())
     check_new(Path(out), root)
     if root is not None:
-        looked = {word: settings[word] for word in ("labels", "max_pixels") if word in settings}
+        looked = {word: settings[word] for word in ("labels", "max_pixels", "cache")
+                  if settings.get(word) is not None}
         if not logging.getLogger("selmatch").isEnabledFor(logging.INFO):    # else reading says it
             for line in survey(root, **looked).lines():
                 tell(line)
