@@ -681,6 +681,7 @@ def search_command(method, out, **options):
     "Choose alpha and beta by a race on validation images."
     check_table(out, "alpha,beta,rung")
     from selmatch.study.search import candidate_tasks, search
+    from selmatch.train.judge import find_best
     study, ratio = begin("search", options, method), options["ratio"]
     if study is None:
         return
@@ -688,7 +689,7 @@ def search_command(method, out, **options):
     race = search(study, ratio, method)
     chosen_on = study.profile.window.choose_on
     for budget, rows in race.table.groupby("budget"):
-        best = rows.loc[rows.score.idxmax()]
+        best = rows.loc[find_best(rows.score)]
         click.echo(f"after {budget:4d} iterations: {len(rows):3d} judged, "
                    f"{rows.survived.sum():3d} go on; best so far "
                    f"alpha = {best.alpha}, beta = {best.beta} with "

@@ -153,7 +153,7 @@ def test_a_whitened_study_writes_pictures_and_keeps_numbers(tmp_path, capsys):
 def test_the_estimate_counts_what_is_left(tmp_path, monkeypatch):
     monkeypatch.setattr(sets, "fewest_to_choose", 1)        # so that checkpoints are chosen, too
     study = Study(profile(methods=["random", "window", "dm", "selmatch"], seeds=1, objectives={"dm": {"batch_real": 16, "iterations": 6}}), QUIET, tmp_path / "home")
-    before = costs(study).set_index("stage")
+    before = costs(study, chosen=True).set_index("stage")
     dm = find_method("dm")
     descent = sets.plan_descent(study, dm, *sets.describe_objective(study, dm, 0.1))
     later = {"dm": len(descent.stops) - 1, "selmatch": 2}       # above iteration 0
@@ -161,25 +161,27 @@ def test_the_estimate_counts_what_is_left(tmp_path, monkeypatch):
     assert (before.seconds > 0).all()
     assert before.tasks["evaluate"] == 4 * 2 * 2
     assert before.tasks["choose checkpoints"] == 2 * sum(later.values())
+    assert before.tasks["evaluate checkpoints"] == 2 * len(later) * 2
+    assert "choose checkpoints" not in costs(study).stage.tolist(), "only where a table asks for them"
     assert before.tasks["distill DM, 10%"] == 1
     assert not (tmp_path / "home" / "experts").exists(), "an estimate must not train experts"
     tables.windows(study)
-    middle = costs(study).set_index("stage")
+    middle = costs(study, chosen=True).set_index("stage")
     assert middle.left["slide the window"] == middle.left["watch networks learn"] == 0
     assert middle.left["train experts"] == 2
     assert middle.left["evaluate"] == 4 * 2 * 2
     tables.accuracies(study, ["random"])
-    assert costs(study).set_index("stage").left["evaluate"] == 3 * 2 * 2
+    assert costs(study, chosen=True).set_index("stage").left["evaluate"] == 3 * 2 * 2
     study.experts()
     tables.accuracies(study)
     tables.accuracies(study, chosen=True)
     tables.full_accuracy(study)
-    after = costs(study)
+    after = costs(study, chosen=True)
     assert (after.left == 0).all()
     assert wall_seconds(after, study) == 0
     assert wall_seconds(before, study) > 0
     more = Study(replace(study.profile, methods=("random", "mtt")), QUIET, tmp_path / "home")
-    assert costs(more).set_index("stage").left.to_dict() | {"distill MTT, 10%": 1, "distill MTT, 30%": 1, "evaluate": 4, "choose checkpoints": 4} == costs(more).set_index("stage").left.to_dict()
+    assert costs(more, chosen=True).set_index("stage").left.to_dict() | {"distill MTT, 10%": 1, "distill MTT, 30%": 1, "evaluate": 4, "choose checkpoints": 4, "evaluate checkpoints": 4} == costs(more, chosen=True).set_index("stage").left.to_dict()
 
 
 def test_every_method_can_be_estimated(tmp_path):

@@ -20,7 +20,7 @@ from ..core import InputError, check_choice, check_range
 from ..computer import Computer
 from ..data.images import ImageSet, class_rows
 from ..train.training import Recipe
-from ..train.judge import evaluate, trials
+from ..train.judge import evaluate, find_best, trials
 from .scores import check_difficulty, rank_classes
 
 # %% ../../nbs/22_window.ipynb #bbaa5713
@@ -228,4 +228,4 @@ def best_beta(table: pd.DataFrame,              # from `search_window`
     check_choice("choose_on", choose_on, ["validation", "test"])
     means = table.groupby(["ratio", "beta"])[f"{choose_on}_accuracy"].mean()
     easier_first = {ratio: m.droplevel(0).iloc[::-1] for ratio, m in means.groupby(level=0)}
-    return {ratio: float(m.idxmax()) for ratio, m in easier_first.items()}
+    return {ratio: float(find_best(m)) for ratio, m in easier_first.items()}

@@ -112,6 +112,7 @@ class Figure:
     is_long: bool = False                    # drawn when asked for by name, or with --all
     windows: bool = False                    # needs the whole scan of windows
     full: bool = False                       # needs networks that are trained on all the data
+    chosen: bool = False                     # chooses checkpoints, where enough is held out
 
 # %% ../../nbs/63_figures.ipynb #3a3copenr
 def open_rooms() -> SimpleNamespace:
@@ -144,8 +145,9 @@ figures: dict[str, Figure] = {      # in the order in which they are drawn
                                      lambda r, s: r.tables.accuracies(s, ["random"])),
                           lambda r, s: r.estimate.wish(s, ["random"]), windows=True),
     "tab1_accuracy": Figure(ask_tables(lambda r, s: r.tables.accuracies(s),
+                                       lambda r, s: r.tables.accuracies(s, chosen=True),
                                        lambda r, s: r.tables.full_accuracy(s)),
-                            lambda r, s: r.estimate.wish(s), full=True),
+                            lambda r, s: r.estimate.wish(s), full=True, chosen=True),
     "fig1_coverage": Figure(ask_tables(lambda r, s: r.tables.coverages(s, four),
                                        lambda r, s: r.tables.accuracies(s, four)),
                             lambda r, s: r.estimate.wish(s, four),
@@ -450,8 +452,9 @@ def expect(study, names: Sequence[str], quick: bool = False) -> tuple[float, str
         return 0.0, ""
     prices = estimate.Prices(study)
     parts = [part for more in others for part in more(rooms, prices)]
-    windows, full = (any(getattr(f, word) for f in asked) for word in ("windows", "full"))
-    table = estimate.costs(study, wishes, windows, parts, full, prices)
+    windows, full, chosen = (any(getattr(f, word) for f in asked)
+                             for word in ("windows", "full", "chosen"))
+    table = estimate.costs(study, wishes, windows, parts, full, prices, chosen)
     return estimate.wall_seconds(table, study), estimate.describe_costs(table, study)
 
 # %% ../../nbs/63_figures.ipynb #63dur002

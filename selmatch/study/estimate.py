@@ -7,11 +7,12 @@ __all__ = ['patience', 'compiled_share', 'tried_sets', 'now', 'between', 'second
            'walk_seconds', 'difficulty_plans', 'all_difficulty_plans', 'start_steps', 'find_task', 'Wish', 'wish',
            'as_wishes', 'same_images', 'Prices', 'is_made', 'judge_seconds', 'one_answer', 'iteration_seconds', 'Part',
            'runs_of', 'watch_part', 'window_part', 'expert_part', 'set_seconds', 'join_titles', 'set_parts',
-           'watch_helper_parts', 'choose_helper_parts', 'is_completed', 'teacher_parts', 'needs_teachers',
-           'count_choices', 'judge_parts', 'count_judgements', 'race_judgements', 'find_candidate', 'race_parts',
-           'race_share', 'reading_parts', 'feature_part', 'walk_parts', 'needs_flat_experts', 'costs',
-           'difficulty_parts', 'follow_parts', 'asks_experts', 'answer_part', 'tabulate_parts', 'wall_seconds',
-           'command_costs', 'measure_kept_bytes', 'sizes', 'duration', 'describe_costs', 'estimate_flops']
+           'watch_helper_parts', 'choose_helper_parts', 'is_completed', 'teacher_parts', 'completed_part',
+           'needs_teachers', 'count_choices', 'chosen_parts', 'judge_parts', 'count_judgements', 'race_judgements',
+           'find_candidate', 'race_parts', 'race_share', 'reading_parts', 'feature_part', 'walk_parts',
+           'needs_flat_experts', 'costs', 'difficulty_parts', 'follow_parts', 'asks_experts', 'answer_part',
+           'tabulate_parts', 'wall_seconds', 'command_costs', 'measure_kept_bytes', 'sizes', 'duration',
+           'describe_costs', 'estimate_flops']
 
 # %% ../../nbs/56_estimate.ipynb #03d6d925
 import functools
@@ -211,7 +212,10 @@ def same_images(study: Study, one: Wish) -> tuple:
     "What wishes for the same images have in common."
     m = one.method
     alpha = study.profile.alpha[one.ratio] if m.alpha is None else m.alpha
-    changed = (m.objective, alpha, m.labels == "soft") if m.objective and alpha > 0 else ()
+    changed = ()
+    if m.objective and alpha > 0:
+        tuned = repr(sets.descent_words(study, m, one.ratio))
+        changed = (m.objective, alpha, m.labels == "soft", tuned)
     return m.start, changed, m.completed, one.ratio, one.seed
 
 # %% ../../nbs/56_estimate.ipynb #acde4db2
@@ -448,9 +452,15 @@ def teacher_parts(prices: Prices, wishes: list[Wish]) -> list[Part]:
     plans = [plan for run in taught for plan in run.teacher_plans()]
     joined = {same_images(study, w): w for w in wishes if w.method.completed and w.made}
     left = sum(not is_completed(prices, one) for one in joined.values())
-    filters = study.profile.curriculum.rounds * (1 + study.profile.teacher.n / 3)
     return [Part("train teachers", len(plans), sum(map(study.left, plans)), once),
-            Part("complete sets", len(joined), left, lambda: filters * once())]
+            completed_part(prices, len(joined), left)]
+
+def completed_part(prices: Prices, every: int, left: int) -> Part:
+    "Real images that complete a base: filters, each of which asks its teachers in every step."
+    p, study = prices.study.profile, prices.study
+    filters = p.curriculum.rounds * (1 + p.teacher.n / 3)
+    once = lambda: prices.training(study.judge_network, study.recipe("dsa"))
+    return Part("complete sets", every, left, lambda: filters * once())
 
 # %% ../../nbs/56_estimate.ipynb #833e7399
 def needs_teachers(study: Study, one: Wish) -> bool:
@@ -477,12 +487,27 @@ def count_choices(prices: Prices, wishes: list[Wish]) -> tuple[int, int]:
     return every, left
 
 # %% ../../nbs/56_estimate.ipynb #833cjudge
+def chosen_parts(prices: Prices, wishes: list[Wish]) -> list[Part]:
+    "Choosing checkpoints, and judging the chosen ones that are not the last: at most all of them."
+    study, held = prices.study, len(prices.study.splits.validation)
+    choosing = lambda: prices.trial(study.recipe("dsa"), held)
+    looks, waiting = count_choices(prices, wishes)
+    made = {same_images(study, w): w for w in wishes if w.judge and same_images(study, w)[1]}
+    every = left = study.profile.evaluation.n * len(made) * bool(looks)
+    if every and not waiting and all(is_made(prices, w) for w in made.values()):
+        tasks = {w.place: prices.task(w) for w in made.values()}
+        others = {place: small for place, small in sets.chosen_sets(study, tasks).items()
+                  if small.card["iteration"] != tasks[place].descent.iterations}
+        left = study.left(study.trials_plan(set_trials(study, others), "evaluate"))
+    each = functools.partial(judge_seconds, prices, "its own", held + len(study.splits.test))
+    return [Part("choose checkpoints", looks, waiting, choosing),
+            Part("evaluate checkpoints", every, left, each)]
+
 def judge_parts(prices: Prices, wishes: list[Wish], full: bool) -> list[Part]:
-    "Choosing checkpoints, judging the sets, and networks on all the data where these are wanted."
+    "Judging the sets, and networks on all the data where these are wanted."
     study, held = prices.study, len(prices.study.splits.validation)
     tested, watched = held + len(study.splits.test), not study.left(study.observations_plan())
-    choosing = lambda: prices.trial(study.recipe("dsa"), held)
-    parts = [Part("choose checkpoints", *count_choices(prices, wishes), choosing)]
+    parts = []
     for title, judge in study.judges.items():
         mine = [w for w in wishes if w.judge == title]
         if not mine:
@@ -509,12 +534,13 @@ def count_judgements(prices: Prices, wishes: list[Wish], title: str) -> tuple[in
     return judge.n * len(looked), judge.n * (len(looked) - len(ready)) + study.left(plan)
 
 # %% ../../nbs/56_estimate.ipynb #56more01
-def race_judgements(study: Study, ratio: float, grid: bool) -> tuple[int, int]:
+def race_judgements(study: Study, method: Method, ratio: float, grid: bool) -> tuple[int, int]:
     """Looks at candidates in a race, and those of the whole grid after it (without the race, 0).
     Candidates of which nothing is distilled are looked at once; the last rung is part of the
     grid."""
     every, search = list_candidates(study, ratio), study.profile.search
-    rungs, idle = list_rungs(study), sum(alpha == 0 for alpha, _ in every)
+    rungs = list_rungs(study, method, ratio)
+    idle = sum(alpha == 0 for alpha, _ in every)
     sizes = field_sizes(len(every), len(rungs), search.keep)
     raced = sum(sizes) - (len(rungs) - 1) * min(idle, sizes[-1])
     return (raced - sizes[-1], len(every)) if grid else (raced, 0)
@@ -525,7 +551,8 @@ def find_candidate(study: Study, method: Method, ratio: float, candidate: tuple[
     "The task of a candidate whose difficulty is known; nothing is trained for it."
     narrowed = study.narrow(ratio, *candidate)
     start = sets.start_set(narrowed, method, ratio, 0)
-    return sets.describe_task(narrowed, method, ratio, 0, start, list_rungs(study))
+    rungs = list_rungs(study, method, ratio)
+    return sets.describe_task(narrowed, method, ratio, 0, start, rungs)
 
 # %% ../../nbs/56_estimate.ipynb #56mcracep
 def race_parts(prices: Prices, name: str | Method,
@@ -542,15 +569,15 @@ def race_parts(prices: Prices, name: str | Method,
         n, left = len(moving), len(moving)
         if not any(study.left(plan) for plan in difficulty_plans(study.at(0))):
             left = sum(not find_candidate(study, method, ratio, c).done for c in moving)
-        share = 1.0 if grid else race_share(study, ratio)
-        iterations = share * study.profile.matching.iterations
+        share = 1.0 if grid else race_share(study, method, ratio)
+        whole = list_rungs(study, method, ratio)[-1]
+        iterations = share * whole
         each = functools.partial(set_seconds, prices, method, ratio, iterations)
-        looks = search.judges * sum(race_judgements(study, ratio, grid))
+        looks = search.judges * sum(race_judgements(study, method, ratio, grid))
         parts += [Part(f"distill candidates, {ratio:.0%}", n, left, each),
                   Part(f"judge candidates, {ratio:.0%}", looks, looks if left else 0, trial)]
         if grid:
-            again = functools.partial(set_seconds, prices, method, ratio,
-                                      study.profile.matching.iterations)
+            again = functools.partial(set_seconds, prices, method, ratio, whole)
             judged = 2 * runs * study.profile.evaluation.n
             parts += [Part(f"distill winners, {ratio:.0%}", 2 * runs, 2 * runs if left else 0,
                            again),
@@ -558,9 +585,9 @@ def race_parts(prices: Prices, name: str | Method,
     return parts
 
 # %% ../../nbs/56_estimate.ipynb #56mcraces
-def race_share(study: Study, ratio: float) -> float:
+def race_share(study: Study, method: Method, ratio: float) -> float:
     "What a race distils, as a share of all candidates to the end."
-    rungs, n = list_rungs(study), len(list_candidates(study, ratio))
+    rungs, n = list_rungs(study, method, ratio), len(list_candidates(study, ratio))
     sizes = field_sizes(n, len(rungs), study.profile.search.keep)
     return race_cost(sizes, rungs) / race_cost([n], rungs[-1:])
 
@@ -618,6 +645,7 @@ def costs(study: Study,
           others: Iterable[Part] = (),             # stages that are no wish for a set
           full: bool = True,                       # networks on all the data, too
           prices: "Prices | None" = None,          # what was measured before
+          chosen: bool = False,                    # checkpoints are chosen and judged, too
 ) -> pd.DataFrame:                      # stage, tasks, left, each (seconds of one), seconds
     """What a study of these methods or sets still takes, stage by stage. Measures single steps, a
     few seconds in all; computes nothing else."""
@@ -628,7 +656,7 @@ def costs(study: Study,
     parts = difficulty_parts(prices, wishes, windows) + follow_parts(prices, wishes)
     parts += watch_helper_parts(prices, wishes) + choose_helper_parts(prices, wishes)
     parts += set_parts(prices, wishes) + teacher_parts(prices, wishes)
-    parts += judge_parts(prices, wishes, full)
+    parts += judge_parts(prices, wishes, full) + chosen * chosen_parts(prices, wishes)
     return tabulate_parts([*parts, *others])
 
 # %% ../../nbs/56_estimate.ipynb #0f9cdiffic
@@ -637,7 +665,7 @@ def difficulty_parts(prices: Prices, wishes: list[Wish], windows: bool) -> list[
     study, numbers = prices.study, {w.seed for w in wishes}
     if windows:
         numbers |= set(range(min(study.profile.window.n, study.profile.seeds)))
-    if numbers:
+    if windows or any(w.judge for w in wishes):
         numbers |= {0}                  # who is easy to test is asked of the first
     watched = watch_part(prices, [study.at(number) for number in sorted(numbers)])
     return [watched, window_part(prices)] if windows else [watched]

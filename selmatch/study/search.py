@@ -16,10 +16,10 @@ import pandas as pd
 
 from ..core import InputError, check_choice, check_range
 from ..methods import Method, find_method, methods
-from .sets import SetTask, kept_sets, make_sets, set_task
+from .sets import SetTask, descent_words, kept_sets, make_sets, set_task
 from .study import Study
 from .verdicts import pair_test, set_means
-from ..train.judge import trials
+from ..train.judge import smallest_gap, trials
 
 # %% ../../nbs/55_search.ipynb #4968841f
 def field_sizes(n: int,         # candidates at the start
@@ -65,7 +65,7 @@ def promote(alive: list, scores: list[float], places: int) -> list[bool]:
     if len(scores) != len(alive) or not all(map(math.isfinite, scores)):
         raise InputError(f"the judge gave {scores} for {alive}: "
                          "one finite number for each is needed")
-    order = sorted(range(len(alive)), key=lambda i: -scores[i])
+    order = sorted(range(len(alive)), key=lambda i: -round(scores[i] / smallest_gap))
     return [i in order[:places] for i in range(len(alive))]
 
 def successive_halving(
@@ -109,12 +109,13 @@ def list_candidates(study: Study, ratio: float) -> list[tuple[float, float]]:
               if b + ratio <= 1 + 1e-9]
     return [(alpha, beta) for alpha in sorted(search.alphas) for beta in starts]
 
-def list_rungs(study: Study) -> tuple[int, ...]:
+def list_rungs(study: Study, method: Method, ratio: float) -> tuple[int, ...]:
     """Iterations at which candidates are judged: the profile's, or an eighth, a quarter, half and
-    all."""
-    every = study.profile.matching.iterations
-    parts = {max(1, every // 8), max(1, every // 4), max(1, every // 2), every}
-    return study.profile.search.rungs or tuple(sorted(parts))
+    all; in proportion where the method was tuned to go on for longer or shorter than matching."""
+    usual = study.profile.matching.iterations
+    own = descent_words(study, method, ratio)[1].get("iterations", usual)
+    rungs = study.profile.search.rungs or (usual // 8, usual // 4, usual // 2, usual)
+    return tuple(sorted({max(1, round(rung * own / usual)) for rung in rungs}))
 
 # %% ../../nbs/55_search.ipynb #8b1d2c72
 def candidate_tasks(study: Study, ratio: float, name: str | Method = "selmatch",
@@ -125,7 +126,7 @@ def candidate_tasks(study: Study, ratio: float, name: str | Method = "selmatch",
         racing = [m.name for m in methods.values() if m.start == "window" and m.alpha is None]
         raise InputError(f"method {method.name!r} has no alpha and beta to search: "
                          f"choose one of {', '.join(racing)}")
-    rungs = list_rungs(study)
+    rungs = list_rungs(study, method, ratio)
     return {c: set_task(study.narrow(ratio, *c), method, ratio, 0, rungs)
             for c in list_candidates(study, ratio)}
 
@@ -191,8 +192,9 @@ def judge_choices(study: Study, ratio: float, choices: list[tuple[float, float]]
                   name: str | Method) -> pd.DataFrame:
     """Chosen (alpha, beta) made again in the runs on which nothing was chosen (run 0's sets, where
     there is no other run), one row per network: alpha, beta, set_seed, accuracies."""
-    rungs, p, tables = list_rungs(study), study.profile, []
-    tasks = {number: {c: set_task(study.narrow(ratio, *c), find_method(name), ratio, number, rungs)
+    p, method, tables = study.profile, find_method(name), []
+    rungs = list_rungs(study, method, ratio)
+    tasks = {number: {c: set_task(study.narrow(ratio, *c), method, ratio, number, rungs)
                       for c in dict.fromkeys(choices)}
              for number in (range(1, p.seeds) if p.seeds > 1 else [0])}
     make_sets(study, [task for mine in tasks.values() for task in mine.values()])   # side by side

@@ -47,7 +47,7 @@ from ..select.window import counting, read_options
 from .profile import at_size, read_words
 from .store import Plan, code_of, own_code
 from .study import Study, check_equal
-from ..train.judge import trials
+from ..train.judge import find_best, trials
 from ..train.networks import FlatNetwork, flatten, make_network, takes_option
 
 # %% ../../nbs/53_sets.ipynb #c2adc85e
@@ -687,7 +687,7 @@ def chosen_sets(study: Study, tasks: dict[tuple, SetTask]) -> dict[tuple, Synthe
     if work:
         rows = study.run_trials(work, "choose checkpoints")
         means = rows.groupby(["folder", "iteration"]).on_accuracy.mean()
-        best = {f: means[f].idxmax() for f in means.index.levels[0]}
+        best = {f: find_best(means[f]) for f in means.index.levels[0]}
     chosen = {}
     for w, task in tasks.items():
         if task.objective is not None:

@@ -35,7 +35,7 @@ from selmatch.study.sets import (
 from .study import Study
 from .tables import cover, trials_on
 from .verdicts import half_width, pair_test
-from ..train.judge import Trial
+from ..train.judge import Trial, find_best
 from ..train.networks import carry
 from ..train.training import steps_per_epoch
 
@@ -375,7 +375,7 @@ def best_window(study: Study, sizes: Sizes) -> tuple[float, pd.Series]:
     rows = study.run_trials(window_trials(study, sizes), "slide the window")
     means = rows.groupby("beta").validation_accuracy.mean()
     smooth = means.rolling(3, center=True, min_periods=1).mean()
-    return float(smooth.iloc[::-1].idxmax()), means
+    return float(find_best(smooth.iloc[::-1])), means
 
 # %% ../../nbs/59_shrink.ipynb #dabd9751
 @dataclass(frozen=True)

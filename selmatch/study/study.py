@@ -538,7 +538,8 @@ class Study(StudyScores):
         "This study at one size, with an alpha and a beta of its own; data and scores are shared."
         p, _ = self.profile, (self.splits, self.difficulty)
         window = replace(p.window, beta={ratio: beta})
-        profile = replace(p, ratios=(ratio,), alpha={ratio: alpha}, window=window)
+        profile = replace(p, ratios=(ratio,), alpha={ratio: alpha}, window=window,
+                          tuning=replace(p.tuning, ratios=()))      # which may name other sizes
         return self.with_profile(profile, "splits", "difficulty")
 
 # %% ../../nbs/52_study.ipynb #8b38d6f6

@@ -5,7 +5,8 @@
 # %% auto #0
 __all__ = ['carried', 'list_leaders', 'default_pace', 'with_step', 'trial_task', 'tuned_sizes', 'try_set', 'list_trials',
            'list_looks', 'look_trials', 'judge_looks', 'tuning_plan', 'tune', 'tuning_wishes', 'count_trials',
-           'tuning_parts', 'tuning_costs', 'standard_error', 'mark_picks', 'list_picks', 'write_tuned']
+           'tuning_parts', 'completing_parts', 'tuning_costs', 'standard_error', 'mark_picks', 'list_picks',
+           'write_tuned']
 
 # %% ../../nbs/57_tune.ipynb #f2986a21
 import functools
@@ -20,7 +21,8 @@ from ..core import InputError, write_atomic
 from ..methods import Method, find_method, methods, variants
 from .profile import read_yaml
 from . import sets
-from .estimate import Part, Prices, Wish, costs, set_seconds, wish
+from .estimate import (
+    Part, Prices, Wish, completed_part, costs, set_seconds, wish)
 from .sets import SetTask, descent_words, finish_sets, make_set, set_leader, set_task
 from .store import Plan
 from .study import Study
@@ -171,12 +173,31 @@ def tuning_parts(prices: Prices, names: Iterable[str] | None = None) -> list[Par
         work = look_trials(study, list_looks(study, list_trials(study, names)))
         left = study.left(study.trials_plan(work, "judge trials"))
     trial = lambda: prices.trial(study.recipe("dsa"), len(study.splits.validation))
-    return [*parts, Part("judge trials", networks, left, trial)]
+    return [*parts, *completing_parts(prices, names, waits),
+            Part("judge trials", networks, left, trial)]
+
+def completing_parts(prices: Prices, names: Iterable[str] | None, waits: int) -> list[Part]:
+    "The looks that real images complete (CCFS); `waits`: trials that are not distilled yet."
+    study, every = prices.study, 0
+    mine = [w for w in tuning_wishes(study, names) if w.method.completed]
+    for one in mine:
+        tried = with_step(study, one.method, default_pace(study, one.method, one.ratio)[0])
+        asked = sets.describe_objective(tried, one.method, one.ratio)
+        stops = sets.plan_descent(tried, one.method, *asked).stops
+        every += 1 + len(study.profile.tuning.factors) * sum(stop > 0 for stop in stops)
+    left = every
+    if mine and not waits:
+        listed = list_trials(study, [w.method for w in mine])
+        kept = [(row.task, s) for row in listed.itertuples() for s in row.task.kept()]
+        left = study.left(sets.completion_plan(study, kept))
+    return [completed_part(prices, every, left)]
 
 def tuning_costs(study: Study, names: Iterable[str] | None = None) -> pd.DataFrame:
     "What tuning still takes, stage by stage, as `estimate.costs` says it."
     prices = Prices(study)
-    return costs(study, tuning_wishes(study, names), windows=True, full=False, prices=prices,
+    wishes, given = tuning_wishes(study, names), study.profile.window.beta or {}
+    windows = any("beta" in sets.asks(w.method.start) and w.ratio not in given for w in wishes)
+    return costs(study, wishes, windows=windows, full=False, prices=prices,
                  others=tuning_parts(prices, names))
 
 # %% ../../nbs/57_tune.ipynb #bfc64c6c
