@@ -166,7 +166,7 @@ open_words = ("profile", "words", "network", "seed", "workers", "device", "resul
 def read_pixels(x: Any) -> Tensor:    # (n, c, h, w), from 0 to 1
     "Images as numbers of a known order and scale. Raises `InputError`."
     if isinstance(x, Tensor):
-        x = x.detach().cpu().numpy()
+        x = (x.float() if x.is_floating_point() else x).detach().cpu().numpy()
     if not isinstance(x, np.ndarray):
         raise InputError(f"images are a {type(x).__name__}: give an array or a tensor of "
                          "shape (n, h, w), (n, h, w, c) or (n, c, h, w)")
@@ -203,10 +203,13 @@ def read_labels(y: Any, n: int, classes: Sequence[str] | None = None,
     if y.dtype.kind not in "iuUO":
         raise InputError(f"labels of type {y.dtype} are not allowed: give numbers or names")
     found = sorted(set(y.tolist()), key=lambda v: (str(type(v)), v))
-    names = tuple(map(str, classes or found))
     if len(found) < 2:
         raise InputError(f"there is one class only, {found[0]!r}: at least 2 are needed")
-    place = {value: i for i, value in enumerate(found)}
+    if classes is not None:             # in their order, which need not be that of the alphabet
+        for value in found:
+            check_choice("label", value, list(classes))
+        found = list(classes)
+    names, place = tuple(map(str, found)), {value: i for i, value in enumerate(found)}
     return torch.tensor([place[value] for value in y.tolist()]), names
 
 # %% ../nbs/64_api.ipynb #df5db41a
@@ -254,10 +257,12 @@ def from_huggingface(dataset: Any,            # of `datasets`: a split, or a dic
 ) -> Data:
     "A dataset of Hugging Face's `datasets` with a column of images and one of labels."
     parts = dict(dataset) if isinstance(dataset, Mapping) else {"train": dataset}
-    first = parts.get("train") or next(iter(parts.values()))
-    image, label, names = find_columns(first, image, label)
-    held = parts.get("test") or parts.get("validation")
-    both = [read_columns(part, image, label) for part in (first, held) if part is not None]
+    if not parts:
+        raise InputError("dataset has no split: give one, or a dict with at least one")
+    main = "train" if "train" in parts else next(iter(parts))
+    image, label, names = find_columns(parts[main], image, label)
+    held = next((name for name in ("test", "validation") if name in parts and name != main), None)
+    both = [read_columns(parts[name], image, label) for name in (main, held) if name is not None]
     official = both[1] if len(both) > 1 else None
     return from_arrays(*both[0], official, names, **{"name": "huggingface"} | settings)
 
