@@ -56,20 +56,24 @@ def change_words(p: Profile, words: Mapping[str, Any]) -> Profile:
         stops = [i for i in own["evaluate_at"] if i <= own["iterations"]]
         values["matching"] = own | {"evaluate_at": stops}
     if "ratios" in words and "alpha" not in words:
-        nearest = lambda r: p.alpha[min(p.alpha, key=lambda known: abs(known - r))]
-        values["alpha"] = {r: nearest(r) for r in values["ratios"]} | values["alpha"]
+        near = {r: p.near_alpha(r) for r in values["ratios"]}
+        values["alpha"] = near | values["alpha"]
     return read_section(values, Profile)
 
 # %% ../nbs/64_api.ipynb #0fddb48d
 def limit_iterations(p: Profile, iterations: int) -> Profile:
-    "The profile with so many iterations of every objective; stops beyond are left out."
+    """The profile with so many iterations of every method: where its objective or what was tuned
+    for it names a number, too. Stops beyond are left out."""
     check_whole("iterations", iterations)
     stops = [i for i in p.matching.evaluate_at if i < iterations]
     words = {"matching.iterations": iterations, "matching.evaluate_at": stops}
-    p = change_words(p, words)
-    shorter = {name: own | {"iterations": iterations} if "iterations" in own else own
+    p, named = change_words(p, words), {"iterations": iterations}
+    shorter = {name: own | named if "iterations" in own else own
                for name, own in p.objectives.items()}
-    return replace(p, objectives=shorter)
+    shorter |= {name: shorter.get(name, {}) | named for name, kind in objectives.items()
+                if "iterations" in kind.descent}
+    tuned = {name: own | named if "iterations" in own else own for name, own in p.tuned.items()}
+    return replace(p, objectives=shorter, tuned=tuned)
 
 # %% ../nbs/64_api.ipynb #7eacb1ec
 def name_network(network: str | Mapping | Callable) -> dict:
@@ -437,9 +441,6 @@ def distill(data: Data, method: str | Method | type = "selmatch", *,
 ) -> Small:
     "Make images. A method is a name, or a class of questions."
     study = check_data(data).study
-    if iterations is not None:
-        shorter = limit_iterations(study.profile, iterations)
-        study = study.with_profile(shorter, "loaded", "splits", "observations")
     if isinstance(method, type) and issubclass(method, Objective):
         objectives[method.__name__] = method
         share = 1.0 if alpha is None else alpha
@@ -449,6 +450,9 @@ def distill(data: Data, method: str | Method | type = "selmatch", *,
     chosen = find_method(method)
     if chosen.objective is None:
         raise InputError(f"method {chosen.name!r} distils nothing: use select")
+    if iterations is not None:
+        shorter = limit_iterations(study.profile, iterations)
+        study = study.with_profile(shorter, "loaded", "splits", "observations")
     sizes = data.sizes(ratio=ratio, images=images, per_class=per_class)
     return make(study, chosen, sizes, beta, alpha)
 
