@@ -153,11 +153,13 @@ def test_a_command_costs_its_own_stages(what, stages, study, monkeypatch):
 def test_what_needs_equal_classes_or_held_out_images_says_so(study):
     uneven = Sizes(tuple("0123456789"), (20,) * 10, (10,) * 10, (4,) * 10, (6,) * 10, (3, *(2,) * 9))
     assert not uneven.is_even and uneven.ratio == 0.21
-    completed = replace(find_method("mtt"), completed="ccfs")
-    refuses(lambda: shrink.start_of_counts(study, completed, uneven), "'mtt' completes equal classes only", "selmatch distill")
+    completed = find_method("ccfs")
+    refuses(lambda: shrink.start_of_counts(study, completed, uneven), "'ccfs' completes equal classes only", "selmatch distill")
     without = SimpleNamespace(profile=replace(study.profile, window=replace(study.profile.window, beta=None)), splits=SimpleNamespace(validation=[]))
     refuses(lambda: shrink.best_window(without, uneven), "no validation image", "give beta")
-    assert shrink.settle_flips(without, uneven, None) == (True, "nothing was held out to ask")
+    assert shrink.settle_flips(without, uneven, None) == (False, "as the profile says")
+    photos = SimpleNamespace(profile=load_profile("folder"), splits=without.splits)
+    assert shrink.settle_flips(photos, uneven, None) == (True, "nothing was held out to ask") and shrink.settle_flips(photos, uneven, False) == (False, "as asked")
     given = SimpleNamespace(profile=replace(study.profile, window=replace(study.profile.window, beta={0.21: 0.4})))
     beta, places = shrink.best_window(given, uneven)
     assert beta == 0.4 and places.empty
