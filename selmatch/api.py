@@ -56,20 +56,24 @@ def change_words(p: Profile, words: Mapping[str, Any]) -> Profile:
         stops = [i for i in own["evaluate_at"] if i <= own["iterations"]]
         values["matching"] = own | {"evaluate_at": stops}
     if "ratios" in words and "alpha" not in words:
-        nearest = lambda r: p.alpha[min(p.alpha, key=lambda known: abs(known - r))]
-        values["alpha"] = {r: nearest(r) for r in values["ratios"]} | values["alpha"]
+        near = {r: p.near_alpha(r) for r in values["ratios"]}
+        values["alpha"] = near | values["alpha"]
     return read_section(values, Profile)
 
 # %% ../nbs/64_api.ipynb #0fddb48d
 def limit_iterations(p: Profile, iterations: int) -> Profile:
-    "The profile with so many iterations of every objective; stops beyond are left out."
+    """The profile with so many iterations of every method: where its objective or what was tuned
+    for it names a number, too. Stops beyond are left out."""
     check_whole("iterations", iterations)
     stops = [i for i in p.matching.evaluate_at if i < iterations]
     words = {"matching.iterations": iterations, "matching.evaluate_at": stops}
-    p = change_words(p, words)
-    shorter = {name: own | {"iterations": iterations} if "iterations" in own else own
+    p, named = change_words(p, words), {"iterations": iterations}
+    shorter = {name: own | named if "iterations" in own else own
                for name, own in p.objectives.items()}
-    return replace(p, objectives=shorter)
+    shorter |= {name: shorter.get(name, {}) | named for name, kind in objectives.items()
+                if "iterations" in kind.descent}
+    tuned = {name: own | named if "iterations" in own else own for name, own in p.tuned.items()}
+    return replace(p, objectives=shorter, tuned=tuned)
 
 # %% ../nbs/64_api.ipynb #7eacb1ec
 def name_network(network: str | Mapping | Callable) -> dict:
@@ -166,7 +170,7 @@ open_words = ("profile", "words", "network", "seed", "workers", "device", "resul
 def read_pixels(x: Any) -> Tensor:    # (n, c, h, w), from 0 to 1
     "Images as numbers of a known order and scale. Raises `InputError`."
     if isinstance(x, Tensor):
-        x = x.detach().cpu().numpy()
+        x = (x.float() if x.is_floating_point() else x).detach().cpu().numpy()
     if not isinstance(x, np.ndarray):
         raise InputError(f"images are a {type(x).__name__}: give an array or a tensor of "
                          "shape (n, h, w), (n, h, w, c) or (n, c, h, w)")
@@ -203,10 +207,13 @@ def read_labels(y: Any, n: int, classes: Sequence[str] | None = None,
     if y.dtype.kind not in "iuUO":
         raise InputError(f"labels of type {y.dtype} are not allowed: give numbers or names")
     found = sorted(set(y.tolist()), key=lambda v: (str(type(v)), v))
-    names = tuple(map(str, classes or found))
     if len(found) < 2:
         raise InputError(f"there is one class only, {found[0]!r}: at least 2 are needed")
-    place = {value: i for i, value in enumerate(found)}
+    if classes is not None:             # in their order, which need not be that of the alphabet
+        for value in found:
+            check_choice("label", value, list(classes))
+        found = list(classes)
+    names, place = tuple(map(str, found)), {value: i for i, value in enumerate(found)}
     return torch.tensor([place[value] for value in y.tolist()]), names
 
 # %% ../nbs/64_api.ipynb #df5db41a
@@ -254,10 +261,12 @@ def from_huggingface(dataset: Any,            # of `datasets`: a split, or a dic
 ) -> Data:
     "A dataset of Hugging Face's `datasets` with a column of images and one of labels."
     parts = dict(dataset) if isinstance(dataset, Mapping) else {"train": dataset}
-    first = parts.get("train") or next(iter(parts.values()))
-    image, label, names = find_columns(first, image, label)
-    held = parts.get("test") or parts.get("validation")
-    both = [read_columns(part, image, label) for part in (first, held) if part is not None]
+    if not parts:
+        raise InputError("dataset has no split: give one, or a dict with at least one")
+    main = "train" if "train" in parts else next(iter(parts))
+    image, label, names = find_columns(parts[main], image, label)
+    held = next((name for name in ("test", "validation") if name in parts and name != main), None)
+    both = [read_columns(parts[name], image, label) for name in (main, held) if name is not None]
     official = both[1] if len(both) > 1 else None
     return from_arrays(*both[0], official, names, **{"name": "huggingface"} | settings)
 
@@ -432,9 +441,6 @@ def distill(data: Data, method: str | Method | type = "selmatch", *,
 ) -> Small:
     "Make images. A method is a name, or a class of questions."
     study = check_data(data).study
-    if iterations is not None:
-        shorter = limit_iterations(study.profile, iterations)
-        study = study.with_profile(shorter, "loaded", "splits", "observations")
     if isinstance(method, type) and issubclass(method, Objective):
         objectives[method.__name__] = method
         share = 1.0 if alpha is None else alpha
@@ -444,6 +450,9 @@ def distill(data: Data, method: str | Method | type = "selmatch", *,
     chosen = find_method(method)
     if chosen.objective is None:
         raise InputError(f"method {chosen.name!r} distils nothing: use select")
+    if iterations is not None:
+        shorter = limit_iterations(study.profile, iterations)
+        study = study.with_profile(shorter, "loaded", "splits", "observations")
     sizes = data.sizes(ratio=ratio, images=images, per_class=per_class)
     return make(study, chosen, sizes, beta, alpha)
 

@@ -7,14 +7,14 @@ __all__ = ['data_names', 'official_places', 'longest_minutes', 'most', 'reading_
            'settings', 'sections', 'long_names', 'fetched_names', 'others', 'extras', 'read_path', 'find_path',
            'choose_device', 'data_section', 'choose_profile', 'narrow_profile', 'make_study', 'make_computer',
            'say_mirroring', 'read_parameters', 'say_words', 'settle_profile', 'make_data', 'read_time', 'say_costs',
-           'begin', 'find_roots', 'list_sources', 'is_same', 'check_apart', 'check_writable', 'check_file', 'check_out',
-           'check_table', 'check_gallery', 'check_published', 'Place', 'within', 'is_seed', 'share', 'Sections',
-           'example', 'cli', 'write_table', 'figures_command', 'profiles_command', 'methods_command', 'fetch_command',
-           'fetch_official', 'score_command', 'window_command', 'experts_command', 'search_command', 'tune_command',
-           'say_balance', 'write_set', 'make_one', 'select_command', 'distill_command', 'read_given_set', 'find_set',
-           'read_any_set', 'read_network', 'evaluate_command', 'coverage_command', 'shrink_command', 'of_others',
-           'import_command', 'compare_command', 'bench_command', 'cache_command', 'clean_cache', 'doctor_command',
-           'explain', 'tell_user', 'main', 'keep_memory_of_command']
+           'count_iterations', 'begin', 'find_roots', 'list_sources', 'is_same', 'check_apart', 'check_writable',
+           'check_file', 'check_out', 'check_table', 'check_gallery', 'check_published', 'Place', 'within', 'is_seed',
+           'share', 'Sections', 'example', 'cli', 'write_table', 'figures_command', 'profiles_command',
+           'methods_command', 'fetch_command', 'fetch_official', 'score_command', 'window_command', 'experts_command',
+           'search_command', 'tune_command', 'say_balance', 'write_set', 'make_one', 'select_command',
+           'distill_command', 'read_given_set', 'find_set', 'read_any_set', 'read_network', 'evaluate_command',
+           'coverage_command', 'shrink_command', 'of_others', 'import_command', 'compare_command', 'bench_command',
+           'cache_command', 'clean_cache', 'doctor_command', 'explain', 'tell_user', 'main', 'keep_memory_of_command']
 
 # %% ../nbs/68_app.ipynb #1ccb4a46
 import contextlib
@@ -107,8 +107,7 @@ def narrow_profile(p, ratio: float | None, alpha: float | None, beta: float | No
     shares, starts = {}, None
     if ratio is not None:
         check_range("ratio", ratio, 1e-6, 1)
-        nearest = min(p.alpha, key=lambda r: abs(r - ratio))
-        shares = {ratio: p.alpha[nearest] if alpha is None else alpha}
+        shares = {ratio: p.near_alpha(ratio) if alpha is None else alpha}
         given = {ratio: beta} if beta is not None else (p.window.beta or {})
         starts = {r: b for r, b in given.items() if r == ratio} or None
     window = replace(p.window, beta=starts)
@@ -231,6 +230,14 @@ def say_costs(table, study):    # from `estimate.costs` or `command_costs`
     wall = duration(wall_seconds(table, study))
     click.echo(f"in all about {wall} with {study.computer.workers} workers")
 
+def count_iterations(study, what: str, method: str | None) -> int:
+    "For how many iterations a command distils, as the profile has them."
+    if what != "distill":
+        return study.profile.matching.iterations
+    from selmatch.study.sets import describe_objective, plan_descent
+    chosen, ratio = find_method(method), study.profile.ratios[0]
+    return plan_descent(study, chosen, *describe_objective(study, chosen, ratio)).iterations
+
 def begin(what: str, options: dict, method: str | None = None):
     """The study of a stage command; None after `--estimate` has said what it takes. With
     `--minutes` raises `InputError` when it takes longer, unless fewer iterations help."""
@@ -248,7 +255,7 @@ def begin(what: str, options: dict, method: str | None = None):
     making = table[table.stage.str.startswith("distill")].seconds.sum()
     room = limit - (wall - making)
     if making and room > 0:
-        n = int(study.profile.matching.iterations * room / making)
+        n = int(count_iterations(study, what, method) * room / making)
         if n >= 1:
             click.echo(f"{n} iterations fit into {duration(limit)}")
             return make_study(**options | {"iterations": n})
@@ -892,7 +899,8 @@ def evaluate_command(path, out, draws, full, network, epochs, networks, **option
     how = small.card.get("augmentation", "dsa")
     own = table[table["set"] == "small"]
     mean, std = 100 * own.test_accuracy.mean(), 100 * own.test_accuracy.std()
-    click.echo(f"test accuracy {mean:.2f} ± {std:.2f} % (n = {len(own)}, {len(small)} images, "
+    spread = f" ± {std:.2f}" if len(own) > 1 else ""
+    click.echo(f"test accuracy {mean:.2f}{spread} % (n = {len(own)}, {len(small)} images, "
                f"augmentation {how})")
     if draws or full:
         from selmatch.others import say_table

@@ -68,7 +68,13 @@ def find_pair(content, path: Path, number: int = 0,    # of the experiment, in D
 # %% ../nbs/65_others.ipynb #065960c0
 def check_labels(labels, images: Tensor, k: int, path: Path) -> Tensor:    # (n,) or (n, k)
     "Hard labels, or soft ones that are probabilities. Raises `InputError`."
-    labels = torch.as_tensor(labels).detach()
+    try:
+        labels = torch.as_tensor(labels).detach()
+    except (TypeError, ValueError, RuntimeError):
+        raise InputError(f"labels of {path} are a {type(labels).__name__} of other things than "
+                         "numbers: a tensor is needed") from None
+    if not labels.isfinite().all():
+        raise InputError(f"labels of {path} hold NaN or infinite numbers")
     if labels.shape == (len(images),):
         labels = labels.long()
         if len(labels) and not (0 <= int(labels.min()) and int(labels.max()) < k):

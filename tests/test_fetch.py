@@ -195,3 +195,41 @@ def test_without_a_line_the_files_are_listed(tmp_path, capsys):
     assert str(tmp_path / "forgetting_Tiny.npy") in said
     assert advise("cifar100", tmp_path).count("->") == 3
     shutil.rmtree(tmp_path)
+
+
+@pytest.mark.parametrize("kind", ["zip", "tar.gz"])
+def test_an_archive_that_would_fill_the_disk_is_refused(kind, tmp_path, monkeypatch):
+    inside, archive = tmp_path / "inside", tmp_path / f"large.{kind}"
+    inside.mkdir()
+    (tmp_path / "zeros").write_bytes(b"\0" * 5000)
+    with zipfile.ZipFile(archive, "w", zipfile.ZIP_DEFLATED) if kind == "zip" else tarfile.open(archive, "w:gz") as book:
+        for name in "abc": (book.write if kind == "zip" else book.add)(tmp_path / "zeros", name)
+    monkeypatch.setattr(room, "largest_unpacked", 10_000)
+    with pytest.raises(InputError, match=f"large.{kind} unpacks to 15,000 bytes or more, and 10,000 are allowed"): room.unpack(archive, inside)
+    assert not list(inside.iterdir())
+    monkeypatch.setattr(room, "largest_unpacked", 15_000)
+    (inside / "a").write_text("was here")
+    room.unpack(archive, inside)
+    assert sorted(p.name for p in inside.iterdir()) == ["a", "b", "c"] and (inside / "a").read_text() == "was here"
+
+
+def test_an_archive_without_what_was_promised_is_named(server, tmp_path):
+    with zipfile.ZipFile(server.folder / "set.zip", "w") as book: book.writestr("other/one", "1")
+    file = OfficialFile(f"{server.url}/set.zip", marker="set/names.txt")
+    with pytest.raises(InputError, match="set.zip does not hold set/names.txt"): room.bring(file, tmp_path / "data")
+    assert file.place(tmp_path) == tmp_path / "set" / "names.txt" and OfficialFile(file.url).place(tmp_path) == tmp_path / "set.zip"
+
+
+def test_what_was_received_whole_before_a_stop_is_not_asked_for_anew(server, served, tmp_path):
+    """The server has nothing more than we have: 416."""
+    file, content = served
+    (tmp_path / "scores.npy.part").write_bytes(content)
+    assert room.fetch_file(file, tmp_path).read_bytes() == content and server.asked == [len(content)]
+
+
+def test_a_line_that_breaks_again_and_again_is_given_up(server, served, tmp_path):
+    file, content = served
+    server.breaks = 99
+    with pytest.raises(InputError, match="cannot fetch .*scores.npy: it breaks off again and again|IncompleteRead"): room.keep_receiving(file.url, tmp_path / "part", "scores", tries=3)
+    assert len(server.asked) == 3 and content.startswith((tmp_path / "part").read_bytes()), "what came stays"
+    with pytest.raises(InputError, match="unknown dataset 'mnist'"): fetch("mnist", tmp_path)

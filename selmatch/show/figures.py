@@ -442,7 +442,9 @@ def write_gallery(folder: Path) -> Path:    # the page
 # %% ../../nbs/63_figures.ipynb #74b51ca9
 def expect(study, names: Sequence[str], quick: bool = False) -> tuple[float, str]:
     """Seconds until these figures are drawn, and the estimate in words. `quick`: nothing where
-    little is to be counted."""
+    little is to be counted. Raises `InputError` for a profile without a size."""
+    if not study.profile.ratios:
+        raise InputError("ratios=() is empty: figures need one size, at least")
     rooms = open_rooms()
     estimate, asked = rooms.estimate, [figures[name] for name in names]
     wishes = list(dict.fromkeys(wish for figure in asked for wish in figure.wants(rooms, study)))

@@ -54,7 +54,7 @@ def now(device: str) -> np.ndarray:
     """The clocks, after all work on the device is done: the wall's and, for work on a processor,
     this process's."""
     if device.startswith("cuda"):
-        torch.cuda.synchronize()
+        torch.cuda.synchronize(device)        # of several GPUs the one that works
         return np.array([time.perf_counter()])
     return np.array([time.perf_counter(), time.process_time()])
 
@@ -81,7 +81,7 @@ def step_seconds(data: ImageSet,      # at least a batch of images, on the devic
     "Seconds of one uncompiled training step: mean over some, the first left out."
     device, marks = data.labels.device, []
     def on_step(*_):
-        marks.append(now(device.type))
+        marks.append(now(str(device)))
         if len(marks) == steps or len(marks) > 2 and between(marks[0], marks[-1]) > patience:
             raise Enough
     net = make_network(network, data.shape, data.n_classes, 0).to(device)
@@ -106,7 +106,7 @@ def sweep_seconds(data: ImageSet, network: dict, batch: int, policy: Augmentatio
     steps = draw_steps(2, distilled, batch, policy, torch.Generator().manual_seed(0))
     walk = lambda: reverse_sweep(flat, start, goal, data.images, data.labels, 0.01, steps,
                                  distilled)
-    return seconds(walk, device.type) / 2
+    return seconds(walk, str(device)) / 2
 
 # %% ../../nbs/56_estimate.ipynb #64ccwalks
 def walk_seconds(data: ImageSet, network: dict, batch: int, policy: Augmentation) -> float:
@@ -118,7 +118,7 @@ def walk_seconds(data: ImageSet, network: dict, batch: int, policy: Augmentation
     rate = torch.tensor(0.01, device=device)
     walk = lambda: walk_forward(flat, flatten(net), data.images, data.labels, rate, steps,
                                 first_order)
-    return seconds(walk, device.type) / 2
+    return seconds(walk, str(device)) / 2
 
 # %% ../../nbs/56_estimate.ipynb #bab240d2
 def difficulty_plans(run: Study) -> Iterator[Plan]:
@@ -266,7 +266,7 @@ class Prices:
         device = self.few.labels.device
         def look(spec):
             net = make_network(spec, self.few.shape, self.few.n_classes, 0).to(device)
-            return seconds(lambda: predict(net, self.few), device.type)
+            return seconds(lambda: predict(net, self.few), str(device))
         return images / len(self.few) * self.once("look", look, network)
 
     def trial(self, recipe: Recipe, images: int, network: dict | None = None) -> float:

@@ -5,9 +5,10 @@
 # %% auto #0
 __all__ = ['profile_folder', 'most_words', 'truth', 'unbounded', 'supplied', 'ProfileLoader', 'count_words', 'parse_yaml',
            'read_yaml', 'list_profiles', 'convert', 'check_numbers', 'read_section', 'check_least', 'Score',
-           'Evaluation', 'Strength', 'Window', 'Experts', 'Matching', 'Teacher', 'Curriculum', 'Proxy', 'Search',
-           'Tuning', 'at_place', 'check_network', 'read_judges', 'BySize', 'read_value', 'at_size', 'read_words',
-           'Profile', 'check_sizes', 'check_words', 'check_sizes_of', 'load_profile', 'as_yaml', 'write_profile']
+           'Evaluation', 'Strength', 'Window', 'Experts', 'Matching', 'nearest_size', 'Teacher', 'Curriculum', 'Proxy',
+           'Search', 'Tuning', 'at_place', 'check_network', 'read_judges', 'BySize', 'read_value', 'at_size',
+           'read_words', 'Profile', 'check_sizes', 'check_words', 'check_sizes_of', 'load_profile', 'as_yaml',
+           'write_profile']
 
 # %% ../../nbs/50_profile.ipynb #a79bc614
 import re
@@ -312,6 +313,10 @@ class Matching:
         return tuple(sorted({t + m for t in range(self.max_start) for m in ahead}))
 
 # %% ../../nbs/50_profile.ipynb #c4d7a93f
+def nearest_size(sizes: Iterable[float], ratio: float) -> float:
+    "The size that is nearest to another one."
+    return min(sizes, key=lambda known: abs(known - ratio))
+
 @dataclass(frozen=True)
 class Teacher:
     "Who gives soft labels, and how softly."
@@ -333,13 +338,14 @@ class Curriculum:
 
     def __post_init__(self):
         check_range("curriculum.rounds", self.rounds, 1)
+        if not self.alpha:
+            raise InputError("curriculum.alpha={} is empty: give the share of one size, at least")
         for share in self.alpha.values():
             check_range("curriculum.alpha", share, 0, 1)
 
     def base_share(self, ratio: float) -> float:
         "The share of a size, or of the size that is nearest to it."
-        nearest = min(self.alpha, key=lambda known: abs(known - ratio))
-        return self.alpha[nearest]
+        return self.alpha[nearest_size(self.alpha, ratio)]
 
 @dataclass(frozen=True)
 class Proxy:
@@ -504,6 +510,12 @@ class Profile:
     def published_as(self) -> str:
         "The data whose published numbers are shown: as given, or the profile's own."
         return self.published or self.data.get("name", "")
+
+    def near_alpha(self, ratio: float) -> float:
+        "The distilled share of a size, or of the one nearest to it; `InputError` without any."
+        if not self.alpha:
+            raise InputError("alpha={} is empty: give the distilled share of one size, at least")
+        return self.alpha[nearest_size(self.alpha, ratio)]
 
     @property
     def compared_ratios(self) -> tuple[float, ...]:

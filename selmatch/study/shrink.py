@@ -190,7 +190,7 @@ def start_of_counts(study: Study, method: Method, sizes: Sizes,
 # %% ../../nbs/59_shrink.ipynb #42c9d231
 def nearest_alpha(p: Profile, ratio: float) -> float:
     "The profile's distilled share at the size that is nearest to this one."
-    return p.alpha[min(p.alpha, key=lambda known: abs(known - ratio))]
+    return p.near_alpha(ratio)
 
 # %% ../../nbs/59_shrink.ipynb #b60d4e07
 def at_size(study: Study, sizes: Sizes, beta: float | None = None,
