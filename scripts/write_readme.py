@@ -114,18 +114,18 @@ def stress(claim: dict, said: str) -> str:
     return f"**{said}**" if claim["verdict"] in ("holds", "does not hold") else said
 
 
-def write_claims(profile: str, name: str) -> str:
-    """The claims of a figure, a line a sentence."""
-    claims = read_figure(profile, name)[1].get("claims", [])
+def write_claims(profile: str, name: str, of: str = "") -> str:
+    """The claims of a figure in which `of` stands, a line a sentence."""
+    claims = [c for c in read_figure(profile, name)[1].get("claims", []) if of in c["sentence"]]
     return "\n".join(f"* {sentence}: " + "; ".join(say_claim(*look) for look in looks) + "."
                      for sentence, looks in gather_claims(claims).items())
 
 
 def write_gains(profile: str, name: str, to: str, joint: str = "at") -> str:
-    """Claims of one form, `A TO THERE.`, as a table: a row for each A, a column for each THERE, the
-    best on average first; and how many are decided."""
+    """Claims of one form, `A TO THERE.` (TO is a pattern), as a table: a row for each A, a column for
+    each THERE, the best on average first; and how many are decided."""
     claims = read_figure(profile, name)[1].get("claims", [])
-    form = re.compile(rf"(.*) {re.escape(to)} {joint} (.*?)\.?")
+    form = re.compile(rf"(.*?) {to} {joint} (.*?)\.?")
     found = [(*m.groups(), c) for c in claims if (m := form.fullmatch(c["sentence"]))]
     table = pd.DataFrame([{"method": a, "there": there, "gap": c["gap"], "text": stress(c, say_gap(c, 1))}
                           for a, there, c in found])
@@ -134,7 +134,8 @@ def write_gains(profile: str, name: str, to: str, joint: str = "at") -> str:
     wide = wide[list(dict.fromkeys(table.there))].fillna("–")
     counts = pd.Series([c["verdict"] for *_, c in found]).value_counts()
     said = ", ".join(f"{n} {verdict}" for verdict, n in counts.items())
-    return f"{len(found)} questions, corrected together: {said}.\n\n{markdown(wide)}"
+    rest = f", with {len(claims) - len(found)} others" if len(claims) > len(found) else ""
+    return f"{len(found)} questions, corrected together{rest}: {said}.\n\n{markdown(wide)}"
 
 
 def count_verdicts(profile: str, name: str) -> str:
@@ -203,9 +204,10 @@ BLOCKS = {
     "coverage digits": lambda: write_claims("digits", "fig1_coverage"),
     "parts digits": lambda: write_claims("digits", "tab2_ablation"),
     "alpha digits": lambda: write_claims("digits", "fig4_alpha"),
-    "variants digits": lambda: write_claims("digits", "tab6_variants"),
-    "everything digits": lambda: write_gains("digits", "tab1_everything",
-                                             "teaches more than random images"),
+    "variants digits": lambda: write_claims("digits", "tab6_variants", "than SelMatch, DSA"),
+    "everything digits": lambda: write_gains(
+        "digits", "tab1_everything",
+        "teaches more than random images(?: under the same (?:online )?teacher)?"),
     "transfer digits": lambda: write_gains("digits", "tab3_transfer",
                                            "teaches more than random images", "under"),
     "table cifar10-jpeg-lite": lambda: write_table("cifar10-jpeg-lite", "cifar10"),

@@ -643,7 +643,7 @@ def gains_over(table: pd.DataFrame,     # one row per network: method, ratio, se
                baseline: str,           # the method that is subtracted, set by set
 ) -> pd.DataFrame:                      # by (method, ratio): gap and half, in points
     """Paired gains over a baseline, which has a gain of 0; methods with a teacher over random
-    images under the same teacher. `half` is 0 for a single set."""
+    images under the same teacher. `half` is NaN for a single set: one set has no interval."""
     means, kinds_of = set_means(table, ["method", "ratio"]), {}
     if "kind" in table.columns:
         kinds_of = table.drop_duplicates("method").set_index("method").kind.to_dict()
@@ -652,7 +652,7 @@ def gains_over(table: pd.DataFrame,     # one row per network: method, ratio, se
                        - means.xs(rival, level="method") for name, rival in rivals.items()])
     apart = apart.dropna()
     groups = apart.reorder_levels(means.index.names).groupby(level=["method", "ratio"], sort=False)
-    half = groups.agg(lambda looks: half_width(looks.to_numpy())).fillna(0)
+    half = groups.agg(lambda looks: half_width(looks.to_numpy()))
     return pd.DataFrame({"gap": groups.mean(), "half": half})
 
 # %% ../../nbs/61_plots.ipynb #61league
@@ -663,7 +663,7 @@ def draw_gains(ax: plt.Axes,
     "Gains of one size, a row each, with whiskers."
     found = stats.rename(columns={"gap": "mean"})
     floor = find_floor(found["mean"], found.half)
-    shown = found[found["mean"] >= floor]
+    shown = found[found["mean"] >= floor].fillna(0)
     low = max(floor, (shown["mean"] - shown.half).min())
     high = max(shown["mean"].max(), min(-floor, (shown["mean"] + shown.half).max()))
     ax.set_xlim(low - .06 * (high - low) - 1e-6, high + .06 * (high - low) + 1e-6)
@@ -674,8 +674,9 @@ def draw_gains(ax: plt.Axes,
         if gap < ax.get_xlim()[0]:
             name_beyond(ax, y, f"{gap:+.1f}", color, axis="x")
             continue
-        ax.errorbar(gap, y, xerr=found.half[name], marker=kind_marks[kind], ms=5, capsize=2, lw=1,
-                    color=color, mfc="white" if name in same else color)
+        half = found.half[name] if found.half[name] > 0 else None        # NaN: one set
+        ax.errorbar(gap, y, xerr=half, marker=kind_marks[kind], ms=5, capsize=2, lw=1, color=color,
+                    mfc="white" if name in same else color)
 
 def kind_map(gain: pd.DataFrame,         # (method, ratio) in points
              half: pd.DataFrame,         # the same, of the intervals
