@@ -27,7 +27,7 @@ from .core import (
 from .data.images import ImageSet, Splits, class_rows, make_splits
 from .distill.objectives import Answer, Objective, RunningObjective, objectives, real_images
 from .distill.sets import SyntheticSet, load_set, save_set
-from .methods import Method, find_method
+from .methods import Method, find_method, load_registers
 from .select.window import selections
 from .study.profile import Profile, load_profile, read_section
 from selmatch.study.shrink import (
@@ -70,7 +70,8 @@ def limit_iterations(p: Profile, iterations: int) -> Profile:
     p, named = change_words(p, words), {"iterations": iterations}
     shorter = {name: own | named if "iterations" in own else own
                for name, own in p.objectives.items()}
-    shorter |= {name: shorter.get(name, {}) | named for name, kind in objectives.items()
+    shorter |= {name: shorter.get(name, {}) | named
+                for name, kind in load_registers()["objective"].items()
                 if "iterations" in kind.descent}
     tuned = {name: own | named if "iterations" in own else own for name, own in p.tuned.items()}
     return replace(p, objectives=shorter, tuned=tuned)
