@@ -29,7 +29,7 @@ from .distill.objectives import Answer, Objective, RunningObjective, objectives,
 from .distill.sets import SyntheticSet, load_set, save_set
 from .methods import Method, find_method, load_registers
 from .select.window import selections
-from .study.profile import Profile, load_profile, read_section
+from .study.profile import Profile, load_profile, nearest_alpha, read_section
 from selmatch.study.shrink import (
     Sizes, count_given, count_small, fit_network, judge_sets, make_small, say_sizes,
 )
@@ -56,7 +56,7 @@ def change_words(p: Profile, words: Mapping[str, Any]) -> Profile:
         stops = [i for i in own["evaluate_at"] if i <= own["iterations"]]
         values["matching"] = own | {"evaluate_at": stops}
     if "ratios" in words and "alpha" not in words:
-        near = {r: p.near_alpha(r) for r in values["ratios"]}
+        near = {r: nearest_alpha(p, r) for r in values["ratios"]}
         values["alpha"] = near | values["alpha"]
     return read_section(values, Profile)
 
