@@ -27,9 +27,9 @@ from .core import (
 from .data.images import ImageSet, Splits, class_rows, make_splits
 from .distill.objectives import Answer, Objective, RunningObjective, objectives, real_images
 from .distill.sets import SyntheticSet, load_set, save_set
-from .methods import Method, find_method
+from .methods import Method, find_method, load_registers
 from .select.window import selections
-from .study.profile import Profile, load_profile, read_section
+from .study.profile import Profile, load_profile, nearest_alpha, read_section
 from selmatch.study.shrink import (
     Sizes, count_given, count_small, fit_network, judge_sets, make_small, say_sizes,
 )
@@ -56,7 +56,7 @@ def change_words(p: Profile, words: Mapping[str, Any]) -> Profile:
         stops = [i for i in own["evaluate_at"] if i <= own["iterations"]]
         values["matching"] = own | {"evaluate_at": stops}
     if "ratios" in words and "alpha" not in words:
-        near = {r: p.near_alpha(r) for r in values["ratios"]}
+        near = {r: nearest_alpha(p, r) for r in values["ratios"]}
         values["alpha"] = near | values["alpha"]
     return read_section(values, Profile)
 
@@ -70,7 +70,8 @@ def limit_iterations(p: Profile, iterations: int) -> Profile:
     p, named = change_words(p, words), {"iterations": iterations}
     shorter = {name: own | named if "iterations" in own else own
                for name, own in p.objectives.items()}
-    shorter |= {name: shorter.get(name, {}) | named for name, kind in objectives.items()
+    shorter |= {name: shorter.get(name, {}) | named
+                for name, kind in load_registers()["objective"].items()
                 if "iterations" in kind.descent}
     tuned = {name: own | named if "iterations" in own else own for name, own in p.tuned.items()}
     return replace(p, objectives=shorter, tuned=tuned)

@@ -39,7 +39,7 @@ from .core import InputError, check_choice, check_path, check_range, check_seed
 from .core import fingerprint, home, root, set_aside, write_atomic
 from .methods import find_method, methods
 from .show.figures import compare_published, draw_figures, expect, figures, read_card
-from .study.profile import list_profiles, load_profile
+from .study.profile import list_profiles, load_profile, nearest_alpha
 
 # %% ../nbs/68_app.ipynb #68path01
 def read_path(thing: str, text: str | Path) -> Path:    # thing: the option, for the message
@@ -107,7 +107,7 @@ def narrow_profile(p, ratio: float | None, alpha: float | None, beta: float | No
     shares, starts = {}, None
     if ratio is not None:
         check_range("ratio", ratio, 1e-6, 1)
-        shares = {ratio: p.near_alpha(ratio) if alpha is None else alpha}
+        shares = {ratio: nearest_alpha(p, ratio) if alpha is None else alpha}
         given = {ratio: beta} if beta is not None else (p.window.beta or {})
         starts = {r: b for r, b in given.items() if r == ratio} or None
     window = replace(p.window, beta=starts)

@@ -11,7 +11,7 @@ import click
 import pandas as pd
 import pytest
 
-from selmatch import app
+from selmatch import api, app
 from selmatch.api import limit_iterations
 from selmatch.care import Stopped
 from selmatch.computer import Computer
@@ -42,13 +42,15 @@ def iterations_of(tmp_path_factory):
 
 
 @pytest.mark.parametrize("name", ["mtt", "dm", "dsa", "tesla", "frepo", "dd", "kip"])
-def test_iterations_that_are_asked_for_are_those_of_every_method(name, iterations_of):
+def test_iterations_that_are_asked_for_are_those_of_every_method(name, iterations_of, monkeypatch):
     """What a class brings (FRePo: half a million) or `tune` has found stood above what the command was told."""
     p = load_profile("smoke", objectives={})
     p = replace(p, tuned={name: {"iterations": {ratio: 9 for ratio in p.ratios}}})
     assert iterations_of(limit_iterations(p, 4), name) == 4
     assert iterations_of(limit_iterations(replace(p, tuned={}), 4), name) == 4
     assert iterations_of(p, name) == 9
+    monkeypatch.setattr(api, "objectives", {})                # as before any family has entered its own
+    assert iterations_of(limit_iterations(replace(p, tuned={}), 4), name) == 4
     digits = load_profile("digits")
     assert iterations_of(digits, "tesla") == 15 and iterations_of(limit_iterations(digits, 2), "tesla") == 2
 

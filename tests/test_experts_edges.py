@@ -42,12 +42,12 @@ def test_epochs_are_looked_up_by_their_number(tmp_path):
 
 
 def test_what_no_expert_can_keep(tmp_path):
-    task = lambda **words: ExpertTask(tmp_path / "e.safetensors", DATA, {"name": "ConvNet"}, expert_recipe(6, 2, 3), 0, **words)
+    task = lambda **words: ExpertTask(tmp_path / "e.safetensors", DATA, {"name": "ConvNet"}, expert_recipe(6, 2, 3, 0.1), 0, **words)
     refuses(lambda: task(keep=()), "keep=() is empty")
     refuses(lambda: task(keep=(0, 5)), "keep=5", "[0, 2]")
     refuses(lambda: task(precision="float8"), "'float8'", "bfloat16")
     assert task(keep=(0, 2)).keep == (0, 2)
-    refuses(lambda: list_expert_tasks(tmp_path, DATA, {}, expert_recipe(6, 2, 3), 0), "number of experts=0")
+    refuses(lambda: list_expert_tasks(tmp_path, DATA, {}, expert_recipe(6, 2, 3, 0.1), 0), "number of experts=0")
 
 
 # ---------------------------------------------------------------- images

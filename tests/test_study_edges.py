@@ -160,7 +160,7 @@ def test_what_needs_equal_classes_or_held_out_images_says_so(study):
     assert shrink.settle_flips(without, uneven, None) == (False, "as the profile says")
     photos = SimpleNamespace(profile=load_profile("folder"), splits=without.splits)
     assert shrink.settle_flips(photos, uneven, None) == (True, "nothing was held out to ask") and shrink.settle_flips(photos, uneven, False) == (False, "as asked")
-    given = SimpleNamespace(profile=replace(study.profile, window=replace(study.profile.window, beta={0.21: 0.4})))
+    given = SimpleNamespace(profile=SimpleNamespace(window=SimpleNamespace(beta={0.21: 0.4})))
     beta, places = shrink.best_window(given, uneven)
     assert beta == 0.4 and places.empty
     assert shrink.count_windows(uneven, 0.1) == 8

@@ -5,11 +5,12 @@
 # %% auto #0
 __all__ = ['four', 'painted', 'rivals', 'compared', 'transferred', 'figures', 'package', 'page_style', 'page_frame', 'claim_list',
            'is_number', 'claim_parts', 'describe_origin', 'digest_published', 'publish', 'write_picture',
-           'write_claims', 'Figure', 'open_rooms', 'ask_tables', 'second_size', 'want_alphas', 'want_candidates',
-           'find_packaged', 'figure_notebook', 'known_parameters', 'check_parameters', 'choose_parameters',
-           'import_extra', 'check_extras', 'drop_warnings', 'clean_book', 'execute_notebook', 'is_card', 'read_card',
-           'compare_figure', 'compare_published', 'fill', 'say_claim', 'list_claims', 'write_gallery', 'expect',
-           'stopped_kernels', 'said_at_the_end', 'refuse_failed', 'draw_figures', 'notebook_options']
+           'write_claims', 'Figure', 'open_rooms', 'ask_tables', 'second_size', 'check_some_size', 'want_alphas',
+           'want_candidates', 'find_packaged', 'figure_notebook', 'known_parameters', 'check_parameters',
+           'choose_parameters', 'import_extra', 'check_extras', 'drop_warnings', 'clean_book', 'execute_notebook',
+           'is_card', 'read_card', 'compare_figure', 'compare_published', 'fill', 'say_claim', 'list_claims',
+           'write_gallery', 'expect', 'stopped_kernels', 'said_at_the_end', 'refuse_failed', 'draw_figures',
+           'notebook_options']
 
 # %% ../../nbs/63_figures.ipynb #37bb4f2e
 import contextlib
@@ -132,6 +133,11 @@ def ask_tables(*calls: Callable) -> Callable:
 def second_size(study) -> float:
     "The second size of a profile, or its only one: what figures of one size show by default."
     return study.profile.ratios[:2][-1]
+
+def check_some_size(study):
+    "`InputError` for a profile that names no size: no figure could be drawn."
+    if not study.profile.ratios:
+        raise InputError("ratios=() is empty: figures need one size, at least")
 
 # %% ../../nbs/63_figures.ipynb #74dc213d
 four = ("random", "window", "mtt", "selmatch")
@@ -443,17 +449,15 @@ def write_gallery(folder: Path) -> Path:    # the page
 def expect(study, names: Sequence[str], quick: bool = False) -> tuple[float, str]:
     """Seconds until these figures are drawn, and the estimate in words. `quick`: nothing where
     little is to be counted. Raises `InputError` for a profile without a size."""
-    if not study.profile.ratios:
-        raise InputError("ratios=() is empty: figures need one size, at least")
+    check_some_size(study)
     rooms = open_rooms()
     estimate, asked = rooms.estimate, [figures[name] for name in names]
     wishes = list(dict.fromkeys(wish for figure in asked for wish in figure.wants(rooms, study)))
-    others = [figure.parts for figure in asked]
     if quick and estimate.estimate_flops(study, wishes) < 2e13 and not any(
             figure.is_long for figure in asked):
         return 0.0, ""
     prices = estimate.Prices(study)
-    parts = [part for more in others for part in more(rooms, prices)]
+    parts = [part for figure in asked for part in figure.parts(rooms, prices)]
     windows, full, chosen = (any(getattr(f, word) for f in asked)
                              for word in ("windows", "full", "chosen"))
     table = estimate.costs(study, wishes, windows, parts, full, prices, chosen)

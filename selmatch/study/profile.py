@@ -7,8 +7,8 @@ __all__ = ['profile_folder', 'most_words', 'truth', 'unbounded', 'supplied', 'Pr
            'read_yaml', 'list_profiles', 'convert', 'check_numbers', 'read_section', 'check_least', 'Score',
            'Evaluation', 'Strength', 'Window', 'Experts', 'Matching', 'nearest_size', 'Teacher', 'Curriculum', 'Proxy',
            'Search', 'Tuning', 'at_place', 'check_network', 'read_judges', 'BySize', 'read_value', 'at_size',
-           'read_words', 'Profile', 'check_sizes', 'check_words', 'check_sizes_of', 'load_profile', 'as_yaml',
-           'write_profile']
+           'read_words', 'Profile', 'nearest_alpha', 'check_sizes', 'check_words', 'check_sizes_of', 'load_profile',
+           'as_yaml', 'write_profile']
 
 # %% ../../nbs/50_profile.ipynb #a79bc614
 import re
@@ -511,12 +511,6 @@ class Profile:
         "The data whose published numbers are shown: as given, or the profile's own."
         return self.published or self.data.get("name", "")
 
-    def near_alpha(self, ratio: float) -> float:
-        "The distilled share of a size, or of the one nearest to it; `InputError` without any."
-        if not self.alpha:
-            raise InputError("alpha={} is empty: give the distilled share of one size, at least")
-        return self.alpha[nearest_size(self.alpha, ratio)]
-
     @property
     def compared_ratios(self) -> tuple[float, ...]:
         "The sizes at which all methods are made: those of `compared_at` that there are, or all."
@@ -533,6 +527,12 @@ class Profile:
         check_words(self)
 
 # %% ../../nbs/50_profile.ipynb #459766a7
+def nearest_alpha(p: Profile, ratio: float) -> float:
+    "The distilled share of a size, or of the one nearest to it; `InputError` without any."
+    if not p.alpha:
+        raise InputError("alpha={} is empty: give the distilled share of one size, at least")
+    return p.alpha[nearest_size(p.alpha, ratio)]
+
 def check_sizes(p: Profile):
     """Each ratio needs an alpha, and room for its window. Raises `InputError` naming what does
     not fit."""

@@ -4,10 +4,10 @@
 
 # %% auto #0
 __all__ = ['brief', 'efforts', 'Sizes', 'count_classes', 'count_given', 'count_small', 'say_sizes', 'fill_classes',
-           'window_of_counts', 'choose_rows', 'take_rows', 'start_of_counts', 'nearest_alpha', 'at_size', 'plan_small',
-           'make_small', 'depth_for', 'fit_network', 'without_flips', 'flip_trials', 'compare_flips', 'settle_flips',
-           'random_rows', 'random_set', 'judge_trials', 'judge_sets', 'summarise_sets', 'window_trials', 'best_window',
-           'Effort', 'apply_effort', 'count_windows', 'plan_stages', 'wall_of', 'choose_effort', 'say_plan', 'Shrunk',
+           'window_of_counts', 'choose_rows', 'take_rows', 'start_of_counts', 'at_size', 'plan_small', 'make_small',
+           'depth_for', 'fit_network', 'without_flips', 'flip_trials', 'compare_flips', 'settle_flips', 'random_rows',
+           'random_set', 'judge_trials', 'judge_sets', 'summarise_sets', 'window_trials', 'best_window', 'Effort',
+           'apply_effort', 'count_windows', 'plan_stages', 'wall_of', 'choose_effort', 'say_plan', 'Shrunk',
            'choose_set', 'find_small', 'keep_random', 'judge_pictures', 'read_pictures']
 
 # %% ../../nbs/59_shrink.ipynb #9ae8de04
@@ -27,7 +27,7 @@ from ..methods import Method, find_method
 from ..select.scores import rank_classes
 from ..select.window import count_per_class
 from .estimate import Prices, duration, iteration_seconds
-from .profile import Profile
+from .profile import Profile, nearest_alpha
 from selmatch.study.sets import (
     SetTask, finish_sets, is_ordered, label_start, make_sets, mask_of_counts, selection_needs,
     set_task, start_card, start_function,
@@ -186,11 +186,6 @@ def start_of_counts(study: Study, method: Method, sizes: Sizes,
     study = at_size(study, sizes, beta, alpha)
     card = start_card(study, method, ratio, alpha, sizes.small, sizes.balance) | {"beta": beta}
     return SyntheticSet(label_start(study, method, data, rows, mask), mask, card=card), rows
-
-# %% ../../nbs/59_shrink.ipynb #42c9d231
-def nearest_alpha(p: Profile, ratio: float) -> float:
-    "The profile's distilled share at the size that is nearest to this one."
-    return p.near_alpha(ratio)
 
 # %% ../../nbs/59_shrink.ipynb #b60d4e07
 def at_size(study: Study, sizes: Sizes, beta: float | None = None,
