@@ -238,8 +238,8 @@ def say_costs(table, study):    # from `estimate.costs` or `command_costs`
     click.echo(f"in all about {wall} with {study.computer.workers} workers")
 
 def count_iterations(study, what: str, method: str | None) -> int:
-    "For how many iterations a command distils, as the profile has them."
-    if what != "distill":
+    "For how many iterations a command distils: those of the method, as the profile has them."
+    if what not in ("distill", "search"):
         return study.profile.matching.iterations
     from selmatch.study.sets import describe_objective, plan_descent
     chosen, ratio = find_method(method), study.profile.ratios[0]
