@@ -5,16 +5,17 @@
 # %% auto #0
 __all__ = ['data_names', 'official_places', 'longest_minutes', 'most', 'reading_options', 'shared_options', 'common', 'limits',
            'settings', 'sections', 'long_names', 'fetched_names', 'others', 'extras', 'read_path', 'find_path',
-           'choose_device', 'data_section', 'choose_profile', 'narrow_profile', 'make_study', 'make_computer',
-           'say_mirroring', 'read_parameters', 'say_words', 'settle_profile', 'make_data', 'read_time', 'say_costs',
-           'count_iterations', 'begin', 'find_roots', 'list_sources', 'is_same', 'check_apart', 'check_writable',
-           'check_file', 'check_out', 'check_table', 'check_gallery', 'check_published', 'Place', 'within', 'is_seed',
-           'share', 'Sections', 'example', 'cli', 'write_table', 'figures_command', 'profiles_command',
-           'methods_command', 'fetch_command', 'fetch_official', 'score_command', 'window_command', 'experts_command',
-           'search_command', 'tune_command', 'say_balance', 'write_set', 'make_one', 'select_command',
-           'distill_command', 'read_given_set', 'find_set', 'read_any_set', 'read_network', 'evaluate_command',
-           'coverage_command', 'shrink_command', 'of_others', 'import_command', 'compare_command', 'bench_command',
-           'cache_command', 'clean_cache', 'doctor_command', 'explain', 'tell_user', 'main', 'keep_memory_of_command']
+           'choose_device', 'data_section', 'choose_profile', 'narrow_profile', 'make_study', 'is_fitted',
+           'make_computer', 'say_mirroring', 'read_parameters', 'say_words', 'settle_profile', 'make_data', 'read_time',
+           'say_costs', 'count_iterations', 'begin', 'find_roots', 'list_sources', 'is_same', 'check_apart',
+           'check_writable', 'check_file', 'check_out', 'check_table', 'check_gallery', 'check_published', 'Place',
+           'within', 'is_seed', 'share', 'Sections', 'example', 'cli', 'write_table', 'figures_command',
+           'profiles_command', 'methods_command', 'fetch_command', 'fetch_official', 'score_command', 'window_command',
+           'experts_command', 'search_command', 'say_again', 'tune_command', 'say_balance', 'write_set', 'make_one',
+           'select_command', 'distill_command', 'read_given_set', 'find_set', 'read_any_set', 'read_network', 'fits_in',
+           'evaluate_command', 'coverage_command', 'shrink_command', 'of_others', 'import_command', 'compare_command',
+           'bench_command', 'cache_command', 'clean_cache', 'doctor_command', 'explain', 'tell_user', 'main',
+           'keep_memory_of_command']
 
 # %% ../nbs/68_app.ipynb #1ccb4a46
 import contextlib
@@ -122,6 +123,7 @@ def make_study(data: str | None = None, profile: str | None = None, root: str | 
                words: tuple[str, ...] = (), iterations: int | None = None,
                **reading):      # how files are read: the options of `reading_options`
     "A `Study` from the options that all stage commands share. `ratio`, `alpha`, `beta` narrow it."
+    from selmatch.api import fit_study
     from selmatch.study.study import Study
     given = data_section(data, root, size=size, **reading)
     p = say_words(choose_profile(data, profile, given, seed), words, iterations)
@@ -130,7 +132,13 @@ def make_study(data: str | None = None, profile: str | None = None, root: str | 
     p = replace(p, balance=balance) if balance else p
     if download:
         fetch_official(p.data["name"], p.data.get("root"))
-    return Study(p, make_computer(device, workers, cluster, quiet), home())
+    study = Study(p, make_computer(device, workers, cluster, quiet), home())
+    return fit_study(study) if is_fitted(p, words) else study
+
+def is_fitted(p, words: tuple[str, ...]) -> bool:
+    "Is the network to be as deep as the images ask for? In one's own folder, if none is named."
+    from selmatch.api import names_network
+    return p.name == "folder" and not names_network(words)
 
 # %% ../nbs/68_app.ipynb #bb0ced66
 def make_computer(device: str, workers: int, cluster: str | None = None, quiet: bool = False):
@@ -201,8 +209,7 @@ def make_data(data: str | None = None, profile: str | None = None, root: str | N
     if download:
         fetch_official(p.data["name"], p.data.get("root"))
     found = open_study(p, p.data, seed=seed, workers=workers, device=choose_device(device),
-                       quiet=quiet, fit=p.name == "folder" and not any(
-                           word.startswith("network") for word in words))
+                       quiet=quiet, fit=is_fitted(p, words))
     computer = make_computer(device, workers, cluster, quiet)
     return Data(replace(found.study, computer=computer)) if cluster else found
 
@@ -231,8 +238,8 @@ def say_costs(table, study):    # from `estimate.costs` or `command_costs`
     click.echo(f"in all about {wall} with {study.computer.workers} workers")
 
 def count_iterations(study, what: str, method: str | None) -> int:
-    "For how many iterations a command distils, as the profile has them."
-    if what != "distill":
+    "For how many iterations a command distils: those of the method, as the profile has them."
+    if what not in ("distill", "search"):
         return study.profile.matching.iterations
     from selmatch.study.sets import describe_objective, plan_descent
     chosen, ratio = find_method(method), study.profile.ratios[0]
@@ -258,7 +265,8 @@ def begin(what: str, options: dict, method: str | None = None):
         n = int(count_iterations(study, what, method) * room / making)
         if n >= 1:
             click.echo(f"{n} iterations fit into {duration(limit)}")
-            return make_study(**options | {"iterations": n})
+            options["iterations"] = n
+            return make_study(**options)
     raise InputError(f"{what} takes about {duration(wall)}, and {duration(limit)} are allowed: "
                      "give more --minutes, a smaller --ratio, or lower numbers by --set")
 
@@ -432,7 +440,8 @@ reading_options = {
     "skip_unreadable": click.option("--skip-unreadable", is_flag=True,
                                     help="Leave out files that cannot be read, and list them."),
     "drop_leaked": click.option("--drop-leaked", is_flag=True,
-                                help="Leave out test images that repeat a training image."),
+                                help="Leave out test images that repeat a training or validation "
+                                     "image."),
     "no_flip": click.option("--no-flip", is_flag=True,
                             help="Never mirror these images: they have a direction."),
 }
@@ -458,7 +467,8 @@ shared_options = {
                            metavar="auto|cpu|cuda|cuda:N",
                            help="Where to compute."),
     "seed": click.option("--seed", default=0, show_default=True, callback=is_seed,
-                         help="Every random number derives from it."),
+                         help="Every random number derives from it, but for which images are "
+                              "held out: that is --set data.seed=N."),
     "workers": click.option("--workers", default=min(2, os.cpu_count() or 1), show_default=True,
                             **within(1, 4096),
                             help="Processes side by side. The result does not depend on it."),
@@ -707,13 +717,20 @@ def search_command(method, out, **options):
                f"and {race.table.networks.sum()} networks to judge")
     alpha, beta = race.winner
     click.echo(f"found: alpha = {alpha}, beta = {beta}")
-    asked = ("data", "profile", "size", *reading_options, "seed", "ratio", "balance")
-    kept = {k.replace("_", "-"): options[k] for k in asked if options[k]}
-    again = {"method": method} | kept | {"alpha": alpha, "beta": beta}
-    words = [str(word) for k, v in again.items()
-             for word in ((f"--{k}",) if v is True else (f"--{k}", v))]
-    click.echo("use it: " + shlex.join(["selmatch", "distill", *words]))
+    click.echo("use it: " + say_again(method, options, alpha, beta))
     write_table(race.table, out)
+
+# %% ../nbs/68_app.ipynb #cdabaga1
+def say_again(method: str, options: dict, alpha: float, beta: float) -> str:
+    "The command that distils with what was found, on the same data and with the same words."
+    asked = ("data", "root", "profile", "size", *reading_options, "seed", "iterations", "ratio",
+             "balance")
+    kept = {k.replace("_", "-"): options[k] for k in asked if options[k]}
+    pairs = [("method", method), *kept.items(), *(("set", w) for w in options["words"]),
+             ("alpha", alpha), ("beta", beta)]
+    words = [str(word) for k, v in pairs
+             for word in ((f"--{k}",) if v is True else (f"--{k}", v))]
+    return shlex.join(["selmatch", "distill", *words])
 
 # %% ../nbs/68_app.ipynb #64tune01
 @cli.command("tune", epilog=example("tune --profile smoke --only dm"))
@@ -834,6 +851,7 @@ def distill_command(method, out, alpha, beta, **options):
 def read_given_set(path: Path, study):    # a folder written by `selmatch distill`
     """Load a small set that was made from this study's training images, so that its test images
     are unseen."""
+    from selmatch.api import same_data
     from selmatch.distill.sets import load_set
     small, train = load_set(path), study.splits.train
     if small.data.shape != train.shape or small.data.classes != train.classes:
@@ -843,8 +861,7 @@ def read_given_set(path: Path, study):    # a folder written by `selmatch distil
     made, here = small.card.get("train_fingerprint"), train.key
     if made != here:
         raise InputError(f"set {path} was made from other training images ({made}) than these "
-                         f"({here}): give the --data, --profile and --size it was made with, or "
-                         "test images may be among its own")
+                         f"({here}), so test images may be among its own: {same_data}")
     return small
 
 # %% ../nbs/68_app.ipynb #3bba274d
@@ -863,7 +880,7 @@ def read_any_set(path: Path, data):
     "A set of ours, of others, or a folder of images, for this data (chapter 65)."
     from selmatch.others import count_leaks, read_set
     small = read_set(path, data)
-    leaked = count_leaks(small.made, data.test) if small.card.get("method") == "imported" else 0
+    leaked = count_leaks(small.made, data) if small.card.get("method") == "imported" else 0
     if leaked:
         raise InputError(f"set {path} holds {leaked} of the {len(data.test)} test images: its "
                          "accuracy would say nothing")
@@ -877,6 +894,22 @@ def read_network(text: str | None) -> dict | None:    # "ConvNet,width=64"
     name, *words = text.split(",")
     return {"name": name} | read_parameters(tuple(words))
 
+# %% ../nbs/68_app.ipynb #65c87b68
+def fits_in(only_say: bool, limit: float | None, data, small, asked: dict) -> bool:
+    "Whether a set is to be judged now; raises `InputError` where it takes longer than the limit."
+    from selmatch.api import check_small
+    from selmatch.study.estimate import duration, judging_costs, wall_seconds
+    study, made = data.study, check_small(small, data.study)
+    table = judging_costs(study, len(made), **asked)
+    if only_say:
+        say_costs(table, study)
+        return False
+    wall = wall_seconds(table, study)
+    if wall > limit:
+        raise InputError(f"evaluate takes about {duration(wall)}, and {duration(limit)} are "
+                         "allowed: give more --minutes, fewer --networks, --draws or --epochs")
+    return True
+
 # %% ../nbs/68_app.ipynb #8d3ef827
 @cli.command("evaluate", epilog=example("evaluate made --data folder:my/images --draws 2"))
 @click.argument("path", metavar="SET", required=False)
@@ -887,15 +920,16 @@ def read_network(text: str | None) -> dict | None:    # "ConvNet,width=64"
 def evaluate_command(path, out, draws, full, network, epochs, networks, **options):
     "Train fresh networks on a small set and test them."
     check_table(out, "set,seed")
-    path = find_set(path, options)
-    if options["estimate"] or options["minutes"]:
-        if begin("evaluate", dict(options)) is None:
-            return
-    data = make_data(**{k: v for k, v in options.items() if k not in limits})
+    path, network = find_set(path, options), read_network(network)
+    only_say, limit = options.pop("estimate"), read_time(options.pop("minutes"))
+    data = make_data(**options)
     from selmatch.api import evaluate
     small = read_any_set(path, data)
-    table = evaluate(small, data, networks=networks, network=read_network(network), epochs=epochs,
-                     draws=draws, full=full)
+    asked = {"networks": networks, "network": network, "epochs": epochs, "draws": draws,
+             "full": full}
+    if (only_say or limit is not None) and not fits_in(only_say, limit, data, small, asked):
+        return
+    table = evaluate(small, data, **asked)
     how = small.card.get("augmentation", "dsa")
     own = table[table["set"] == "small"]
     mean, std = 100 * own.test_accuracy.mean(), 100 * own.test_accuracy.std()
@@ -938,8 +972,8 @@ def coverage_command(path, **options):
               show_default=True, help="Also the chosen photographs at full size.")
 @click.option("--flips", type=click.Choice(["auto", "yes", "no"]), default="auto",
               show_default=True, help="Is a mirrored image one of its class? auto: found out.")
-@click.option("--size", type=int, default=32, show_default=True, **within(1, 4096),
-              help="Bring images to SIZE × SIZE pixels.")
+@click.option("--size", type=int, **within(1, 4096),
+              help="Bring images to SIZE × SIZE pixels; default: the profile's, 32.")
 @click.option("--estimate", is_flag=True, help="Look, say the plan and its time, and stop.")
 @share("profile", *(name for name in reading_options if name != "no_flip"), "device", "seed",
        "workers", "words", "iterations")
@@ -959,9 +993,10 @@ def shrink_command(folder, ratio, images, per_class, budget, out, originals, fli
     asked = shlex.join(["selmatch", *sys.argv[1:]]) if sys.argv[1:2] == ["shrink"] else ""
     section = data_section(**reading)
     reading = {word: value for word, value in section.items() if word != "name"}
+    reading |= {} if size is None else {"size": size}
     found = shrink(folder, out, ratio=ratio, number=images, per_class=per_class, budget=seconds,
                    originals=originals, flips={"yes": True, "no": False}.get(flips),
-                   only_plan=estimate, asked=asked, tell=click.echo, profile=p, size=size,
+                   only_plan=estimate, asked=asked, tell=click.echo, profile=p,
                    device=choose_device(device), seed=seed, workers=workers,
                    words=read_parameters(words), **reading)
     if found is not None:
@@ -979,6 +1014,9 @@ others = [
                  help="How the tensors are normalised; default: found out."),
     click.option("--number", type=int, default=0, show_default=True, **within(0, most),
                  help="Which experiment of a file by DC or DM."),
+    click.option("--label-order", metavar="number|text",
+                 help="How the tensors' labels count classes whose names are numbers: 2 before 10 "
+                      "(default), or 10 before 2, as torchvision's ImageFolder does."),
 ]
 
 def of_others(f: Callable) -> Callable:
@@ -991,14 +1029,14 @@ def of_others(f: Callable) -> Callable:
 @click.argument("file", metavar="FILE|FOLDER", type=Place())
 @of_others
 @share(*common, "out")
-def import_command(file, label_file, normalised, number, out, **options):
+def import_command(file, label_file, normalised, number, label_order, out, **options):
     """Read a set of others and write it as ours. These are files of MTT and its family
     (images_best.pt), of DC and DM, or any folder of images."""
     file, out = find_path("file", file), out or Path(f"{file.stem}-read")
     given = data_section(options["data"], options["root"], size=options["size"])
     check_out(out, choose_profile(options["data"], options["profile"], given, 0).data)
     from selmatch.others import read_set
-    small = read_set(file, make_data(**options), label_file, normalised, number)
+    small = read_set(file, make_data(**options), label_file, normalised, number, label_order)
     small.save(out)
     click.echo(f"{len(small)} images of {len(small.classes)} classes, normalised: "
                f"{small.card.get('normalised', 'as ours')}\nWritten: {out}")
@@ -1014,14 +1052,15 @@ def import_command(file, label_file, normalised, number, out, **options):
               type=click.Choice(["none", "simple", "dsa"]), help="The same for all.")
 @of_others
 @share(*common, "network", "epochs", "networks", "out")
-def compare_command(sets, draws, no_full, augmentation, label_file, normalised, number, network,
-                    epochs, networks, out, **options):
+def compare_command(sets, draws, no_full, augmentation, label_file, normalised, number,
+                    label_order, network, epochs, networks, out, **options):
     "Put sets through one protocol, beside random draws."
     check_table(out, "recipe,set")
     from selmatch.others import compare, read_set, say_table
     sets = [find_path("set", path) for path in sets]
     data = make_data(**options)
-    made = {str(path): read_set(path, data, label_file, normalised, number) for path in sets}
+    made = {str(path): read_set(path, data, label_file, normalised, number, label_order)
+            for path in sets}
     table = compare(made, data, draws=draws, full=not no_full, networks=networks,
                     network=read_network(network), epochs=epochs, augmentation=augmentation)
     click.echo(say_table(table))

@@ -175,3 +175,87 @@ def test_a_set_of_other_images_is_no_set_of_these():
     refuses(lambda: sm.select(data, "random", per_class=2, beta=1.5), "beta=1.5")
     assert len(sm.select(data, "random", per_class=2)) == len(sm.select(data, "random", per_class=2).to_torch()) == 4
     assert replace(small, study=None).card == small.card
+
+
+def test_a_set_of_another_split_is_not_judged(tmp_path):
+    """A set from seed 0 on the data of seed 1 holds test images; a number was returned."""
+    words = {"results": tmp_path, "workers": 1}
+    here, there = opened(X, Y, **words), opened(X, Y, seed=1, **words)
+    small = sm.select(here, "random", per_class=2)
+    saved = sm.load(small.save(tmp_path / "set"))
+    for one in (small, small.made, saved):
+        for judge in (sm.evaluate, lambda one, data: sm.compare({"mine": one}, data)): refuses(lambda: judge(one, there), "other training images", here.train.key, "data.seed")
+    assert api.check_small(saved, here.study) is saved.made
+    foreign = replace(small.made, card={}, data=replace(small.data, mean=(0.3,)))
+    refuses(lambda: sm.evaluate(foreign, here), "normalised by (0.3,)")
+
+
+def test_classes_that_are_missing_somewhere():
+    y = np.array(list("abc"))[np.arange(24) % 3]
+    data = opened(X, y, test=(X[:4], list("bcbc")), classes=["a", "b", "c"])
+    assert [data.classes[c] for c in data.test.labels] == list("bcbc")
+    refuses(lambda: opened(X, np.where(Y == 0, "a", "b"), classes=["a", "b", "rare"]), "no training image", "'rare'")
+
+
+def test_every_split_is_used_for_what_it_is():
+    """A validation split beside train and test was left out, and test was trained on where it stood first."""
+    rows = lambda n, first=0: Split(range(first, first + n))
+    sizes = lambda data: (len(data.train), len(data.validation), len(data.test))
+    names = ("train", "valid", "test")
+    for order in ((0, 1, 2), (2, 1, 0)):
+        parts = {names[i]: (rows(12), rows(8, 12), rows(4, 20))[i] for i in order}
+        assert sizes(from_splits(parts)) == (12, 8, 4)
+    for parts in ({"test": rows(6, 12), "validation": rows(12)}, {"validation": rows(12), "test": rows(6, 12)}):
+        data = from_splits(parts)
+        assert sizes(data)[2] == 6 and sizes(data)[0] + sizes(data)[1] == 12
+    with pytest.warns(UserWarning, match="not used: 'extra'"): assert sizes(from_splits({"train": rows(12), "extra": rows(4), "test": rows(6, 12)}))[2] == 6
+    refuses(lambda: from_splits({"train": rows(12), "val": rows(4), "validation": rows(4)}), "'val' and 'validation'")
+    own = sm.from_huggingface({"train": rows(12), "validation": rows(8, 12), "test": rows(4, 20)}, validation=0.5, quiet=True)
+    assert sizes(own) == (6, 6, 4), "as asked"
+
+
+# ---------------------------------------------------------------- folders, and the profile that reads them
+
+@pytest.fixture
+def mine(tmp_path):
+    from PIL import Image as Pictures
+    for c, name in enumerate(("cat", "dog")):
+        (tmp_path / "mine" / name).mkdir(parents=True)
+        for i in range(20): Pictures.fromarray(np.random.default_rng(40 * c + i).integers(0, 255, (32, 32, 3), dtype=np.uint8)).save(tmp_path / "mine" / name / f"{i}.png")
+    return tmp_path / "mine"
+
+
+def test_a_profile_says_how_a_folder_is_read(mine, tmp_path):
+    """`from_folder` and shrink dropped its data section: evaluate read other images of another size, and shrink could mirror them."""
+    from selmatch.app import make_data
+    from selmatch.study.profile import profile_folder
+    own = (profile_folder / "folder.yaml").read_text().replace("data: {name: folder, root: ., size: 32}", "data: {name: folder, root: ., size: 16, mode: L, validation: 0.4, flip: no}")
+    (tmp_path / "my.yaml").write_text(own)
+    words = {"profile": str(tmp_path / "my.yaml"), "quiet": True, "results": tmp_path}
+    data, other = sm.from_folder(mine, **words), make_data(data=f"folder:{mine}", profile=words["profile"], quiet=True, device="cpu", workers=1)
+    assert data.shape == (1, 16, 16) and len(data.train) == 18 and data.train.key == other.train.key
+    assert not {"flip", "simple"} & {*data.study.profile.allowed.strong, data.study.profile.allowed.simple}
+    assert sm.from_folder(mine, 8, validation=0.2, **words).shape == (1, 8, 8) and sm.from_folder(mine, None, mode="RGB", **words).shape == (3, 32, 32)
+    assert sm.from_folder(mine, quiet=True).shape == (3, 32, 32) and sm.from_folder(mine, profile="digits", quiet=True).shape == (3, 32, 32)
+    arrays = sm.from_arrays(X, Y, **words)
+    assert len(arrays.validation) > len(sm.from_arrays(X, Y, quiet=True).validation) and arrays.study.profile.allowed == data.study.profile.allowed
+
+
+def test_shrink_reads_as_the_profile_says(mine, tmp_path, monkeypatch, say):
+    from selmatch.show import card
+    seen = []
+    monkeypatch.setattr(card, "shrink", lambda folder, out, **words: seen.append(words))
+    for given, size in (((), None), (("--size", "24"), 24)):
+        code, said, errors = say("shrink", mine, "--out", tmp_path / "small", "--device", "cpu", *given)
+        assert code == 0 and seen.pop().get("size") == size, errors
+
+
+@pytest.mark.parametrize("size, depth", [(4, 1), (6, 1), (64, 4)])
+def test_the_network_is_as_deep_as_the_images_ask_for(size, depth, mine):
+    """Small images were refused before the depth was found out, and stages distilled with another depth than evaluate judged with."""
+    from selmatch.app import make_data, make_study
+    data = sm.from_folder(mine, size, quiet=True)
+    words = {"data": f"folder:{mine}", "size": size, "quiet": True, "device": "cpu"}
+    made = [data.study.network, make_data(**words).study.network, make_study(ratio=0.1, **words).network]
+    assert [one["depth"] for one in made] == [depth] * 3
+    assert make_study(words=("network.depth=1",), **words).network["depth"] == 1

@@ -2,6 +2,7 @@
 import contextlib
 import errno
 import os
+import shlex
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -120,9 +121,11 @@ def test_as_many_iterations_as_fit_are_those_of_the_method(iterations, method, n
 
 def test_iterations_are_counted_for_the_method(tmp_path):
     from selmatch.study.study import Study
-    p = load_profile("smoke", objectives={"dm": {"iterations": 17}})
+    p = load_profile("smoke", objectives={"dm": {"iterations": 17}, "dd": {"iterations": 23}})
     study = Study(p, Computer(quiet=True), tmp_path)
-    assert app.count_iterations(study, "distill", "dm") == 17 and app.count_iterations(study, "distill", "mtt") == p.matching.iterations == app.count_iterations(study, "search", "selmatch-dm")
+    assert app.count_iterations(study, "distill", "dm") == app.count_iterations(study, "search", "selmatch-dm") == 17, "a race goes on for as long as its method"
+    assert app.count_iterations(study, "distill", "mtt") == p.matching.iterations == app.count_iterations(study, "search", "selmatch")
+    assert app.count_iterations(study, "distill", "dd") == 23
 
 
 @pytest.mark.parametrize("stages, minutes, words", [({"train_experts": 700, "distill_it": 100}, "10m", ["distill takes about 13.3 minutes", "10.0 minutes are allowed", "--minutes"]),
@@ -373,3 +376,56 @@ def test_out_is_taken_only_where_a_set_may_stand(tmp_path):
     refuses(lambda: app.check_out(tmp_path / "file" / "x", digits), "file is no folder")
     app.check_out(tmp_path / "new" / "deep", digits)
     assert not (tmp_path / "new").exists()
+
+
+# ---------------------------------------------------------------- what is asked is not lost on the way
+
+def test_judging_costs_what_is_asked(data_of_two, say, monkeypatch, tmp_path):
+    """`evaluate --estimate --networks 50 --epochs 200 --draws 9 --full` said what it says without."""
+    import selmatch as sm
+    from selmatch.study import estimate
+    data, place = data_of_two
+    small, steps = sm.select(data, "random", per_class=2), []
+    small.save(tmp_path / "set")
+    monkeypatch.setattr(app, "make_data", lambda **options: data)
+    monkeypatch.setattr(estimate.Prices, "training", lambda self, network, recipe: steps.append((network["width"], recipe.steps)) or float(recipe.steps))
+    monkeypatch.setattr(estimate.Prices, "looking", lambda self, *given: 0.0)
+    plain = estimate.judging_costs(data.study, len(small))
+    assert plain.stage.tolist() == ["evaluate"] and plain.left.tolist() == [data.study.profile.evaluation.n] and steps == [(4, data.study.profile.evaluation.steps)]
+    code, said, errors = say("evaluate", tmp_path / "set", "--estimate", "--networks", 50, "--epochs", 200, "--draws", 9, "--full", "--network", "ConvNet,width=8,depth=1")
+    assert code == 0, errors
+    rows = [line.split() for line in said.splitlines()[1:4]]
+    assert [("evaluate", "50"), ("draws", "450"), ("images", "50")] == [next((a, b) for a, b in zip(row, row[1:]) if b.isdigit()) for row in rows]
+    assert [width for width, _ in steps[1:]] == [8] * 3 and [n for _, n in steps[1:]] == [200, 200, 200]
+    code, said, errors = say("evaluate", tmp_path / "set", "--minutes", "1s", "--epochs", 200)
+    assert code == 2 and "1.0 seconds are allowed" in errors and "--networks" in errors
+    monkeypatch.setattr("selmatch.api.evaluate", lambda small, data, **asked: pytest.fail("begun") if asked["epochs"] != 3 else pd.DataFrame([{"set": "small", "seed": 0, "test_accuracy": 0.5}]))
+    assert say("evaluate", tmp_path / "set", "--minutes", "1h", "--epochs", 3)[0] == 0
+
+
+@pytest.fixture
+def data_of_two(tmp_path):
+    import numpy as np
+    import selmatch as sm
+    data = sm.from_arrays(np.random.default_rng(0).random((40, 8, 8)), np.arange(40) % 2, words={"network.width": 4, "network.depth": 1}, results=tmp_path / "home", quiet=True, workers=1)
+    return data, tmp_path
+
+
+def test_what_a_search_found_is_used_with_the_same_words():
+    """--set, --root and --iterations were left out: another set was distilled than the one that won."""
+    options = dict.fromkeys(["profile", "size", *app.reading_options, "balance"]) | {
+        "data": "cifar10", "root": "my files", "seed": 3, "ratio": 0.1, "iterations": 20, "words": ("score.epochs=3", "network.width=8"), "no_flip": True, "minutes": None}
+    line = shlex.split(app.say_again("selmatch", options, 0.2, 0.4))
+    assert line == ["selmatch", "distill", "--method", "selmatch", "--data", "cifar10", "--root", "my files", "--no-flip", "--seed", "3", "--iterations", "20", "--ratio", "0.1",
+                    "--set", "score.epochs=3", "--set", "network.width=8", "--alpha", "0.2", "--beta", "0.4"]
+    context = app.cli.commands["distill"].make_context("distill", line[2:])
+    assert context.params["words"] == options["words"] and context.params["iterations"] == 20
+
+
+def test_the_split_is_fixed_by_a_word_of_its_own():
+    """`--seed` was said to be behind every random number, and to be what a set of another split lacks."""
+    from selmatch.api import same_data
+    named = next(p for p in app.cli.commands["score"].params if p.name == "seed").help
+    assert "data.seed" in named and "data.seed" in same_data
+    keys = {seed: app.make_data("digits", seed=seed, quiet=True, device="cpu", words=words).train.key for seed, words in ((0, ()), (1, ()))}
+    assert keys[0] == keys[1] != app.make_data("digits", quiet=True, device="cpu", words=("data.seed=1",)).train.key

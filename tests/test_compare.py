@@ -116,7 +116,7 @@ def test_bad_files_are_refused(data, few, tmp_path):
 
 def test_a_set_with_test_images_is_refused(data):
     leak = SyntheticSet(replace(data.train, images=data.test.images[:9], labels=data.test.labels[:9]), torch.zeros(9).bool())
-    assert count_leaks(leak, data.test) == 9
+    assert count_leaks(leak, data) == 9
     refuses(["leak", "9 of the"], lambda: sm.compare({"leak": leak}, data))
 
 

@@ -11,10 +11,10 @@ from selmatch.data.folders import survey
 from selmatch.data.loaders import load_folder
 
 
-def draw(folder, classes=("cat", "dog"), n=3):
+def draw(folder, classes=("cat", "dog"), n=3, first=0):
     for c, name in enumerate(classes):
         (folder / name).mkdir(parents=True)
-        for i in range(n): Image.fromarray(np.full((4, 4, 3), 20 * i + 60 * c, np.uint8)).save(folder / name / f"{i}.png")
+        for i in range(n): Image.fromarray(np.full((4, 4, 3), first + 20 * i + 60 * c, np.uint8)).save(folder / name / f"{i}.png")
     return folder
 
 
@@ -92,3 +92,45 @@ def test_tables_of_competitions_name_pictures_without_their_suffix(tmp_path):
     assert found.left_out == {"without a label": 1}
     Image.new("RGB", (4, 4)).save(tmp_path / "dogs" / "train" / "0a.png")
     with pytest.raises(InputError, match="0a could be 0a.jpg or 0a.png"): look(tmp_path / "dogs")
+
+
+def test_a_test_image_that_is_a_validation_image_is_a_leak(tmp_path):
+    """val/ was a copy of test/, and nobody said so: choices were made on what is tested."""
+    folder = tmp_path / "mine"
+    for split, base in (("train", 0), ("val", 120), ("test", 180)):
+        draw(folder / split)
+        for c in ("cat", "dog"):
+            for i in range(3): Image.fromarray(np.full((4, 4, 3), base + 20 * (c == "dog") + 5 * i, np.uint8)).save(folder / split / c / f"{i}.png")
+    assert look(folder).leaked == [] and len(load_folder(str(folder), cache=str(tmp_path)).test) == 6
+    (folder / "test/cat/copy.png").write_bytes((folder / "val/cat/0.png").read_bytes())
+    (folder / "val/dog/copy.png").write_bytes((folder / "train/dog/1.png").read_bytes())
+    found = look(folder)
+    assert sorted(f[len(str(folder)) + 1:] for f in found.leaked) == ["test/cat/copy.png", "val/dog/copy.png"]
+    assert "leak: 2 of 14 images outside train repeat a training image or a validation image" in "\n".join(found.lines())
+    Image.open(folder / "val/cat/1.png").save(folder / "test/cat/other.bmp")            # other bytes, the same pixels
+    with pytest.warns(UserWarning, match="3 images outside the training set repeat a training image or a validation image"): splits = load_folder(str(folder), cache=str(tmp_path))
+    assert (len(splits.validation), len(splits.test)) == (7, 8)
+    clean = load_folder(str(folder), cache=str(tmp_path), drop_leaked=True)
+    assert (len(clean.train), len(clean.validation), len(clean.test)) == (6, 6, 6)
+    for path in (folder / "test").rglob("*.*"): path.unlink()
+    for c in ("cat", "dog"):
+        for i in range(3): (folder / "test" / c / f"{i}.png").write_bytes((folder / "val" / c / f"{i}.png").read_bytes())
+    with pytest.raises(InputError, match="all 6 test images repeat images of the other parts"): load_folder(str(folder), cache=str(tmp_path), drop_leaked=True)
+
+
+def test_a_class_that_is_left_out_need_not_be_everywhere(tmp_path):
+    draw(tmp_path / "mine" / "train", ("cat", "dog", "owl")); draw(tmp_path / "mine" / "test", ("cat", "dog"), first=7)
+    load = lambda **words: load_folder(str(tmp_path / "mine"), cache=str(tmp_path), **words)
+    assert load(classes=["cat", "dog"]).train.classes == ("cat", "dog") == load(classes=2).train.classes
+    for classes in (None, ["cat", "owl"]):
+        with pytest.raises(InputError, match="no image of class 'owl' in test"): load(classes=classes)
+
+
+def test_a_number_that_is_the_name_of_another_class_is_refused(tmp_path):
+    """Classes called 1, 2 and 3, and classes=[1, 2]: those called 2 and 3 were taken."""
+    draw(tmp_path / "mine", ("1", "2", "3"))
+    load = lambda classes: load_folder(str(tmp_path / "mine"), cache=str(tmp_path), classes=classes).train.classes
+    with pytest.raises(InputError, match="class 1 could be the one named '1', or '2', at place 1 from 0"): load([1, 2])
+    assert load(["1", "2"]) == ("1", "2") and load(2) == ("1", "2")
+    draw(tmp_path / "from0", ("0", "1", "2"))
+    assert load_folder(str(tmp_path / "from0"), cache=str(tmp_path), classes=[0, 2]).train.classes == ("0", "2"), "place and name are one"

@@ -1,4 +1,5 @@
 """Files of other people that almost fit: what is read, and what is refused with its reason."""
+import warnings
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -105,10 +106,100 @@ def test_a_set_of_ours_that_is_normalised_otherwise_is_to_be_read_by_its_picture
     made = sm.select(data, "random", per_class=1).made
     assert match_data(made, data, HERE) is made
     other = replace(made, data=replace(made.data, mean=(0.1,) * 3))
-    refuses(lambda: match_data(other, data, HERE), "normalised by (0.1, 0.1, 0.1)", "theirs.pt/images")
+    refuses(lambda: match_data(other, data, HERE), "normalised by (0.1, 0.1, 0.1)", "theirs.pt", "images")
     foreign = replace(made, card=made.card | {"train_fingerprint": "abc"})
     refuses(lambda: match_data(foreign, data, HERE), "other training images (abc)", data.train.key)
     assert match_data(replace(made, card={}), data, HERE).card == {}, "a card that does not say is believed"
+
+
+def test_labels_may_be_in_the_order_of_text(tmp_path):
+    """`ImageFolder` sorts 0, 1, 10, 11, 2, …: ten of twelve classes changed places, and nothing was said."""
+    rng = np.random.default_rng(0)
+    y = np.arange(48) % 12
+    data = sm.from_arrays(rng.random((48, 4, 4)), y, words={"network.width": 4, "network.depth": 1}, results=tmp_path / "home", quiet=True)
+    assert data.classes == tuple(map(str, range(12)))
+    as_text = {name: i for i, name in enumerate(sorted(data.classes))}
+    own = data.train.labels[:12]
+    torch.save(data.train.images[:12], tmp_path / "images_best.pt")
+    torch.save(torch.tensor([as_text[data.classes[c]] for c in own]), tmp_path / "labels_best.pt")
+    read = lambda **words: read_set(tmp_path / "images_best.pt", data, **words)
+    assert torch.equal(read(label_order="text").labels, own)
+    with pytest.warns(UserWarning, match="0, 1, 10, 11.*--label-order text"): assert not torch.equal(read().labels, own)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert torch.equal(read(label_order="number").labels, read_labels_of(tmp_path))
+    refuses(lambda: read(label_order="letters"), "letters", "number, text")
+    soft = torch.nn.functional.one_hot(read_labels_of(tmp_path), 12).float()
+    assert torch.equal(others.order_classes(soft, data.classes, "text").argmax(1), own)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        for names in (("cat", "dog"), tuple("0123456789")): assert torch.equal(others.order_classes(LABELS, names, None), LABELS)
+
+
+def read_labels_of(place):
+    return torch.load(place / "labels_best.pt")
+
+
+def test_names_that_no_folder_has_come_back(tmp_path):
+    """What we write ourselves was refused: `what?` is the folder `what%3f`."""
+    names = ["what?", "b ", "test", "50%25", "e\u0301"]
+    y = np.array(names)[np.arange(60) % 5]
+    data = sm.from_arrays(np.random.default_rng(0).random((60, 4, 4)), y, classes=names, words={"network.width": 4, "network.depth": 1}, results=tmp_path / "home", quiet=True)
+    small = sm.select(data, "random", per_class=2)
+    small.save(tmp_path / "set")
+    counts = [2] * 5
+    for listed in (True, False):
+        if not listed: (tmp_path / "set/images/classes.json").unlink()
+        assert read_folder(tmp_path / "set", data.train)[1].bincount().tolist() == counts
+    from selmatch.data.export import save_folder
+    save_folder(data.train, tmp_path / "again")
+    again = sm.from_folder(tmp_path / "again", 4, quiet=True, results=tmp_path / "home")
+    assert set(again.classes) == {"what?", "b ", "test", "50%25", "\u00e9"}
+    (tmp_path / "set/images/test%~1").mkdir()
+    pytest.importorskip("PIL.Image").new("L", (4, 4)).save(tmp_path / "set/images/test%~1/0.png")
+    refuses(lambda: read_folder(tmp_path / "set", data.train), "was cut", "classes.json")
+
+
+def test_a_folder_is_read_by_the_rules_of_the_data(tmp_path):
+    """Sets were cropped where the data is stretched, padded or laid on another ground."""
+    from PIL import Image
+    for c, name in enumerate(("cat", "dog")):
+        (tmp_path / "mine" / name).mkdir(parents=True)
+        for i in range(6):
+            wide = Image.new("RGB", (16, 8), (255, 0, 0))
+            wide.paste((0, 40 * i, 250 - 90 * c), (4, 0, 12, 8))
+            wide.save(tmp_path / "mine" / name / f"{i}.png")
+    for rule in ({"fit": "stretch"}, {"fit": "pad", "background": "black"}, {}):
+        data = sm.from_folder(tmp_path / "mine", 8, quiet=True, results=tmp_path / "home", **rule)
+        small = read_set(tmp_path / "mine", data)
+        known = {(255 * x).round().byte().numpy().tobytes() for x in small_pixels(small)}
+        parts = [data.train, data.validation, data.test]
+        assert known == {(255 * x).round().byte().numpy().tobytes() for part in parts for x in small_pixels(part)}, rule
+
+
+def small_pixels(data):
+    data = getattr(data, "data", data)
+    mean, std = (torch.tensor(v).view(1, -1, 1, 1) for v in (data.mean, data.std))
+    return (data.images * std + mean).clamp(0, 1)
+
+
+def test_whitened_data_takes_sets_of_others(tmp_path):
+    """Mean and deviation of whitened images are no numbers: a set was not read, and leaks were not counted."""
+    rng = np.random.default_rng(0)
+    x, y = rng.random((40, 4, 4, 3)), np.arange(40) % 2
+    quick = {"network.width": 4, "network.depth": 1, "evaluation.steps": 2, "evaluation.n": 1, "whiten": True}
+    data = sm.from_arrays(x, y, words=quick, results=tmp_path / "home", quiet=True, workers=1)
+    own = sm.select(data, "random", per_class=2)
+    own.save(tmp_path / "mine")
+    theirs = read_set(tmp_path / "mine" / "images", data)
+    assert theirs.images.shape == own.images.shape and theirs.data.mean == data.train.mean
+    assert torch.allclose(theirs.images.sort(0).values, own.images.sort(0).values, atol=0.2), "to 256 shades"
+    table = others.compare({"theirs": theirs}, data, draws=0, full=False)
+    assert len(table) == 1
+    leak = replace(own.made, data=data.test)
+    assert others.count_leaks(leak, data) == len(data.test) and others.count_leaks(own.made, data) == 0
+    theirs.save(tmp_path / "again")
+    assert torch.allclose(sm.load(tmp_path / "again").images, theirs.images)
 
 
 def test_nothing_is_compared_with_nothing(data):

@@ -140,7 +140,7 @@ def test_watching_a_loop_ends_when_enough_was_seen(monkeypatch):
     assert next(ticks) < 20, "after five seconds"
 
 
-@pytest.mark.parametrize("what, stages", [("score", ["watch networks learn"]), ("experts", ["train experts"]), ("evaluate", ["evaluate"]), ("coverage", ["watch networks learn", "features"])])
+@pytest.mark.parametrize("what, stages", [("score", ["watch networks learn"]), ("experts", ["train experts"]), ("coverage", ["watch networks learn", "features"])])
 def test_a_command_costs_its_own_stages(what, stages, study, monkeypatch):
     monkeypatch.setattr(estimate.Prices, "training", lambda self, *given: 2.0)
     monkeypatch.setattr(estimate.Prices, "looking", lambda self, *given: 1.0)

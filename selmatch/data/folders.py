@@ -7,14 +7,14 @@ __all__ = ['image_suffixes', 'formats', 'fits', 'junk', 'ours', 'split_pattern',
            'show_progress', 'Reading', 'check_colour', 'open_file', 'find_white', 'scale_grey', 'flatten', 'square',
            'read_pixels', 'read_image', 'is_hidden', 'real_folders', 'leave_out', 'list_images', 'is_image',
            'is_folder', 'scan', 'spell', 'unify', 'check_folder', 'list_image_folder', 'check_class_folders',
-           'split_of', 'visible_folders', 'holds_images', 'holds_classes', 'find_splits', 'read_table', 'columns_of',
-           'find_table', 'add_suffix', 'resolve_file', 'list_table', 'check_labels_agree', 'Header', 'read_header',
-           'read_some', 'read_headers', 'name_files', 'look_once', 'check_tables', 'list_part', 'count_unlabelled',
-           'list_splits', 'list_parts', 'name_splits', 'order_labels', 'list_most', 'is_uneven', 'Survey',
-           'count_parts', 'find_same', 'find_copies', 'find_leaked', 'find_conflicts', 'tabulate', 'say_counts',
-           'say_kinds', 'say_doubts', 'find_alike', 'say_copies', 'survey', 'decode_piece', 'decode_or_skip',
-           'save_arrays', 'is_piece', 'measure', 'lay_out', 'join_pieces', 'check_room', 'find_shape', 'decode_files',
-           'run_pieces']
+           'listed_classes', 'split_of', 'visible_folders', 'holds_images', 'holds_classes', 'find_splits',
+           'read_table', 'columns_of', 'find_table', 'add_suffix', 'resolve_file', 'list_table', 'check_labels_agree',
+           'Header', 'read_header', 'read_some', 'read_headers', 'name_files', 'look_once', 'check_tables', 'list_part',
+           'count_unlabelled', 'list_splits', 'list_parts', 'name_splits', 'order_labels', 'list_most', 'is_uneven',
+           'Survey', 'count_parts', 'find_same', 'find_copies', 'find_leaked', 'find_conflicts', 'tabulate',
+           'say_counts', 'say_kinds', 'say_doubts', 'find_alike', 'say_copies', 'survey', 'decode_piece',
+           'decode_or_skip', 'save_arrays', 'is_piece', 'measure', 'lay_out', 'join_pieces', 'check_room', 'find_shape',
+           'decode_files', 'run_pieces']
 
 # %% ../../nbs/04_folders.ipynb #7759ab2b
 import contextlib
@@ -294,6 +294,16 @@ def check_class_folders(root: Path,                    # a folder with one sub-f
         raise InputError(f"class folder {root / classes[min(empty)]} holds no image: "
                          f"each needs at least one ({', '.join(image_suffixes)})")
 
+# %% ../../nbs/04_folders.ipynb #04listed2
+def listed_classes(root: str | Path) -> dict[str, str]:   # sub-folder -> class
+    "What our classes.json beside class folders says of their names; empty where there is none."
+    try:
+        card = json.loads((Path(root) / "classes.json").read_text(encoding="utf-8"))
+        named = {str(folder): how["class"] for folder, how in card["selmatch"].items()}
+        return {folder: name for folder, name in named.items() if isinstance(name, str)}
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        return {}
+
 # %% ../../nbs/04_folders.ipynb #be10aa32
 split_pattern = re.compile(r"(train|val|test|dev)(?:ing|id|idation)?(?:[ _-]?(?:set|data|images))?",
                            re.I)
@@ -525,7 +535,8 @@ def list_part(place: Path, left_out: Counter) -> list[tuple[str, str]]:    # (fi
     if table is None:
         check_tables(place)
         names, files = list_image_folder(place, left_out)
-        return [(file, unify(names[c])) for file, c in files]
+        listed = listed_classes(place)
+        return [(file, unify(listed.get(names[c], names[c]))) for file, c in files]
     return count_unlabelled(place, list_table(table), left_out).popitem()[1]
 
 # %% ../../nbs/04_folders.ipynb #72ba8f16
@@ -655,9 +666,14 @@ def find_copies(look: Survey) -> list[str]:
 
 # %% ../../nbs/04_folders.ipynb #c0212c44
 def find_leaked(look: Survey) -> list[str]:
-    "Files outside the training set whose bytes stand in it, too."
-    groups = [g for g in look.same.values() if any(split == "train" for split, *_ in g)]
-    return [file for group in groups for split, file, _ in group if split != "train"]
+    """Files outside the training set whose bytes stand in it, too, and test images that stand in
+    the validation set."""
+    found = []
+    for group in look.same.values():
+        splits = {split for split, *_ in group}
+        seen = {"validation", "test"} if "train" in splits else {"test"}
+        found += [file for split, file, _ in group if split in seen and len(splits) > 1]
+    return found
 
 def find_conflicts(look: Survey) -> list[str]:
     "Files whose bytes stand in another class, too."
@@ -746,8 +762,9 @@ def say_copies(look: Survey) -> list[str]:
                     f"{spell(look.conflicts[0])}")
     if look.leaked:
         rest = sum(len(part) for split, part in look.parts.items() if split != "train")
+        held = " or a validation image" if "validation" in look.parts else ""
         said.append(f"leak: {len(look.leaked):,} of {rest:,} images outside train repeat a "
-                    "training image (--drop-leaked leaves them out)")
+                    f"training image{held} (--drop-leaked leaves them out)")
     return said
 
 # %% ../../nbs/04_folders.ipynb #dd0dc9f2

@@ -4,11 +4,11 @@
 
 # %% auto #0
 __all__ = ['logger', 'part_order', 'datasets', 'load_digits', 'is_whole', 'write_decoded', 'decode_once', 'class_numbers',
-           'pick_rows', 'load_parts', 'add_validation', 'number_digests', 'find_leaks', 'warn_of_unreadable',
-           'sift_files', 'check_rest', 'load_files', 'check_survey', 'check_classes', 'say_reading', 'load_folder',
-           'list_decoded', 'NumbersOnly', 'read_pickle', 'find_place', 'as_array', 'read_batch', 'read_class_names',
-           'warn_of_checksum', 'read_cifar', 'find_cifar', 'load_cifar', 'read_lines', 'class_words',
-           'read_annotations', 'list_val', 'load_tinyimagenet', 'check_filled', 'load_data']
+           'check_class', 'pick_rows', 'load_parts', 'add_validation', 'number_digests', 'find_leaks',
+           'warn_of_unreadable', 'sift_files', 'say_leaks', 'check_rest', 'load_files', 'check_survey', 'check_classes',
+           'say_reading', 'load_folder', 'list_decoded', 'NumbersOnly', 'read_pickle', 'find_place', 'as_array',
+           'read_batch', 'read_class_names', 'warn_of_checksum', 'read_cifar', 'find_cifar', 'load_cifar', 'read_lines',
+           'class_words', 'read_annotations', 'list_val', 'load_tinyimagenet', 'check_filled', 'load_data']
 
 # %% ../../nbs/05_loaders.ipynb #9cefe584
 import functools
@@ -112,7 +112,16 @@ def class_numbers(names: Sequence[str],    # all classes
     if isinstance(wanted, str) or not isinstance(wanted, Sequence) or len(set(wanted)) < 2:
         raise InputError(f"classes={wanted!r} is not allowed: give a number of classes, "
                          "or a list of at least 2 names or numbers")
-    return sorted({known[check_choice("class", w, list(known))] for w in wanted})
+    return sorted({known[check_class(w, known, names)] for w in wanted})
+
+# %% ../../nbs/05_loaders.ipynb #05class01
+def check_class(wanted, known: dict, names: Sequence[str]):
+    "A known name or number. Raises `InputError` for a number that is the name of another class."
+    check_choice("class", wanted, list(known))
+    if known.get(str(wanted), known[wanted]) != known[wanted]:
+        raise InputError(f"class {wanted} could be the one named {str(wanted)!r}, or "
+                         f"{names[wanted]!r}, at place {wanted} from 0: give names, in quotes")
+    return wanted
 
 # %% ../../nbs/05_loaders.ipynb #a24b40e6
 def pick_rows(labels: Tensor,              # (n,) classes
@@ -164,13 +173,17 @@ def number_digests(stored: StoredImages) -> np.ndarray:    # (n,) int64
     digests = np.ascontiguousarray(stored.of("digests")[stored.rows].numpy())
     return np.unique(digests.view("V16").ravel(), return_inverse=True)[1]
 
+# %% ../../nbs/05_loaders.ipynb #05sift10
 def find_leaks(number: np.ndarray,     # (n,) of all images, part after part
-               sizes: Sequence[int],   # of the parts, the training images first
+               sizes: Sequence[int],   # of the parts: training, test and validation images
 ) -> np.ndarray:                       # (n,) bool
-    """Images outside the training part whose pixels are in it; where there is one part only,
-    every copy but the first."""
+    """Images outside the training part whose pixels are in it, and test images whose pixels are in
+    the validation part; where there is one part only, every copy but the first."""
     if len(sizes) > 1:
-        return np.isin(number, number[: sizes[0]]) & (np.arange(len(number)) >= sizes[0])
+        parts = np.split(number, np.cumsum(sizes)[:-1])
+        choices = np.concatenate([parts[0], *parts[2:]])      # what is looked at before the test
+        seen = [np.zeros(sizes[0], bool), np.isin(parts[1], choices)]
+        return np.concatenate([*seen, *(np.isin(part, parts[0]) for part in parts[2:])])
     first = np.zeros(len(number), dtype=bool)
     first[np.unique(number, return_index=True)[1]] = True
     return ~first
@@ -194,20 +207,28 @@ def sift_files(stored: StoredImages,     # of all parts, one after the other
     readable = stored.of("readable")[stored.rows].numpy().astype(bool)
     leaks = find_leaks(number_digests(stored), sizes) & readable
     if leaks.any() and not drop_leaked:
-        where = "outside the training set repeat a training image: tests will look too good" \
-            if len(sizes) > 1 else "are copies of others: both sides of the split may hold them"
-        warnings.warn(f"{leaks.sum():,} images {where} (--drop-leaked leaves them out)")
+        warnings.warn(f"{leaks.sum():,} images {say_leaks(len(sizes))} (--drop-leaked leaves them "
+                      "out)")
     stay = torch.from_numpy(readable & ~(leaks & drop_leaked))
     rows = [torch.nonzero(part).flatten() for part in stay.split(list(sizes))]
     check_rest(rows, sizes)
     return rows
 
+# %% ../../nbs/05_loaders.ipynb #05sift12
+def say_leaks(n: int) -> str:    # parts
+    "What is wrong with images that stand in several parts."
+    if n == 1:
+        return "are copies of others: both sides of the split may hold them"
+    held = " or a validation image" if n > 2 else ""
+    return f"outside the training set repeat a training image{held}: tests will look too good"
+
 # %% ../../nbs/05_loaders.ipynb #05sift08
 def check_rest(rows: Sequence[Tensor], sizes: Sequence[int]):
     "Raise `InputError` where no test image is left."
     if len(sizes) > 1 and sizes[1] and not len(rows[1]):
-        raise InputError(f"all {sizes[1]:,} test images repeat training images: none is left to "
-                         "test on; give the training folder alone, then a share is held out")
+        raise InputError(f"all {sizes[1]:,} test images repeat images of the other parts: none is "
+                         "left to test on; give the training folder alone, then a share is held "
+                         "out")
 
 # %% ../../nbs/05_loaders.ipynb #9f980d35
 def load_files(parts: Sequence[list[tuple[str, int]]],   # (file, class) of each part
@@ -236,7 +257,8 @@ def load_files(parts: Sequence[list[tuple[str, int]]],   # (file, class) of each
 # %% ../../nbs/05_loaders.ipynb #d5f59247
 logger = logging.getLogger("selmatch")    # is told what lies in a folder
 
-def check_survey(look: Survey, skip_unreadable: bool = False):
+def check_survey(look: Survey, skip_unreadable: bool = False,
+                 picked: Sequence[int] | None = None):    # classes that stay; None: all
     "Raise `InputError` for files that cannot be read, and for a class without images."
     if look.unreadable and not skip_unreadable:
         file, why = next(iter(look.unreadable.items()))
@@ -244,14 +266,15 @@ def check_survey(look: Survey, skip_unreadable: bool = False):
         others = f", and {more:,} others" if more else ""
         raise InputError(f"cannot read image {file}: {why}{others} "
                          "(--skip-unreadable leaves them out)")
-    check_classes(look)
+    check_classes(look, picked)
 
 
 # %% ../../nbs/05_loaders.ipynb #05classes1
-def check_classes(look: Survey):
-    "Raise `InputError` for a class without images in a split."
+def check_classes(look: Survey, picked: Sequence[int] | None = None):
+    "Raise `InputError` for a class without images in a split, of those that stay."
+    stay = range(len(look.classes)) if picked is None else picked
     for split, counts in look.counts.items():
-        without = [c for c, n in zip(look.classes, counts) if not n]
+        without = [look.classes[c] for c in stay if not counts[c]]
         if without and split != "validation":
             alike = find_alike(look.classes)
             hint = f"; {', '.join(alike)} differ in capitals or spaces only" if alike else ""
@@ -295,7 +318,7 @@ def load_folder(root: str,                  # the folder: one sub-folder per cla
     check_choice("mode", mode, ["RGB", "L", "auto"])
     how = Reading(size, "RGB" if mode == "auto" else mode, fit, background, white, max_pixels)
     look = survey(root, labels, max_pixels, cache)
-    check_survey(look, skip_unreadable)
+    check_survey(look, skip_unreadable, class_numbers(look.classes, classes))
     if mode == "auto" and look.is_grey:
         how = replace(how, mode="L")
     for line in (*look.lines(), *say_reading(look, how)):

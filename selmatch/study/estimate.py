@@ -11,15 +11,15 @@ __all__ = ['patience', 'compiled_share', 'tried_sets', 'now', 'between', 'second
            'needs_teachers', 'count_choices', 'chosen_parts', 'judge_parts', 'count_judgements', 'race_judgements',
            'find_candidate', 'race_parts', 'race_share', 'reading_parts', 'feature_part', 'walk_parts',
            'needs_flat_experts', 'costs', 'difficulty_parts', 'follow_parts', 'asks_experts', 'answer_part',
-           'tabulate_parts', 'wall_seconds', 'command_costs', 'measure_kept_bytes', 'sizes', 'duration',
-           'describe_costs', 'estimate_flops']
+           'tabulate_parts', 'wall_seconds', 'command_costs', 'judging_costs', 'measure_kept_bytes', 'sizes',
+           'duration', 'describe_costs', 'estimate_flops']
 
 # %% ../../nbs/56_estimate.ipynb #03d6d925
 import functools
 import itertools
 import math
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
 
@@ -45,7 +45,7 @@ from .study import Study, typical_size
 from .tables import full_trials, reading_trials, set_trials, starts_plan
 from ..train.augment import Augmentation
 from ..train.networks import FlatNetwork, carry, flatten, make_network, n_params
-from ..train.training import Recipe, count_flops, predict, train
+from ..train.training import Recipe, count_flops, predict, steps_per_epoch, train
 
 # %% ../../nbs/56_estimate.ipynb #df9f6ea4
 patience = 5.0       # seconds for one measurement, unless its first step takes longer
@@ -728,14 +728,27 @@ def command_costs(study: Study,
         begins = wish(study, [method], seeds=[0], judges=[None], made=False)
         races = race_parts(prices, method, p.ratios, grid=False)
         return costs(study, begins, others=races, full=False, prices=prices)
-    tested = len(study.splits.validation) + len(study.splits.test)
-    judging = Part("evaluate", p.evaluation.n, p.evaluation.n,
-                   lambda: prices.trial(study.recipe("dsa"), tested))
     parts = {"score": lambda: [watch_part(prices)],
              "window": lambda: [watch_part(prices), window_part(prices)],
              "experts": lambda: [expert_part(prices, False)],
-             "coverage": lambda: [watch_part(prices), feature_part(prices)],
-             "evaluate": lambda: [judging]}[what]()
+             "coverage": lambda: [watch_part(prices), feature_part(prices)]}[what]()
+    return tabulate_parts(parts)
+
+def judging_costs(study: Study, images: int,     # of the set
+                  networks: int | None = None, network: Mapping | None = None,
+                  epochs: int | None = None, draws: int = 0, full: bool = False,
+) -> pd.DataFrame:                               # as `costs`
+    "What `evaluate` takes with these words of its own, stage by stage."
+    prices, e, train = Prices(study), study.profile.evaluation, study.splits.train
+    n, tested = networks or e.n, len(study.splits.validation) + len(study.splits.test)
+    who = None if network is None else carry(network)
+    def price(size: int) -> Callable:
+        steps = epochs and epochs * steps_per_epoch(size, study.recipe("none"))
+        judge = replace(e, network=who or e.network, steps=steps or e.steps)
+        return lambda: prices.trial(study.recipe("dsa", judge), tested, who)
+    parts = [Part("evaluate", n, n, price(images)),
+             Part("evaluate random draws", draws * n, draws * n, price(images)),
+             Part("evaluate all training images", full * n, full * n, price(len(train)))]
     return tabulate_parts(parts)
 
 # %% ../../nbs/56_estimate.ipynb #d1fbd8c4

@@ -181,12 +181,16 @@ class StudyData(StudyNetworks):
     "The images, in their three parts."
 
     @shared
+    def unchecked(self) -> Splits:
+        "The data as it was read."
+        self.score_file                          # a missing one is named before anything is read
+        return self.given or load_data(**place_data(self.profile.data))
+
+    @shared
     def loaded(self) -> Splits:
         "The data as it was read, checked against the profile."
-        self.score_file                          # a missing one is named before anything is read
-        splits = self.given or load_data(**place_data(self.profile.data))
-        check_data(self, splits)
-        return splits
+        check_data(self, self.unchecked)
+        return self.unchecked
 
     @shared
     def whitening(self) -> Whitening | None:
