@@ -4,11 +4,11 @@
 
 # %% auto #0
 __all__ = ['titles', 'kept_draw', 'reading', 'fitted', 'training', 'use_it', 'reading_words', 'list_originals', 'find_root',
-           'shorten', 'tabulate_files', 'draw_sheet', 'tabulate_proof', 'say_plain', 'say_augmentation', 'say_others',
-           'say_verdict', 'tabulate_sizes', 'say_resolution', 'h_by_w', 'say_fit', 'is_deep', 'write_snippet',
-           'size_category', 'write_head', 'say_recipe', 'say_difficulty', 'say_making', 'write_readme', 'what_is_here',
-           'check_new', 'write_shrunk', 'fill_folder', 'name_pictures', 'keep_originals', 'shrink', 'name_table',
-           'base_profile', 'named_words', 'list_words', 'list_changes', 'asked_data']
+           'shorten', 'tabulate_files', 'draw_sheet', 'tabulate_proof', 'say_plain', 'say_augmentation', 'way_of',
+           'say_others', 'say_verdict', 'tabulate_sizes', 'say_resolution', 'h_by_w', 'say_fit', 'is_deep',
+           'write_snippet', 'size_category', 'write_head', 'say_recipe', 'say_difficulty', 'say_making', 'write_readme',
+           'what_is_here', 'say_order', 'check_new', 'write_shrunk', 'fill_folder', 'name_pictures', 'keep_originals',
+           'shrink', 'name_table', 'base_profile', 'named_words', 'list_words', 'list_changes', 'asked_data']
 
 # %% ../../nbs/66_card.ipynb #fa15e3b3
 import json
@@ -46,9 +46,9 @@ from ..study.study import place_data
 def list_originals(data: Data) -> dict[str, list[str]] | None:
     """Part -> the file of each of its images, and, as "left out", the files that are in no part;
     None where the images do not come from a folder."""
-    place = place_data(data.study.profile.data)
     if find_root(data) is None:
         return None
+    place = place_data(data.study.profile.data)
     looked = {word: place[word] for word in ("labels", "max_pixels", "cache") if word in place}
     look, found = survey(place["root"], **looked), {}
     files = list_decoded(look, place.get("classes"), place.get("per_class"))
@@ -173,13 +173,16 @@ def say_augmentation(name: str, flips: bool) -> str:
            "combined": f"distilled images by DSA, the others by {plain}"}
     return how.get(name, "none")
 
+def way_of(name: str) -> str:
+    "The augmentation under which `judge_sets` judges a set of this name by its own recipe."
+    return find_method(name).augmentation if name in ("window", "selmatch") else "dsa"
+
 def say_others(found: Shrunk) -> str:
     "Which sets were judged under another augmentation than this one; empty where none was."
     sets = found.proof[found.proof.recipe == "own"]["set"].unique()
-    named = {name: find_method(name).augmentation for name in ("window", "selmatch")}
-    mine, others = named.get(found.method, "dsa"), {}
+    mine, others = way_of(found.method), {}
     for name in sets:
-        how = mine if name.startswith("this set") else named.get(name, "dsa")
+        how = mine if name.startswith("this set") else way_of(name)
         if how != mine:
             others.setdefault(how, []).append(titles.get(name, name))
     return "; ".join(f"{', '.join(names)}: {say_augmentation(how, found.flips)}"
@@ -192,7 +195,7 @@ def say_verdict(found: Shrunk) -> str:
         return "The set is a random draw: nothing that was tried did better on validation images."
     said = []
     own = "its own recipe"
-    own += " (random images under theirs)" if say_others(found) else ""
+    own += "" if way_of(found.method) == way_of("random") else " (random images under theirs)"
     for recipe, name in (("own", own), ("plain", say_plain(found.flips))):
         shown = summarise_sets(found.proof[found.proof.recipe == recipe]).set_index("set")
         mine, random = shown.loc[found.method], shown.loc["random"]
@@ -438,19 +441,22 @@ def write_readme(found: Shrunk, name: str, folders: dict[str, str], asked: str =
              "apart by what networks forget; covered are those that look like an image of the set "
              "(of random images: the first draw) to a network trained on everything.\n",
              "**Recipe of the set.** " + say_recipe(found) +
-             (f" Of the others: {others}." if others else "") + "\n",
+             (f" Other rows: {others}." if others else "") + "\n",
              tabulate_proof(found, "own"),
              f"\n**A plain recipe.** The same, with {say_plain(found.flips)} only, for all "
              "sets.\n",
              tabulate_proof(found, "plain"), f"\n{say_verdict(found)}\n", "## How many\n",
              "".join(f"- {line}\n" for line in say_sizes(found.sizes).splitlines()),
              tabulate_sizes(found.sizes), "\n## How it was made\n", say_making(found, asked),
-             "\n## Use it\n", use_it, "\n## Train on it again\n"]
+             "\n## Use it\n", use_it, say_order(found.small.data.classes, folders),
+             "\n## Train on it again\n" if program or evaluate else "\n"]
     if program:
-        parts += ["The plain recipe, in PyTorch alone, run in this folder:\n",
-                  f"```python\n{program}```\n"]
-    parts += [f"The set's own recipe: `{evaluate}`\n" if evaluate else "",
-              "## Files\n", what_is_here(found)]
+        parts += ["The plain recipe, in PyTorch and torchvision alone, to be run in this folder. "
+                  "The variable PHOTOS is to name the folder of the images it was made from, whose "
+                  "test images `files.csv` lists:\n", f"```python\n{program}```\n"]
+    parts += [f"The set's own recipe, to be run where both folders lie: `{evaluate}`\n"
+              if evaluate else "",
+              "## Files\n", what_is_here(found) + "\n"]
     return "\n".join(part for part in parts if part)
 
 # %% ../../nbs/66_card.ipynb #801d4c8f
@@ -474,6 +480,16 @@ def what_is_here(found: Shrunk) -> str:
     if found.small.data.labels.ndim > 1:
         lines.append("`soft_labels.csv`: probabilities, a column per class")
     return "\n".join(f"- {line}" for line in lines)
+
+# %% ../../nbs/66_card.ipynb #66order1
+def say_order(classes: tuple[str, ...], folders: dict[str, str]) -> str:
+    "A word where others number the classes in another order than we do; empty where they agree."
+    ours = [folders[name] for name in classes if name in folders]
+    if ours == sorted(ours):
+        return ""
+    return ("\n`ImageFolder` and `datasets` number the classes in the order of their folders' "
+            f"names as text ({', '.join(sorted(ours)[:4])}, …), selmatch as the table above lists "
+            f"them ({', '.join(ours[:4])}, …): match classes by name, not by number.\n")
 
 # %% ../../nbs/66_card.ipynb #59ae9471
 def check_new(out: Path, root: str | Path | None):
