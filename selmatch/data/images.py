@@ -231,6 +231,7 @@ class Splits:
     total: int     # among how many images `rows` counts: the official training images,
                    # or all where a test set was held out
     numbers: tuple[int, ...]   # of each class in the whole dataset; some may be left out
+    held_out: bool = False     # whether `test` was held out of what was given, or came along
 
 # %% ../../nbs/03_images.ipynb #aeff1041
 def split_rows(labels: Tensor,   # (n,) int64 classes
@@ -286,7 +287,8 @@ def make_splits(images: np.ndarray | Tensor | StoredImages,  # (n, c, h, w), pix
     rows = torch.arange(len(labels)) if rows is None else rows
     total = len(labels) if total is None else total
     numbers = tuple(range(len(classes)) if numbers is None else numbers)
-    if test is None:
+    held_out = test is None
+    if held_out:
         stay, held = split_rows(labels, test_share, seed)
         test = (images[held], labels[held])
         images, labels, rows = images[stay], labels[stay], rows[stay]
@@ -295,4 +297,4 @@ def make_splits(images: np.ndarray | Tensor | StoredImages,  # (n, c, h, w), pix
     parts = {"train": (images[stay], labels[stay]), "validation": (images[held], labels[held])}
     made = (normalise(x, y, *scale, tuple(classes), f"{name} {part}")
             for part, (x, y) in (parts | {"test": test}).items())
-    return Splits(*made, rows[stay], total, numbers)
+    return Splits(*made, rows[stay], total, numbers, held_out)

@@ -4,11 +4,12 @@
 
 # %% auto #0
 __all__ = ['brief', 'efforts', 'Sizes', 'count_classes', 'count_given', 'count_small', 'say_sizes', 'fill_classes',
-           'window_of_counts', 'choose_rows', 'take_rows', 'start_of_counts', 'at_size', 'plan_small', 'make_small',
-           'depth_for', 'fit_network', 'without_flips', 'flip_trials', 'compare_flips', 'settle_flips', 'random_rows',
-           'random_set', 'judge_trials', 'judge_sets', 'summarise_sets', 'window_trials', 'best_window', 'Effort',
-           'apply_effort', 'count_windows', 'plan_stages', 'wall_of', 'choose_effort', 'say_plan', 'Shrunk',
-           'choose_set', 'find_small', 'keep_random', 'judge_pictures', 'read_pictures']
+           'window_of_counts', 'choose_rows', 'rows_of_class', 'take_rows', 'start_of_counts', 'at_size', 'plan_small',
+           'make_small', 'depth_for', 'fit_network', 'without_flips', 'flip_trials', 'compare_flips', 'settle_flips',
+           'random_rows', 'random_set', 'judge_trials', 'judge_sets', 'name_given', 'teacher_of', 'summarise_sets',
+           'window_trials', 'best_window', 'Effort', 'apply_effort', 'count_windows', 'plan_stages', 'wall_of',
+           'choose_effort', 'say_plan', 'Shrunk', 'choose_set', 'find_small', 'keep_random', 'judge_pictures',
+           'read_pictures']
 
 # %% ../../nbs/59_shrink.ipynb #9ae8de04
 import math
@@ -71,8 +72,7 @@ def count_classes(data: ImageSet) -> tuple[int, ...]:
 def count_given(splits: Splits) -> tuple[int, ...]:
     "Images of each class before any were held out; an official test set does not count."
     train, validation, test = map(count_classes, (splits.train, splits.validation, splits.test))
-    held_out = splits.total == sum(train) + sum(validation) + sum(test)
-    parts = (train, validation, test) if held_out else (train, validation)
+    parts = (train, validation, test) if splits.held_out else (train, validation)
     return tuple(map(sum, zip(*parts)))
 
 # %% ../../nbs/59_shrink.ipynb #1236d82c
@@ -110,7 +110,7 @@ def say_sizes(sizes: Sizes) -> str:
     own = given == train + held
     parts = f"{held:,} for validation + {train:,} for training"
     said = (f"{given:,} images given = {'' if own else f'{test:,} for testing + '}{parts}"
-            f"{f' (and {test:,} of its own for testing)' if own else ''}\n"
+            f"{f' (and {test:,} of its own for testing)' if own and test else ''}\n"
             f"the small set: {small:,} images, {small / given:.1%} of what was given, "
             f"{small / train:.1%} of the training images")
     if sizes.capped:
@@ -155,14 +155,25 @@ def choose_rows(study: Study, selection: str, sizes: Sizes,
                 raise InputError(f"start {selection!r} makes images in equal numbers: "
                                  "give per_class, at most the smallest class")
             return taken
-        taken = taken if whole else rows[taken]
-        found[n] = taken.split(n)
-    return torch.cat([found[n][c] for c, n in enumerate(counts)])
+        taken = torch.as_tensor(taken)
+        found[n] = taken if whole else rows[taken]
+    return torch.cat([rows_of_class(train, found[n], c, n, selection)
+                      for c, n in enumerate(counts)])
+
+# %% ../../nbs/59_shrink.ipynb #59order1
+def rows_of_class(train: ImageSet, taken: Tensor, c: int, n: int, selection: str) -> Tensor:
+    "The rows of one class among those that a selection took. `InputError` unless they are `n`."
+    own = taken[train.hard_labels[taken] == c]
+    if len(own) != n:
+        raise InputError(f"selection {selection!r} took {len(own)} images of class "
+                         f"{train.classes[c]!r}: it was asked for {n}")
+    return own
 
 # %% ../../nbs/59_shrink.ipynb #bd243329
 def take_rows(words: dict, rows: Tensor) -> dict:
     "What a selection is told, for these rows."
-    per_image = {"difficulty": lambda v: v[rows], "evidence": lambda v: v.at(rows),
+    seen = lambda v: replace(v.at(rows), validation=v.validation)     # which is not parted
+    per_image = {"difficulty": lambda v: v[rows], "evidence": seen,
                  "probabilities": lambda v: v[..., rows, :] if v.ndim > 2 else v[:, rows],
                  "right": lambda v: v[:, rows]}
     return {name: per_image[name](value) if name in per_image and value is not None else value
@@ -283,14 +294,15 @@ def random_set(study: Study, sizes: Sizes, number: int) -> SyntheticSet:
 def judge_trials(study: Study, data: ImageSet, augmentation: str, tags: dict, n: int | None = None,
                  network: dict | None = None, epochs: int | None = None,
                  distilled: Tensor | None = None, easy: bool = False,
-                 share: float = 1.0) -> list[Trial]:
+                 share: float = 1.0, loss: Callable | None = None) -> list[Trial]:
     """The networks to train on one set, for a share of the profile's steps, or so many epochs."""
     e = study.profile.evaluation
     e = replace(e, n=n or e.n, network=network or e.network, steps=math.ceil(share * e.steps))
     if epochs is not None:
         steps = check_range("epochs", epochs, 1) * steps_per_epoch(len(data), study.recipe("none"))
         e = replace(e, steps=steps)
-    return trials_on(study, data, augmentation, tags, judge=e, distilled=distilled, easy=easy)
+    return trials_on(study, data, augmentation, tags, judge=e, distilled=distilled, loss=loss,
+                     easy=easy)
 
 # %% ../../nbs/59_shrink.ipynb #10dd07f3
 def judge_sets(study: Study,
@@ -305,13 +317,17 @@ def judge_sets(study: Study,
                label: str = "judge",
 ) -> pd.DataFrame:
     """One row per network: set, recipe, number (of a random draw), images, seed, accuracies on
-    validation and test images. Raises `InputError` for numbers that cannot be."""
+    validation and test images. A set that is called like what stands beside it is named
+    "NAME (given)"; one whose labels are a teacher's answers is trained on them. Raises
+    `InputError` for numbers that cannot be."""
     check_whole("draws", draws)
     for name, value in (("networks", n), ("epochs", epochs)):
         check_whole(name, 1 if value is None else value, 1)
     network, given = (None if network is None else carry(network)), {}
+    beside = {"random"} if draws else set()
+    beside |= {"all training images"} if full else set()
     for name, small in sets.items():
-        given[name, 0] = small
+        given[name_given(name, beside | (set(sets) - {name})), 0] = small
     if draws:
         counts = count_classes(next(iter(sets.values())).data)
         like = replace(count_small(study.splits, ratio=1), small=counts)
@@ -326,8 +342,21 @@ def judge_sets(study: Study,
             how = own if augmentation == "own" else augmentation
             tags = {"set": name, "recipe": title, "number": number, "images": len(small)}
             work += judge_trials(study, small.data, how, tags, n, network, epochs,
-                                 small.distilled, easy)
+                                 small.distilled, easy, loss=teacher_of(study, small))
     return study.run_trials(work, label)
+
+# %% ../../nbs/59_shrink.ipynb #59given1
+def name_given(name: str, others: set[str]) -> str:
+    "The name of a set, marked as given for as long as another has it."
+    while name in others:
+        name = f"{name} (given)"
+    return name
+
+def teacher_of(study: Study, small: SyntheticSet) -> Callable | None:
+    "The teachers that a set's networks ask in every step, those of its run; None: it has labels."
+    if small.card.get("label_kind") != "online":
+        return None
+    return study.at(small.card.get("seed", 0)).taught
 
 # %% ../../nbs/59_shrink.ipynb #c4cc0fb2
 def summarise_sets(table: pd.DataFrame,          # from `judge_sets`
@@ -383,6 +412,7 @@ class Effort:
     scan: int            # networks on each window
     networks: int        # networks on each set that is compared
     draws: int           # random sets beside it
+    named: frozenset = frozenset()   # settings that somebody named ("score.epochs"): they stay
 
 # %% ../../nbs/59_shrink.ipynb #6ca3a764
 efforts = (
@@ -394,11 +424,16 @@ efforts = (
 )
 
 def apply_effort(p: Profile, effort: Effort) -> Profile:
-    "The profile with the numbers of an effort."
-    score = replace(p.score, runs=effort.watched, epochs=effort.epochs)
-    window = replace(p.window, step=effort.step, n=effort.scan)
-    evaluation = replace(p.evaluation, n=effort.networks)
-    return replace(p, score=score, window=window, evaluation=evaluation, seeds=1)
+    "The profile with the numbers of an effort, but for what somebody named."
+    numbers = {"score": {"runs": effort.watched, "epochs": effort.epochs},
+               "window": {"step": effort.step, "n": effort.scan},
+               "evaluation": {"n": effort.networks}}
+    parts = {}
+    for section, words in numbers.items():
+        new = {word: value for word, value in words.items()
+               if not {section, f"{section}.{word}"} & effort.named}
+        parts[section] = replace(getattr(p, section), **new)
+    return replace(p, **parts, seeds=1)
 
 # %% ../../nbs/59_shrink.ipynb #cd2a18a4
 def count_windows(sizes: Sizes, step: float) -> int:
@@ -416,10 +451,10 @@ def plan_stages(study: Study, sizes: Sizes, effort: Effort, flips: bool | None,
     trial = prices.trial(study.recipe("dsa"), tested)
     watch = prices.training(study.network, study.watch_recipe)
     watch += p.score.epochs * prices.looking(study.network, sum(sizes.test))
-    compared = effort.networks * (2 + effort.draws + effort.distils)
+    compared = p.evaluation.n * (2 + effort.draws + effort.distils)
     rows = [("does mirroring help?", 0 if flips is not None else 4, brief * trial),
-            ("watch networks learn", effort.watched, watch),
-            ("slide the window", count_windows(sizes, effort.step) * effort.scan, brief * trial)]
+            ("watch networks learn", p.score.runs, watch),
+            ("slide the window", count_windows(sizes, p.window.step) * p.window.n, brief * trial)]
     if effort.distils:
         there, method = at_size(study, sizes), find_method("selmatch")
         expert = prices.training(study.network, study.expert_tasks()[0].recipe)
@@ -441,10 +476,11 @@ def wall_of(stages: pd.DataFrame, workers: int) -> float:
 # %% ../../nbs/59_shrink.ipynb #f85ae2ef
 def choose_effort(study: Study, sizes: Sizes, budget: float,    # seconds
                   flips: bool | None,
+                  named: frozenset = frozenset(),    # settings that stay, as in `Effort`
 ) -> tuple[Effort, pd.DataFrame, float]:
     "The first effort that fits into the budget, its stages and its seconds; else the least."
     prices = Prices(study)
-    for effort in efforts:
+    for effort in (replace(one, named=named) for one in efforts):
         stages = plan_stages(study, sizes, effort, flips, prices)
         wall = wall_of(stages, study.computer.side_by_side)
         if wall <= budget:
@@ -546,7 +582,9 @@ def judge_pictures(study: Study, small: SyntheticSet, recipes: dict[str, str]) -
 # %% ../../nbs/59_shrink.ipynb #2a52ec0d
 def read_pictures(study: Study, data: ImageSet) -> ImageSet:
     "A set as its PNG files give it back: rounded to 256 shades, and clipped."
-    shown = torch.from_numpy(pictures(study.as_pictures(data))).permute(0, 3, 1, 2) / 255
-    mean, std = (torch.tensor(v) for v in (data.mean, data.std))
-    return replace(normalise(shown, data.hard_labels, mean, std, data.classes, data.name),
-                   labels=data.labels)
+    plain = study.as_pictures(data)
+    shown = torch.from_numpy(pictures(plain)).permute(0, 3, 1, 2) / 255
+    mean, std = (torch.tensor(v) for v in (plain.mean, plain.std))
+    seen = normalise(shown, data.hard_labels, mean, std, data.classes, data.name)
+    seen = seen if study.whitening is None else study.whitening.apply(seen)
+    return replace(seen, labels=data.labels)
