@@ -81,6 +81,7 @@ def publish(name: str,              # file name without suffix
     write_atomic(folder / f"{name}.json", lambda p: p.write_text(text, encoding="utf-8"))
     return folder
 
+# %% ../../nbs/63_figures.ipynb #50b889ec
 def write_picture(path: Path, figure, salt: str):
     "A figure as SVG, to the last byte the same for the same figure."
     import matplotlib
@@ -259,6 +260,7 @@ def check_parameters(name: str, parameters: dict, study):
         if key == "label":
             check_range("label", value, 0, study.splits.train.n_classes - 1)
 
+# %% ../../nbs/63_figures.ipynb #b3e90722
 def choose_parameters(names: Sequence[str], given: dict, study) -> dict[str, dict]:
     """For each figure those of the given parameters that it has. A class that is shown by default
     is the last one where there are not so many. Raises `InputError` for what no figure has."""
@@ -427,6 +429,7 @@ def say_claim(claim: dict) -> str:
     return (f"{say('gap', '+.2f')} ± {say('half', '.2f')}, p = {say('p_holm', '.3f')}, "
             f"{claim['sets']} sets")
 
+# %% ../../nbs/63_figures.ipynb #2dd79b3d
 def list_claims(claims: list[dict]) -> str:
     "What a figure decides, as a list; nothing for a figure without claims."
     return fill(claim_list, claims=claims, say=say_claim) if claims else ""
@@ -534,6 +537,7 @@ def draw_figures(
     refuse_failed(failed, len(names))
     return folder
 
+# %% ../../nbs/63_figures.ipynb #e2e1e9ce
 def notebook_options(study, profile: str | None, out: Path | None) -> dict[str, Any]:
     "The parameters of a figure notebook that differ from its defaults."
     defaults = {"profile": "digits", "device": "cpu", "workers": 2}

@@ -207,13 +207,11 @@ class StudyData(StudyNetworks):
         "The data as every stage sees it: whitened where the profile says so."
         if self.whitening is None:
             return self.loaded
-        parts = {part: self.whitening.apply(getattr(self.loaded, part))
-                 for part in ("train", "validation", "test")}
-        return replace(self.loaded, **parts)
+        white = lambda part: self.whitening.apply(getattr(self.loaded, part))
+        return replace(self.loaded, **{p: white(p) for p in ("train", "validation", "test")})
 
     def as_pictures(self, data: ImageSet) -> ImageSet:
-        """What is to be drawn or written as pictures: the set with its whitening undone, or as it
-        is."""
+        "What is to be drawn or written as pictures: whitening is undone."
         return data if self.whitening is None else self.whitening.undo(data)
 
     def ipc(self, ratio: float) -> int:
@@ -236,10 +234,8 @@ class StudyData(StudyNetworks):
     @property
     def score_file(self) -> Path | None:
         "The file of difficulties that the profile names, if it does."
-        if self.profile.score.kind != "file":
-            return None
-        path = self.profile.score.path
-        return find_data("score.path", path, advise_on_scores(path))
+        kind, path = self.profile.score.kind, self.profile.score.path
+        return find_data("score.path", path, advise_on_scores(path)) if kind == "file" else None
 
 # %% ../../nbs/52_study.ipynb #4dec4613
 def count_images(splits: Splits, ratio: float) -> int:

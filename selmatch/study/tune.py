@@ -176,6 +176,7 @@ def tuning_parts(prices: Prices, names: Iterable[str] | None = None) -> list[Par
     return [*parts, *completing_parts(prices, names, waits),
             Part("judge trials", networks, left, trial)]
 
+# %% ../../nbs/57_tune.ipynb #6eb0d1d6
 def completing_parts(prices: Prices, names: Iterable[str] | None, waits: int) -> list[Part]:
     "The looks that real images complete (CCFS); `waits`: trials that are not distilled yet."
     study, every = prices.study, 0
