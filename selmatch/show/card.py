@@ -166,6 +166,7 @@ def say_plain(flips: bool) -> str:
     "How images are moved in the plain recipe."
     return "crop and flip" if flips else "crop"
 
+# %% ../../nbs/66_card.ipynb #66words2
 def say_augmentation(name: str, flips: bool) -> str:
     "A kind of augmentation, in words."
     plain = say_plain(flips)
@@ -173,6 +174,7 @@ def say_augmentation(name: str, flips: bool) -> str:
            "combined": f"distilled images by DSA, the others by {plain}"}
     return how.get(name, "none")
 
+# %% ../../nbs/66_card.ipynb #66words3
 def way_of(name: str) -> str:
     "The augmentation under which `judge_sets` judges a set of this name by its own recipe."
     return find_method(name).augmentation if name in ("window", "selmatch") else "dsa"
@@ -649,6 +651,7 @@ def base_profile(p: Profile) -> tuple[Profile, str]:    # it, and the name a com
     usual = name if name in known else "folder"
     return load_profile(p.name if p.name in known else usual), usual
 
+# %% ../../nbs/66_card.ipynb #66base04
 def named_words(p: Profile) -> frozenset:
     "Settings of `Effort` that are not those of the packaged profile: somebody named them."
     if p.name not in list_profiles():
