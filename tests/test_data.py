@@ -324,6 +324,9 @@ def test_data_on_the_command_line(tmp_path):
     with refuses("one folder too many"): data_section("folder:/a", "/b")
     for name in ("cifar10", "cifar100", "tinyimagenet"):
         assert make_study(name, root=str(tmp_path), device="cpu").profile.data["root"] == str(tmp_path)
+    for c in "ab":
+        (tmp_path / c).mkdir()
+        for i in range(8): Image.fromarray(np.full((4, 4, 3), 20 * i + (c == "b"), np.uint8)).save(tmp_path / c / f"{i}.png")
     assert make_study(profile="folder", root=str(tmp_path), device="cpu").profile.data == {"name": "folder", "root": str(tmp_path), "size": 32}
 
 

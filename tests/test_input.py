@@ -212,6 +212,7 @@ def test_a_selection_is_told_only_what_it_takes(monkeypatch):
     with refuses("'hardest'", "generator", "difficulty"): select("hardest", DIGITS.train, 2, difficulty=difficulty, generator=torch.Generator())
     with refuses("'window'", "lacks difficulty"): select("window", DIGITS.train, 2, beta=0.1)
     for name, selection in selections.items():
+        if not selection.__module__.startswith("selmatch"): continue        # another test's own
         named, open_to_all = read_options(selection)
         assert named, f"{name} swallows words"
         assert not open_to_all, f"{name} swallows words"
@@ -386,6 +387,7 @@ def test_nothing_is_mirrored_where_the_data_says_no(flip, mirrored):
 
 def test_options_of_reading_on_the_command_line(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("selmatch.api.fit_study", lambda study, *given: study)       # which would read the images
     (tmp_path / "mine").mkdir(); (tmp_path / "here.csv").write_text("file,label\n")
     study = make_study(f"folder:{tmp_path}/mine", fit="pad", background="black", labels="here.csv", skip_unreadable=True, drop_leaked=False, no_flip=True, max_pixels=9, white=4095.0, mode="auto", device="cpu")
     data = study.profile.data
