@@ -33,6 +33,14 @@ def home_of_tests(tmp_path_factory):
     os.environ["SELMATCH_HOME"] = str(tmp_path_factory.mktemp("home"))
 
 
+def refuses(call, *words):
+    """The call must raise an InputError of one line that holds all the words."""
+    from selmatch.core import InputError
+    with pytest.raises(InputError) as error: call()
+    for word in words: assert str(word) in str(error.value), error.value
+    assert "\n" not in str(error.value)
+
+
 @pytest.fixture
 def selmatch_command(tmp_path):
     """Run `selmatch …` in a process of its own with results in a temporary home; returns the finished process."""

@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 import torch
 
+from conftest import refuses
 import selmatch as sm
 from selmatch import api
 from selmatch.api import change_words, find_columns, name_network, read_columns, read_labels, read_pixels, stack_dataset, stack_images
@@ -14,12 +15,6 @@ from selmatch.train.networks import networks
 
 RNG = np.random.default_rng(0)
 X, Y = RNG.random((24, 8, 8)), np.arange(24) % 2
-
-
-def refuses(call, *words):
-    with pytest.raises(InputError) as error: call()
-    for word in words: assert word in str(error.value), error.value
-    assert "\n" not in str(error.value)
 
 
 def opened(*given, **words):

@@ -12,6 +12,7 @@ import click
 import pandas as pd
 import pytest
 
+from conftest import refuses
 from selmatch import api, app
 from selmatch.api import limit_iterations
 from selmatch.care import Stopped
@@ -19,12 +20,6 @@ from selmatch.computer import Computer
 from selmatch.core import InputError
 from selmatch.methods import find_method
 from selmatch.study.profile import load_profile
-
-
-def refuses(call, *words):
-    with pytest.raises(InputError) as error: call()
-    for word in words: assert str(word) in str(error.value), error.value
-    assert "\n" not in str(error.value)
 
 
 # ---------------------------------------------------------------- so many iterations

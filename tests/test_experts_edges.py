@@ -5,6 +5,7 @@ from dataclasses import replace
 import pytest
 import torch
 
+from conftest import refuses
 from selmatch.core import DamagedFile, InputError, save_tensors
 from selmatch.data import images as room
 from selmatch.data.images import ImageSet, StoredImages, write_pixels
@@ -14,11 +15,6 @@ from selmatch.train.augment import Augmentation, Draw, apply, draw
 
 PIXELS = (255 * torch.rand(6, 1, 4, 4, generator=torch.Generator().manual_seed(0))).to(torch.uint8)
 DATA = ImageSet(torch.randn(6, 1, 4, 4), torch.arange(6) % 2, ("a", "b"), (0.5,), (0.5,))
-
-
-def refuses(call, *words):
-    with pytest.raises(InputError) as error: call()
-    for word in words: assert str(word) in str(error.value), error.value
 
 
 # ---------------------------------------------------------------- experts

@@ -8,6 +8,7 @@ from types import SimpleNamespace
 import nbformat
 import pytest
 
+from conftest import refuses
 from selmatch.computer import Computer
 from selmatch.core import InputError
 from selmatch.show import figures as room
@@ -15,11 +16,6 @@ from selmatch.study.profile import load_profile
 
 CARD = {"figure": "fig3_window", "caption": "words", "profile": {"name": "smoke", "title": "t", "seed": 0}, "versions": {"selmatch": "1", "torch": "2"}, "data": {"fingerprint": "ab"}}
 CLAIM = {"sentence": "A beats B.", "verdict": "yes", "gap": 1.5, "half": 0.25, "p_holm": 0.01, "sets": 5}
-
-
-def refuses(call, *words):
-    with pytest.raises(InputError) as error: call()
-    for word in words: assert str(word) in str(error.value), error.value
 
 
 def write_card(folder, name="fig3_window", **changes):

@@ -8,18 +8,13 @@ import numpy as np
 import pytest
 import torch
 
+from conftest import refuses
 import selmatch as sm
 from selmatch import others
 from selmatch.core import InputError
 from selmatch.others import check_labels, check_shape, find_labels, find_normalisation, find_pair, match_data, read_folder, read_set, say_table, undo_normalisation
 
 IMAGES, LABELS, HERE = torch.rand(6, 3, 4, 4), torch.arange(6) % 2, Path("theirs.pt")
-
-
-def refuses(call, *words):
-    with pytest.raises(InputError) as error: call()
-    for word in words: assert str(word) in str(error.value), error.value
-    assert "\n" not in str(error.value)
 
 
 @pytest.fixture(scope="module")

@@ -9,6 +9,7 @@ import pytest
 import torch
 import yaml
 
+from conftest import refuses
 from selmatch.computer import Computer
 from selmatch.core import InputError
 from selmatch.data.images import ImageSet
@@ -17,11 +18,6 @@ from selmatch.study import beside, estimate, profile, shrink, tune
 from selmatch.study.profile import load_profile
 from selmatch.study.shrink import Sizes
 from selmatch.study.study import Study
-
-
-def refuses(call, *words):
-    with pytest.raises(InputError) as error: call()
-    for word in words: assert str(word) in str(error.value), error.value
 
 
 @pytest.fixture(scope="module")

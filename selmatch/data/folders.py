@@ -356,7 +356,6 @@ file_words = ("file_name", "filename", "file", "image", "path", "filepath", "nam
 label_words = ("label", "class", "category", "target", "labels", "class_name")
 table_names = ("metadata.csv", "metadata.jsonl", "labels.csv", "labels.jsonl")
 
-
 # %% ../../nbs/04_folders.ipynb #9420a071
 def read_table(path: Path) -> list[dict[str, str]]:
     "Rows of a CSV or JSON-lines file, keys in small letters. Raises `InputError` naming it."
@@ -385,7 +384,6 @@ def columns_of(rows: list[dict]) -> tuple[str, str] | None:
         label = named[1 - named.index(file)]
     return (file, label) if file and label else None
 
-
 # %% ../../nbs/04_folders.ipynb #44c082ed
 def find_table(folder: str | Path) -> Path | None:
     "The table of labels in a folder: by name, or the only CSV whose columns are those of one."
@@ -412,14 +410,15 @@ def add_suffix(file: Path) -> str | None:
 def resolve_file(folder: Path, name: str, table: Path) -> str:
     """The file a table means: beside it, or in a folder `images`, `train` or of the table's own
     name there; its suffix may be left out."""
-    for own in dict.fromkeys((name, name.replace("\\", "/"))):       # as Windows writes it
-        for place in dict.fromkeys(("", "images", table.stem, "train")):
-            file = folder / place / own
-            found = str(file) if os.path.isfile(file) else add_suffix(file)
-            if found:
-                return found
+    owns = dict.fromkeys((name, name.replace("\\", "/")))       # as Windows writes it
+    files = [folder / place / own for own in owns for place in ("", "images", table.stem, "train")]
+    for file in files:
+        if os.path.isfile(file):                  # also for names that are none
+            return str(file)
+    for file in files:
+        if (found := add_suffix(file)) is not None:
+            return found
     raise InputError(f"table {table} names {name!r}, which is not in {folder}")
-
 
 # %% ../../nbs/04_folders.ipynb #ab96cfc1
 def list_table(table: Path) -> dict[str, list[tuple[str, str]]]:    # split -> (file, label)

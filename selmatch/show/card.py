@@ -61,7 +61,6 @@ def list_originals(data: Data) -> dict[str, list[str]] | None:
     given = [file for part in look.parts.values() for file, _ in part] + list(look.unreadable)
     return found | {"left out": [file for file in given if file not in used]}
 
-
 # %% ../../nbs/66_card.ipynb #66root01
 def find_root(data: Data) -> str | None:
     "The folder that the images were read from; None where they come from elsewhere."

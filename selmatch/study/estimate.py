@@ -8,11 +8,11 @@ __all__ = ['patience', 'compiled_share', 'tried_sets', 'now', 'between', 'second
            'as_wishes', 'same_images', 'Prices', 'is_made', 'judge_seconds', 'one_answer', 'iteration_seconds', 'Part',
            'runs_of', 'watch_part', 'window_part', 'expert_part', 'set_seconds', 'join_titles', 'set_parts',
            'watch_helper_parts', 'choose_helper_parts', 'is_completed', 'teacher_parts', 'completed_part',
-           'needs_teachers', 'count_choices', 'chosen_parts', 'judge_parts', 'count_judgements', 'race_judgements',
-           'find_candidate', 'race_parts', 'race_share', 'reading_parts', 'feature_part', 'walk_parts',
-           'needs_flat_experts', 'costs', 'difficulty_parts', 'follow_parts', 'asks_experts', 'answer_part',
-           'tabulate_parts', 'wall_seconds', 'command_costs', 'judging_costs', 'measure_kept_bytes', 'sizes',
-           'duration', 'describe_costs', 'estimate_flops']
+           'needs_teachers', 'judged_changes', 'count_choices', 'chosen_parts', 'judge_parts', 'count_judgements',
+           'race_judgements', 'find_candidate', 'race_parts', 'race_share', 'reading_parts', 'feature_part',
+           'walk_parts', 'needs_flat_experts', 'costs', 'difficulty_parts', 'follow_parts', 'asks_experts',
+           'answer_part', 'tabulate_parts', 'wall_seconds', 'command_costs', 'judging_costs', 'measure_kept_bytes',
+           'sizes', 'duration', 'describe_costs', 'estimate_flops']
 
 # %% ../../nbs/56_estimate.ipynb #03d6d925
 import functools
@@ -469,10 +469,14 @@ def needs_teachers(study: Study, one: Wish) -> bool:
     return one.method.labels in ("teacher", "online") and any(map(study.left, plans))
 
 # %% ../../nbs/56_estimate.ipynb #833ccount
+def judged_changes(study: Study, wishes: list[Wish]) -> dict[tuple, Wish]:
+    "The sets that are judged and of which something is distilled, each once."
+    return {same_images(study, w): w for w in wishes if w.judge and same_images(study, w)[1]}
+
 def count_choices(prices: Prices, wishes: list[Wish]) -> tuple[int, int]:
     "Networks that choose checkpoints: all, and left."
     study, every, left = prices.study, 0, 0
-    made = {same_images(study, w): w for w in wishes if w.judge and same_images(study, w)[1]}
+    made = judged_changes(study, wishes)
     if not sets.can_choose(study):
         return 0, 0
     for one in made.values():
@@ -492,7 +496,7 @@ def chosen_parts(prices: Prices, wishes: list[Wish]) -> list[Part]:
     study, held = prices.study, len(prices.study.splits.validation)
     choosing = lambda: prices.trial(study.recipe("dsa"), held)
     looks, waiting = count_choices(prices, wishes)
-    made = {same_images(study, w): w for w in wishes if w.judge and same_images(study, w)[1]}
+    made = judged_changes(study, wishes)
     every = left = study.profile.evaluation.n * len(made) * bool(looks)
     if every and not waiting and all(is_made(prices, w) for w in made.values()):
         tasks = {w.place: prices.task(w) for w in made.values()}

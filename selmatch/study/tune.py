@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['carried', 'list_leaders', 'default_pace', 'with_step', 'trial_task', 'tuned_sizes', 'try_set', 'list_trials',
            'list_looks', 'look_trials', 'judge_looks', 'tuning_plan', 'tune', 'tuning_wishes', 'count_trials',
-           'tuning_parts', 'completing_parts', 'tuning_costs', 'standard_error', 'mark_picks', 'list_picks',
+           'tuning_parts', 'count_incomplete', 'tuning_costs', 'standard_error', 'mark_picks', 'list_picks',
            'write_tuned']
 
 # %% ../../nbs/57_tune.ipynb #f2986a21
@@ -158,7 +158,7 @@ def count_trials(prices: Prices, one: Wish) -> tuple[int, int]:
 
 def tuning_parts(prices: Prices, names: Iterable[str] | None = None) -> list[Part]:
     "The trials of each family, and the networks that judge their looks."
-    study, parts, looks, waits = prices.study, [], 0, 0
+    study, parts, looks, joined, waits = prices.study, [], 0, 0, 0
     for one in tuning_wishes(study, names):
         tried = with_step(study, one.method, default_pace(study, one.method, one.ratio)[0])
         asked = sets.describe_objective(tried, one.method, one.ratio)
@@ -166,32 +166,28 @@ def tuning_parts(prices: Prices, names: Iterable[str] | None = None) -> list[Par
         every, left = count_trials(prices, one)
         each = functools.partial(set_seconds, prices, one.method, one.ratio, descent.iterations)
         parts.append(Part(f"tune {one.method.title}, {one.ratio:.0%}", every, left, each))
-        looks += 1 + every * sum(stop > 0 for stop in descent.stops)
-        waits += left
+        own = 1 + every * sum(stop > 0 for stop in descent.stops)
+        looks, joined, waits = looks + own, joined + own * bool(one.method.completed), waits + left
+    incomplete = joined if waits else count_incomplete(study, names)
     networks = left = looks * study.profile.tuning.judges
-    if not waits:
+    if not waits and not incomplete:       # else listing the looks would complete them
         work = look_trials(study, list_looks(study, list_trials(study, names)))
         left = study.left(study.trials_plan(work, "judge trials"))
     trial = lambda: prices.trial(study.recipe("dsa"), len(study.splits.validation))
-    return [*parts, *completing_parts(prices, names, waits),
+    return [*parts, completed_part(prices, joined, incomplete),
             Part("judge trials", networks, left, trial)]
 
 # %% ../../nbs/57_tune.ipynb #6eb0d1d6
-def completing_parts(prices: Prices, names: Iterable[str] | None, waits: int) -> list[Part]:
-    "The looks that real images complete (CCFS); `waits`: trials that are not distilled yet."
-    study, every = prices.study, 0
-    mine = [w for w in tuning_wishes(study, names) if w.method.completed]
-    for one in mine:
-        tried = with_step(study, one.method, default_pace(study, one.method, one.ratio)[0])
-        asked = sets.describe_objective(tried, one.method, one.ratio)
-        stops = sets.plan_descent(tried, one.method, *asked).stops
-        every += 1 + len(study.profile.tuning.factors) * sum(stop > 0 for stop in stops)
-    left = every
-    if mine and not waits:
-        listed = list_trials(study, [w.method for w in mine])
-        kept = [(row.task, s) for row in listed.itertuples() for s in row.task.kept()]
-        left = study.left(sets.completion_plan(study, kept))
-    return [completed_part(prices, every, left)]
+def count_incomplete(study: Study, names: Iterable[str] | None) -> int:
+    "Looks of finished trials that real images are still to complete (CCFS)."
+    mine = [one.method for one in tuning_wishes(study, names) if one.method.completed]
+    if not mine:
+        return 0
+    listed = list_trials(study, mine)
+    first = listed.drop_duplicates(["method", "ratio"]).task    # a start is looked at once
+    looks = [(task, task.start) for task in first]
+    looks += [(task, s) for task in listed.task for s in task.kept() if s.card["iteration"]]
+    return study.left(sets.completion_plan(study, looks))
 
 def tuning_costs(study: Study, names: Iterable[str] | None = None) -> pd.DataFrame:
     "What tuning still takes, stage by stage, as `estimate.costs` says it."
