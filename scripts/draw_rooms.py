@@ -10,6 +10,7 @@ import ast
 import re
 import sys
 from collections import defaultdict
+from graphlib import TopologicalSorter
 from pathlib import Path
 
 import matplotlib
@@ -25,7 +26,7 @@ PACKAGE = ROOT / "selmatch"
 COLORS = {"data": "#dbe9f6", "train": "#dff0e0", "select": "#fdf0d5", "distill": "#f9dfd9",
           "study": "#e8e0f2", "show": "#dcefef"}
 ALONE = "#eeeeee"
-PITCH = 2.4       # from one module to the next
+PITCH = 2.88       # from one module to the next
 
 
 def find_modules() -> dict[str, int]:
@@ -60,12 +61,13 @@ def room_of(module: str) -> str:
     return module.split(".")[0]
 
 
-def find_layers(arrows: dict[str, set[str]], order: list[str]) -> dict[str, int]:
-    "Room -> layer: one above the highest room that it imports from. Rooms come in reading order."
+def find_layers(arrows: dict[str, set[str]], rooms: list[str]) -> dict[str, int]:
+    "Room -> layer: one above the highest room that it imports from, whatever the order of reading."
+    order = TopologicalSorter({room: arrows[room] for room in rooms}).static_order()
     layers = {}
     for room in order:
-        layers[room] = 1 + max((layers.get(other, -1) for other in arrows[room]), default=-1)
-    return layers
+        layers[room] = 1 + max((layers[other] for other in arrows[room]), default=-1)
+    return {room: layers[room] for room in rooms}
 
 
 def without_detours(arrows: dict[str, set[str]]) -> dict[str, set[str]]:

@@ -584,6 +584,7 @@ def test_the_picture_of_the_rooms_is_drawn_from_the_same_imports():
     for name, path in modules.items():
         assert sorted(draw_rooms.read_imports(name, set(modules))) == imports_of(name, path, set(modules)), name
     assert draw_rooms.without_detours({"a": {"b", "c"}, "b": {"c"}, "c": set()}) == {"a": {"b"}, "b": {"c"}, "c": set()}
+    assert draw_rooms.find_layers({"show": {"api"}, "api": set()}, ["show", "api"]) == {"show": 1, "api": 0}, "read first, and yet above"
     for kind in ("png", "svg"):
         assert (ROOT / "figures" / "structure" / f"rooms.{kind}").exists()
 
