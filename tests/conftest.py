@@ -61,3 +61,17 @@ def say(monkeypatch, capsys, tmp_path):
         with pytest.raises(SystemExit) as stop: main([str(word) for word in words])
         return stop.value.code or 0, *capsys.readouterr()
     return run
+
+
+@pytest.fixture
+def registers_as_before():
+    """What a test registers of its own is unknown to the tests after it."""
+    from selmatch.methods import load_registers, methods
+    from selmatch.select.window import selections
+    from selmatch.train.networks import networks
+    registers = [*load_registers().values(), methods, networks, selections]
+    before = [dict(register) for register in registers]
+    yield
+    for register, was in zip(registers, before):
+        register.clear()
+        register.update(was)

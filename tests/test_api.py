@@ -19,17 +19,7 @@ QUICK = {"score.runs": 1, "score.epochs": 2, "evaluation.steps": 20, "evaluation
          "network.width": 4, "network.depth": 2, "experts.n": 1, "experts.epochs": 16, "matching.iterations": 2}
 
 
-@pytest.fixture(autouse=True)
-def registers_as_before():
-    """What a test registers of its own is unknown to the tests after it."""
-    from selmatch.methods import load_registers, methods
-    from selmatch.select.window import selections
-    registers = [*load_registers().values(), methods, networks, selections]
-    before = [dict(register) for register in registers]
-    yield
-    for register, was in zip(registers, before):
-        register.clear()
-        register.update(was)
+pytestmark = pytest.mark.usefixtures("registers_as_before")
 
 
 @pytest.fixture(scope="module")

@@ -17,6 +17,8 @@ from selmatch.show import card
 from selmatch.study import shrink
 from selmatch.study.profile import load_profile
 
+pytestmark = pytest.mark.usefixtures("registers_as_before")      # rules of one's own
+
 QUICK = {"evaluation.steps": 4, "network.width": 4, "network.depth": 1, "experts.n": 1, "experts.epochs": 16, "matching.iterations": 1,
          "score.epochs": 2, "score.runs": 1, "window.step": 0.5, "window.n": 1, "evaluation.n": 2, "proxy.epochs": 1}
 

@@ -1,6 +1,7 @@
 """What is written, and where: nothing of the user's is deleted, and no name leads out of the folder."""
 import json
 import os
+import unicodedata
 from dataclasses import replace
 from pathlib import Path
 
@@ -194,7 +195,7 @@ def test_hostile_class_names_stay_in_the_folder(tmp_path):
     assert load_set(tmp_path / "out" / "set").data.classes == tuple(HOSTILE)
     assert json.loads((tmp_path / "out" / "set" / "card.json").read_text())["classes"] == HOSTILE
     again = load_folder(images, mode="L", validation=0, test=0.5, cache=tmp_path / "cache")
-    assert len(again.train) == len(again.test) == len(HOSTILE) and {"cat", "../victim", "a/b", "..", ".", ""} <= set(again.train.classes)
+    assert len(again.train) == len(again.test) == len(HOSTILE) and set(again.train.classes) == {*HOSTILE[:-1], "ÿ"}
 
 
 def test_hostile_words_through_the_command_line(tmp_path, monkeypatch):
