@@ -665,7 +665,7 @@ def draw_gains(ax: plt.Axes,
     floor = find_floor(found["mean"], found.half)
     shown = found[found["mean"] >= floor].fillna(0)
     low = max(floor, (shown["mean"] - shown.half).min())
-    high = max(shown["mean"].max(), min(-floor, (shown["mean"] + shown.half).max()))
+    high = (shown["mean"] + shown.half).max()
     ax.set_xlim(low - .06 * (high - low) - 1e-6, high + .06 * (high - low) + 1e-6)
     for y, (name, kind) in enumerate(rows):
         if not kind or name not in found.index:
@@ -708,13 +708,15 @@ def accuracy_league(table: pd.DataFrame,        # from `tables.accuracies`, with
     rows = league_rows(gain, table.drop_duplicates("method").set_index("method").kind)
     titles = name_rows(rows, narrow)
     said = say_same(same, ratios)
+    taught = "rows with a teacher: over random images under the same teacher" \
+        if table.kind.isin(list(taught_rivals)).any() else ""
     with use_style({"axes.grid": not narrow}):
         if narrow:
             fig = kind_map(gain, stats.half.unstack(), rows)
             label_rows(fig.axes[0], *titles)
             return small_print(fig, "points over random images; bold: the 95 % interval over sets "
                                     f"leaves out zero; {gain_scale}",
-                               said.removeprefix("hollow: "), note)
+                               taught, said.removeprefix("hollow: "), note)
         figsize = (page, .19 * len(rows) + 1)
         fig, axes = plt.subplots(1, len(ratios), figsize=figsize, sharey=True, squeeze=False)
         for ax, ratio in zip(axes[0], ratios):
@@ -724,8 +726,8 @@ def accuracy_league(table: pd.DataFrame,        # from `tables.accuracies`, with
         label_rows(axes[0, 0], *titles)
         fig.supxlabel("points of test accuracy over random images", fontsize=9)
     return small_print(fig, "marks: means of the paired differences over sets; whiskers: their "
-                            "95 % intervals; arrow: far below the others, with its number", said,
-                       note)
+                            "95 % intervals; arrow: far below the others, with its number",
+                       taught, said, note)
 
 # %% ../../nbs/61_plots.ipynb #61beside1
 def beside_dots(scores: pd.DataFrame,   # by method: kind, gain, gain_plain, networks, seconds
