@@ -3,6 +3,8 @@
     python scripts/gpu_first_row.py --data cifar10_jpeg.tar.xz --scores cifar10_scores.npz --out row --seconds 520
     python scripts/gpu_first_row.py --data … --scores … --out again --resume row       (more networks on the sets of the first run)
     python scripts/gpu_first_row.py --parts bench --out bench --seconds 140
+    python scripts/gpu_first_row.py --parts probe --out probe --seconds 90          (seconds of each kind of step; several at once share the GPU)
+    … --parts row --out row1 --first-set 1 --sets 1 --experts 3 --iterations 200 --judge-steps 6000          (one set of each method, beside others)
 
 Four sets of 225 images a class (5 % of the 4,500 that are left when a tenth is held out): random, window, MTT and SelMatch, each judged by
 fresh ResNet-18s. The paper trains 100 experts for 100 epochs, takes 10,000 iterations and 19,500 steps a judge. Here a few steps of each are
@@ -46,15 +48,14 @@ from selmatch.data.loaders import load_parts, read_image
 from selmatch.distill.loop import Descent, distill
 from selmatch.distill.sets import SyntheticSet, distilled_mask
 from selmatch.methods import Method, find_method
-from selmatch.distill.experts import expert_recipe, train_experts
+from selmatch.distill.experts import expert_recipe, list_expert_tasks, train_expert
 from selmatch.train.training import precisions
 from selmatch.train.networks import make_network
 from selmatch.distill.objectives import Objective
 from selmatch.distill.trajectories import FollowExperts, TrajectoryMatching
 from selmatch.select.scores import load_difficulty
 from selmatch.select.window import read_options, select, selections
-from selmatch.computer import Computer
-from selmatch.train.training import Recipe, predict, steps_per_epoch, train
+from selmatch.train.training import Recipe, predict, renew_network, replays, steps_per_epoch, train
 
 PUBLISHED = {"random": 73.4, "window": 79.3, "mtt": 80.7, "selmatch": 82.8}       # SelMatch, table 1 and figure 3: CIFAR-10, 5 %, ResNet-18
 ALPHA, BETA, RATIO, PAPER_STEPS = 0.6, 0.5, 0.05, 19_500
@@ -71,7 +72,8 @@ def arguments(given=None) -> argparse.Namespace:
     parser.add_argument("--scores", type=Path, help="the .npz file with c_score and folder_order")
     parser.add_argument("--out", type=Path, required=True, help="folder for events.jsonl, summary.json, bench.json and the distilled sets")
     parser.add_argument("--resume", type=Path, help="folder of an earlier run: its rows and sets are taken over")
-    parser.add_argument("--parts", default="row", help="bench, row, or both, parted by a comma, in that order")
+    parser.add_argument("--merge", type=Path, nargs="+", help="folders of runs that made other sets by the same settings: one summary of all, and nothing else")
+    parser.add_argument("--parts", default="row", help="bench, probe and row, parted by commas, in that order")
     parser.add_argument("--seconds", type=float, default=520, help="everything ends within this, from the start of the program")
     parser.add_argument("--bench-seconds", type=float, default=100, help="begin no measurement of the bench after so many")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu", choices=["cpu", "cuda"])
@@ -83,15 +85,16 @@ def arguments(given=None) -> argparse.Namespace:
     parser.add_argument("--match-precision", default="tf32", choices=precisions)
     for name, kind in {"sets": int, "judges": int, "judge-steps": int, "experts": int, "expert-epochs": int, "iterations": int, "max-start": int}.items():
         parser.add_argument(f"--{name}", type=kind, help="instead of the planned number")
+    parser.add_argument("--first-set", type=int, default=0, help="number of the first set; each set has experts of its own")
     parser.add_argument("--n-steps", type=int, default=55)
     parser.add_argument("--start-lr", type=float, default=1e-3)
     parser.add_argument("--lr-images", type=float, default=1000.0)
     parser.add_argument("--methods", default="random,window,mtt,selmatch")
     parser.add_argument("--warm", choices=["judge", "sweep"], help=argparse.SUPPRESS)      # compile in a process of its own and end
     words = parser.parse_args(given)
-    for part in words.parts.split(","): check_choice("part", part, ["bench", "row"])
+    for part in words.parts.split(","): check_choice("part", part, ["bench", "probe", "row"])
     for method in words.methods.split(","): check_choice("method", method, list(PUBLISHED))
-    if "row" in words.parts and not words.warm and not (words.data and words.scores): parser.error("the row needs --data and --scores")
+    if "row" in words.parts and not words.warm and not words.merge and not (words.data and words.scores): parser.error("the row needs --data and --scores")
     return words
 
 
@@ -190,7 +193,7 @@ class Shared(Objective):
 class Row:
     """Everything of the row: data on the device, what was measured, the plan, and the pieces of work."""
     def __init__(self, words: argparse.Namespace, log: Log, room: Path, parts: dict | None = None):
-        self.parts, self.judge_net = parts, None
+        self.parts = parts
         self.words, self.log, self.room, self.device = words, log, room, words.device
         self.end, self.compiled, self.graphs, self.sets = began + words.seconds, words.compile == "yes", False, {}
         quick = words.quick
@@ -241,7 +244,7 @@ class Row:
                 if self.device == "cuda": torch.cuda.synchronize()
                 marks.append(time.perf_counter())
         begin = time.perf_counter()
-        net = self.fresh_judge(data, 0) if network is self.judge_network else make_network(network, data.shape, data.n_classes, 0).to(self.device)
+        net = renew_network(network, data.shape, data.n_classes, 0, self.device)
         train(net, data, recipe, torch.Generator().manual_seed(0), distilled, on_step=on_step, graphs=graphs)
         return marks[1] - begin, (marks[3] - marks[2]) / (recipe.steps - 1 - first), torch.stack(losses).tolist()
 
@@ -250,9 +253,10 @@ class Row:
 
     def measure_expert(self):
         recipe = replace(self.expert_recipe(1), steps=12 if self.words.quick else 60)
-        compiling, step, _ = self.seconds_of_training(self.student, self.train, recipe)
+        graphs = replays(recipe, self.device)
+        compiling, step, _ = self.seconds_of_training(self.student, self.train, recipe, graphs=graphs)
         self.measured |= {"expert_step": step, "expert_epoch": step * steps_per_epoch(len(self.train), recipe)}
-        self.log("measured", what="expert", compiling=compiling, **self.measured)
+        self.log("measured", what="expert", compiling=compiling, graphs=graphs, **self.measured)
 
     def measure_judge(self):
         small, recipe = self.start("selmatch", 0), self.judge_recipe(find_method("selmatch"), 12 if self.words.quick else 80)
@@ -330,6 +334,8 @@ class Row:
 
     # -- pieces
 
+    def seeds(self) -> range: return range(self.words.first_set, self.words.first_set + self.plan_made["sets"])
+
     def settings(self) -> dict:
         """What a row depends on besides method and seeds."""
         p = self.plan_made
@@ -361,17 +367,10 @@ class Row:
         if not pixels.isfinite().all(): raise FloatingPointError(f"{name} {seed} has pixels that are not finite")
         save_tensors(self.set_file(name, seed), {"pixels": self.sets[name, seed]}, {"method": name, "set_seed": seed, "settings": self.settings(), "lr": small.lr})
         thinned = history.iloc[:: max(1, len(history) // 50)]
-        self.log("distilled", method=name, set_seed=seed, seconds=time.perf_counter() - begin, iterations=len(history), skipped=int(history.skipped.sum()),
+        seconds = time.perf_counter() - begin
+        self.log("distilled", method=name, set_seed=seed, seconds=seconds, per_iteration=seconds / len(history), iterations=len(history), skipped=int(history.skipped.sum()),
                  loss_first=float(history.loss[: max(1, len(history) // 10)].mean()), loss_last=float(history.loss[-max(1, len(history) // 10):].mean()),
                  lr=small.lr, moved=float((pixels - start.data.images[start.distilled]).square().mean().sqrt()), history=thinned.values.tolist())
-
-    def fresh_judge(self, data: ImageSet, seed: int) -> torch.nn.Module:
-        """The new network of a seed. Its weights take the places of the last one's: recorded graphs know them by their addresses."""
-        new = make_network(self.judge_network, data.shape, data.n_classes, seed)
-        if self.judge_net is None: self.judge_net = new.to(self.device)
-        else: self.judge_net.load_state_dict(new.state_dict())
-        self.judge_net.zero_grad()
-        return self.judge_net
 
     def judge(self, name: str, set_seed: int, seed: int):
         if any((r["method"], r["set_seed"], r["network_seed"]) == (name, set_seed, seed) for r in self.log.of("row")): return
@@ -382,7 +381,7 @@ class Row:
         begin, deadline = time.perf_counter(), self.end - 1
         def on_step(step, epoch, rows, logits):
             if step % 50 == 49 and time.perf_counter() > deadline: raise OutOfTime
-        net = self.fresh_judge(small.data, seed)
+        net = renew_network(self.judge_network, small.data.shape, small.data.n_classes, seed, self.device)
         train(net, small.data, self.judge_recipe(find_method(name), steps), torch.Generator().manual_seed(1000 + seed), small.distilled, on_step=on_step, graphs=self.graphs)
         right = (predict(net, self.test).argmax(1) == self.test.hard_labels).float().mean()
         on_train = (predict(net, small.data).argmax(1) == small.data.hard_labels).float().mean()
@@ -398,7 +397,7 @@ class Row:
         if differ: raise InputError(f"{folder} was run with other {', '.join(differ)}: give the same options, or another folder")
         for row in summary["rows"]: self.log("row", **{k: v for k, v in row.items() if k not in ("kind", "at")})
         for name in self.words.methods.split(","):
-            for seed in range(self.plan_made["sets"]):
+            for seed in self.seeds():
                 if not self.set_file(name, seed, folder).exists(): continue
                 tensors, card = load_tensors(self.set_file(name, seed, folder))
                 self.sets[name, seed] = tensors["pixels"]
@@ -410,7 +409,8 @@ class Row:
         n, epochs = (self.plan_made["experts"], self.plan_made["expert_epochs"]) if hasattr(self, "plan_made") else self.plan_experts()
         self.log("plan of experts", experts=n, epochs=epochs, seconds=n * epochs * self.measured["expert_epoch"])
         begin = time.perf_counter()
-        paths = train_experts(self.room / "experts", self.train, self.student, self.expert_recipe(epochs), n, computer=Computer(self.device, quiet=True), draft_every=10**9)
+        tasks = list_expert_tasks(self.room / "experts", self.train, self.student, self.expert_recipe(epochs), n, 100 * self.words.first_set, self.device, draft_every=10**9)
+        paths = [train_expert(task) for task in tasks]
         seconds = time.perf_counter() - begin
         net = make_network(self.student, self.train.shape, self.train.n_classes, 0).to(self.device)
         from selmatch.distill.experts import Trajectory
@@ -425,7 +425,7 @@ class Row:
         helpers = self.warm() if self.compiled and self.device == "cuda" else []
         resumed = self.words.resume and (self.words.resume / "summary.json").exists()
         if resumed: self.take_over(self.words.resume)
-        missing = not resumed or any((m, s) not in self.sets for m in self.words.methods.split(",") if find_method(m).objective for s in range(self.plan_made["sets"]))
+        missing = not resumed or any((m, s) not in self.sets for m in self.words.methods.split(",") if find_method(m).objective for s in self.seeds())
         experts = epochs = n = 0
         if missing:
             with self.log.piece("measure experts"): self.measure_expert()
@@ -455,7 +455,7 @@ class Row:
         self.log("plan", **self.plan_made, measured=self.measured, settings=self.settings(), graphs=self.graphs)
         self.finish()
         for network in range(self.plan_made["judges"] + (0 if self.words.quick else 20)):      # more than planned where the time allows, in whole rounds
-            for seed in range(self.plan_made["sets"]):
+            for seed in self.seeds():
                 round_cost = sum(self.plan_made["judge_steps"] * self.measured["judge_step"] + 1 for _ in self.plan_made["methods"])
                 if network >= self.plan_made["judges"] and round_cost > self.left(): return
                 for name in self.plan_made["methods"]:
@@ -469,7 +469,7 @@ class Row:
     # -- compiling in processes of their own, into the compiler's cache, while experts are trained
 
     def warm(self) -> list:
-        common = [sys.executable, __file__, "--out", str(self.room), "--device", self.device, "--judge-precision", self.words.judge_precision, "--match-precision", self.words.match_precision, "--graphs", self.words.graphs,
+        common = [sys.executable, __file__, "--out", str(self.room), "--device", self.device, "--judge-precision", self.words.judge_precision, "--match-precision", self.words.match_precision, "--expert-precision", self.words.expert_precision, "--graphs", self.words.graphs,
                   *(["--quick"] if self.words.quick else [])]
         return [(what, subprocess.Popen([*common, "--warm", what], stdout=subprocess.DEVNULL, stderr=open(self.room / f"{what}.txt", "w"))) for what in ("judge", "sweep")]
 
@@ -500,15 +500,35 @@ def warm(words: argparse.Namespace):
         bench.compiled_sweep(problem, words.match_precision)
 
 
-def write_summary(row: Row):
-    log, rows = row.log, row.log.of("row")
+def tabulate(rows: list[dict], names: list[str]) -> list[dict]:
+    """One line a method: mean, spread over networks and over sets, how many of each."""
     table = []
-    for name in row.plan_made["methods"]:
+    for name in names:
         mine = [r for r in rows if r["method"] == name]
         values = [100 * r["test_accuracy"] for r in mine]
         by_set = {s: float(np.mean([100 * r["test_accuracy"] for r in mine if r["set_seed"] == s])) for s in sorted({r["set_seed"] for r in mine})}
         table.append({"method": name, "mean": float(np.mean(values)) if values else None, "std_networks": float(np.std(values, ddof=1)) if len(values) > 1 else None,
                       "std_sets": float(np.std(list(by_set.values()), ddof=1)) if len(by_set) > 1 else None, "sets": len(by_set), "networks": len(values), "published": PUBLISHED[name]})
+    return table
+
+
+def merge(folders: list[Path], out: Path):
+    """`summary.json` in `out`: the rows of several runs that made different sets by one protocol."""
+    found = [json.loads((folder / "summary.json").read_text(encoding="utf-8")) for folder in folders]
+    for folder, one in zip(folders, found):
+        if one["settings"] != found[0]["settings"]: raise InputError(f"{folder} was run with other settings than {folders[0]}: {one['settings']} against {found[0]['settings']}")
+    rows = [row for one in found for row in one["rows"]]
+    if len({(r["method"], r["set_seed"], r["network_seed"]) for r in rows}) < len(rows): raise InputError(f"{', '.join(map(str, folders))} judged the same sets: give each its own --first-set")
+    pieces = [{**piece, "run": i} for i, one in enumerate(found) for piece in one["pieces"]]
+    whole = found[0] | {"rows": rows, "table": tabulate(rows, found[0]["plan"]["methods"]), "pieces": pieces, "side_by_side": len(found), "seconds": max(one["seconds"] for one in found),
+                        "measured": [one["measured"] for one in found], "errors": [e for one in found for e in one["errors"]], "peak_memory_mb": sum(one["peak_memory_mb"] or 0 for one in found) or None}
+    out.mkdir(parents=True, exist_ok=True)
+    write_atomic(out / "summary.json", lambda p: p.write_text(json.dumps(whole, indent=1) + "\n", encoding="utf-8"))
+
+
+def write_summary(row: Row):
+    log, rows = row.log, row.log.of("row")
+    table = tabulate(rows, row.plan_made["methods"])
     summary = {"what": "CIFAR-10 (JPEG), 5 % (225 of the 4,500 images a class that are left when a tenth is held out), ResNet-18; paper: 100 experts of 100 epochs, 10,000 iterations, 19,500 steps",
                "quick": row.words.quick, "machine": machine(row.device), "seconds": time.perf_counter() - began, "options": {k: str(v) for k, v in vars(row.words).items()},
                "plan": row.plan_made, "settings": row.settings(), "measured": row.measured, "table": table, "rows": rows,
@@ -516,6 +536,42 @@ def write_summary(row: Row):
                "errors": [{k: v for k, v in e.items() if k != "traceback"} for e in log.of("error")],
                "peak_memory_mb": torch.cuda.max_memory_allocated() / 1e6 if row.device == "cuda" else None}
     write_atomic(log.out / "summary.json", lambda p: p.write_text(json.dumps(summary, indent=1, default=to_json) + "\n", encoding="utf-8"))
+
+
+# ---------------------------------------------------------------- steps, timed on noise
+
+def busy(work) -> float | None:
+    """Seconds that the GPU's kernels take in a call, added up."""
+    from torch.profiler import ProfilerActivity, profile
+    with profile(activities=[ProfilerActivity.CUDA]) as seen:
+        work()
+        torch.cuda.synchronize()
+    return sum(e.self_device_time_total for e in seen.key_averages()) / 1e6
+
+def run_probe(words: argparse.Namespace, log: Log):
+    """Seconds of a step of an expert and of a judge, with and without CUDA graphs, and of an outer iteration, on noise."""
+    row, cuda = Row(words, log, Path(tempfile.mkdtemp())), words.device == "cuda"
+    many = 12 if words.quick else 300
+    data = noise(20 * row.judge_batch, words.device)
+    row.train = data
+    expert = replace(row.expert_recipe(1), steps=many)
+    judge = row.judge_recipe(find_method("selmatch"), many)
+    mask = torch.arange(len(data)) % 2 == 0
+    for what, network, recipe, of in (("judge", row.judge_network, judge, mask), ("expert", row.student, expert, None)):
+        for graphs in ([True, False] if cuda else [False]):
+            with log.piece(f"probe {what}, graphs {graphs}"):
+                compiling, step, losses = row.seconds_of_training(network, data, recipe, of, graphs)
+                log("probe", what=what, graphs=graphs, compiling=compiling, seconds=step, last_loss=losses[-1])
+                if not cuda or not graphs: continue
+                again = lambda: row.seconds_of_training(network, data, replace(recipe, steps=60), of, graphs)
+                log("probe", what=f"{what}, kernels", seconds=busy(again) / 60)
+    problem = bench.matching_problem(row.student["width"], row.student["depth"], 32, row.batch, row.n_steps, words.device)
+    with log.piece("probe iteration"):
+        way = lambda: bench.compiled_sweep(problem, words.match_precision, 1)
+        first = bench.time_once(way)
+        turns = [bench.time_once(way) for _ in range(2 if words.quick else 12)]
+        log("probe", what="iteration", first=first, seconds=float(np.median(turns)), slowest=max(turns))
+        if cuda: log("probe", what="iteration, kernels", seconds=busy(way))
 
 
 # ---------------------------------------------------------------- the bench
@@ -554,6 +610,7 @@ def summarised(rows: list[dict]) -> list[dict]:
 def main(given=None):
     words = arguments(given)
     torch.backends.cudnn.benchmark = words.device == "cuda"      # the fastest convolutions of each shape, in all ways alike
+    if words.merge: return merge(words.merge, words.out)
     if words.warm: return warm(words)
     log, parts = Log(words.out), None
     if "row" in words.parts:
@@ -561,7 +618,7 @@ def main(given=None):
     log("machine", **machine(words.device), options={k: str(v) for k, v in vars(words).items()})
     with tempfile.TemporaryDirectory() as room:
         for part in words.parts.split(","):
-            with log.piece(part): run_bench(words, log) if part == "bench" else Row(words, log, Path(room), parts).run()
+            with log.piece(part): {"bench": run_bench, "probe": run_probe}[part](words, log) if part != "row" else Row(words, log, Path(room), parts).run()
     for event in log.of("error"): print(event["name"], event["traceback"], file=sys.stderr)
     if (words.out / "summary.json").exists(): print(json.dumps(json.loads((words.out / "summary.json").read_text())["table"], indent=1))
     log("end", errors=len(log.of("error")), rows=len(log.of("row")))

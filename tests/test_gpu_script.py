@@ -96,6 +96,27 @@ def test_where_the_plain_way_fails_too_its_error_is_raised_and_the_compiler_keep
     assert either(1) == 7
 
 
+def test_a_judge_and_an_expert_in_a_module_that_was_used_before_have_the_same_bits(monkeypatch, tmp_path):
+    """As on a GPU, where graphs are replayed: there a process keeps one module for each kind of network."""
+    from selmatch.distill.experts import ExpertTask, expert_recipe, train_expert
+    from selmatch.train import training
+    from selmatch.train.judge import run_trial, trials
+    spec, data = {**SPEC, "width": 5}, toy()
+    judged = trials(data, 3, 0, network=spec, recipe=Recipe(steps=6, batch=20), tests={"test": data})
+    tasks = lambda name: [ExpertTask(tmp_path / f"{name}{seed}.safetensors", data, spec, expert_recipe(40, 2, 20, 0.05), seed) for seed in (0, 1)]
+    known = lambda rows: [{k: v for k, v in row.items() if k != "seconds"} for row in rows]
+    fresh, files = known(map(run_trial, judged)), [train_expert(t).read_bytes() for t in tasks("fresh")]
+    monkeypatch.setattr(training, "replays", lambda recipe, device: True)
+    before = len(training.standing)
+    assert known(map(run_trial, judged)) == fresh and [train_expert(t).read_bytes() for t in tasks("kept")] == files
+    assert len(training.standing) == before + 1
+
+
+def test_kernels_are_added_up_on_a_gpu_alone():
+    from selmatch.study.estimate import kernel_seconds
+    assert kernel_seconds(lambda: 1 / 0, torch.device("cpu")) == 0       # not called in vain
+
+
 def test_runs_share_the_flat_network_of_a_student():
     words, device = json.dumps(SPEC, sort_keys=True), torch.device("cpu")
     assert student_network(words, (1, 8, 8), 3, device) is student_network(words, (1, 8, 8), 3, device) is not student_network(words, (1, 8, 8), 4, device)

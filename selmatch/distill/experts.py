@@ -25,7 +25,9 @@ from selmatch.core import (
 from ..computer import Computer, run_all
 from ..data.images import ImageSet
 from ..train.networks import FlatNetwork, flatten, load_flat, make_network
-from ..train.training import Recipe, make_optimiser, steps_per_epoch, train
+from selmatch.train.training import (
+    Recipe, make_optimiser, passing_network, steps_per_epoch, train,
+)
 
 # %% ../../nbs/30_experts.ipynb #5b00550a
 def expert_recipe(n: int,            # images in the training set
@@ -252,7 +254,8 @@ def train_expert(task: ExpertTask,
 ) -> Path:                                        # the finished file
     "Train one expert, continuing its draft. `KeyboardInterrupt` after `stop_after` epochs."
     card, data = json.loads(json.dumps(expert_card(task))), task.data.to(task.device)
-    net = make_network(task.network, data.shape, data.n_classes, task.seed).to(task.device)
+    alone = replace(task.recipe, compiled=False) if task.flatness else task.recipe    # has hooks
+    net, graphs = passing_network(task.network, data, task.seed, alone)
     guide = task.flatness.around(net, data, task.recipe) if task.flatness else None
     generator = torch.Generator().manual_seed(task.seed)
     optimiser = guide.optimiser if guide else make_optimiser(net, task.recipe)
@@ -269,7 +272,7 @@ def train_expert(task: ExpertTask,
 
     done = (len(path) - 1) * steps_per_epoch(len(data), task.recipe)
     train(net, data, task.recipe, generator, on_step=guide.on_step if guide else None,
-          on_epoch=on_epoch, optimiser=optimiser, first_step=done)
+          on_epoch=on_epoch, optimiser=optimiser, first_step=done, graphs=graphs)
     write_expert(task, path, card)
     task.draft.unlink(missing_ok=True)
     return task.path

@@ -4,15 +4,16 @@
 
 # %% auto #0
 __all__ = ['patience', 'compiled_share', 'tried_sets', 'now', 'between', 'seconds', 'Enough', 'step_seconds', 'sweep_seconds',
-           'walk_seconds', 'difficulty_plans', 'all_difficulty_plans', 'start_steps', 'find_task', 'Wish', 'wish',
-           'as_wishes', 'same_images', 'Prices', 'is_made', 'judge_seconds', 'one_answer', 'iteration_seconds', 'Part',
-           'runs_of', 'watch_part', 'window_part', 'expert_part', 'set_seconds', 'join_titles', 'set_parts',
-           'watch_helper_parts', 'choose_helper_parts', 'is_completed', 'teacher_parts', 'completed_part',
-           'needs_teachers', 'judged_changes', 'count_choices', 'chosen_parts', 'judge_parts', 'count_judgements',
-           'race_judgements', 'find_candidate', 'race_parts', 'race_share', 'reading_parts', 'feature_part',
-           'walk_parts', 'needs_flat_experts', 'costs', 'difficulty_parts', 'follow_parts', 'asks_experts',
-           'answer_part', 'tabulate_parts', 'wall_seconds', 'command_costs', 'judging_costs', 'measure_kept_bytes',
-           'sizes', 'duration', 'describe_costs', 'estimate_flops']
+           'walk_seconds', 'kernel_seconds', 'replayed_seconds', 'difficulty_plans', 'all_difficulty_plans',
+           'start_steps', 'find_task', 'Wish', 'wish', 'as_wishes', 'same_images', 'Prices', 'share', 'is_made',
+           'judge_seconds', 'one_answer', 'iteration_seconds', 'Part', 'runs_of', 'watch_part', 'window_part',
+           'expert_part', 'set_seconds', 'join_titles', 'set_parts', 'watch_helper_parts', 'choose_helper_parts',
+           'is_completed', 'teacher_parts', 'completed_part', 'needs_teachers', 'judged_changes', 'count_choices',
+           'chosen_parts', 'judge_parts', 'count_judgements', 'race_judgements', 'find_candidate', 'race_parts',
+           'race_share', 'reading_parts', 'feature_part', 'walk_parts', 'needs_flat_experts', 'costs',
+           'difficulty_parts', 'follow_parts', 'asks_experts', 'answer_part', 'tabulate_parts', 'wall_seconds',
+           'command_costs', 'judging_costs', 'measure_kept_bytes', 'sizes', 'duration', 'describe_costs',
+           'estimate_flops']
 
 # %% ../../nbs/56_estimate.ipynb #03d6d925
 import functools
@@ -45,7 +46,8 @@ from .study import Study, typical_size
 from .tables import full_trials, reading_trials, set_trials, starts_plan
 from ..train.augment import Augmentation
 from ..train.networks import FlatNetwork, carry, flatten, make_network, n_params
-from ..train.training import Recipe, count_flops, predict, steps_per_epoch, train
+from ..train.training import (
+    Recipe, count_flops, predict, replays, steps_per_epoch, train)
 
 # %% ../../nbs/56_estimate.ipynb #df9f6ea4
 patience = 5.0       # seconds for one measurement, unless its first step takes longer
@@ -94,7 +96,7 @@ def step_seconds(data: ImageSet,      # at least a batch of images, on the devic
     return between(first, marks[-1]) / max(1, len(marks) - 2)
 
 # %% ../../nbs/56_estimate.ipynb #64c53fb6
-compiled_share = 0.6       # of the time of an uncompiled step, on a CPU
+compiled_share = {"cpu": 0.6, "cuda": 0.5}      # of the time of an uncompiled step
 
 def sweep_seconds(data: ImageSet, network: dict, batch: int, policy: Augmentation) -> float:
     "Seconds of one uncompiled inner step of trajectory matching, there and back."
@@ -119,6 +121,25 @@ def walk_seconds(data: ImageSet, network: dict, batch: int, policy: Augmentation
     walk = lambda: walk_forward(flat, flatten(net), data.images, data.labels, rate, steps,
                                 first_order)
     return seconds(walk, str(device)) / 2
+
+# %% ../../nbs/56_estimate.ipynb #13d01f20
+def kernel_seconds(call: Callable, device: torch.device) -> float:
+    "Seconds that a GPU's kernels take in a call, added up; 0 where no GPU takes part."
+    kinds = [torch.profiler.ProfilerActivity.CUDA] if device.type == "cuda" else []
+    if not kinds:
+        return 0.0
+    with torch.profiler.profile(activities=kinds) as seen:
+        call()
+        torch.cuda.synchronize(device)
+    return sum(event.self_device_time_total for event in seen.key_averages()) / 1e6
+
+def replayed_seconds(data: ImageSet, network: dict, recipe: Recipe, steps: int = 14) -> float:
+    "Seconds of one training step that a GPU replays as a graph: those of its kernels."
+    plain = replace(recipe, steps=steps, compiled=False)
+    net = make_network(network, data.shape, data.n_classes, 0).to(data.labels.device)
+    walk = lambda: train(net, data, plain, torch.Generator().manual_seed(0))
+    walk()
+    return kernel_seconds(walk, data.labels.device) / steps
 
 # %% ../../nbs/56_estimate.ipynb #bab240d2
 def difficulty_plans(run: Study) -> Iterator[Plan]:
@@ -257,9 +278,12 @@ class Prices:
 
     def training(self, network: dict, recipe: Recipe) -> float:
         "Seconds of a whole training run."
+        if replays(recipe, self.few.labels.device):
+            measure = functools.partial(replayed_seconds, self.few)
+            return recipe.steps * self.once("replay", measure, network, replace(recipe, steps=1))
         measure = functools.partial(step_seconds, self.few)
         step = self.once("train", measure, network, replace(recipe, steps=1, compiled=False))
-        return recipe.steps * step * (compiled_share if recipe.compiled else 1)
+        return recipe.steps * step * share(self, recipe.compiled)
 
     def looking(self, network: dict, images: int) -> float:
         "Seconds to classify so many images."
@@ -273,6 +297,11 @@ class Prices:
         "Seconds of one network trained on a set and tested on so many images."
         network = network or self.study.judge_network
         return self.training(network, recipe) + self.looking(network, images)
+
+# %% ../../nbs/56_estimate.ipynb #5e7986a9
+def share(prices: Prices, compiled: bool) -> float:
+    "What a step takes of its uncompiled time."
+    return compiled_share[prices.few.labels.device.type] if compiled else 1
 
 # %% ../../nbs/56_estimate.ipynb #acdemade
 def is_made(prices: Prices, one: Wish) -> bool:
@@ -306,8 +335,8 @@ def iteration_seconds(prices: Prices, method: Method, ratio: float) -> float:
     if {"experts", "flat experts"} & set(objective.needs):
         sweep = lambda batch: sweep_seconds(prices.few, study.network, batch,
                                             objective.augmentation)
-        share = compiled_share if objective.compiled else 1
-        return objective.n_steps * share * prices.once("sweep", sweep, objective.batch)
+        factor = share(prices, objective.compiled)
+        return objective.n_steps * factor * prices.once("sweep", sweep, objective.batch)
     train = study.splits.train
     counts = sets.count_each(study.take(ratio), train.n_classes)
     first = torch.cat([rows[:n] for rows, n in zip(class_rows(train), counts)])
@@ -628,8 +657,8 @@ def walk_parts(prices: Prices, ratio: float, name: str = "selmatch",
         left = study.left(starts_plan(study, task))
     walk = lambda: walk_seconds(prices.few, study.network, objective.batch,
                                 objective.augmentation)
-    share = compiled_share if objective.compiled else 1
-    each = lambda: rates * draws * objective.n_steps * share * prices.once("walk", walk)
+    factor = share(prices, objective.compiled)
+    each = lambda: rates * draws * objective.n_steps * factor * prices.once("walk", walk)
     return [Part("walk before distilling", objective.max_start, left, each)]
 
 # %% ../../nbs/56_estimate.ipynb #0f9ed059

@@ -17,8 +17,7 @@ from torch import Tensor
 from ..computer import Computer, run_all
 from ..core import InputError
 from ..data.images import ImageSet
-from .networks import make_network
-from .training import Recipe, predict, train
+from .training import Recipe, passing_network, predict, train
 
 # %% ../../nbs/13_judge.ipynb #d032f05c
 @dataclass(frozen=True)
@@ -54,10 +53,10 @@ def score_tests(net: torch.nn.Module,
 def run_trial(trial: Trial) -> dict:  # tags, seed, an accuracy for each test set, seconds
     "Train one fresh network and test it once."
     begin, data = time.perf_counter(), trial.data.to(trial.device)
-    net = make_network(trial.network, data.shape, data.n_classes, trial.seed).to(trial.device)
+    net, graphs = passing_network(trial.network, data, trial.seed, trial.recipe)
     order = torch.Generator().manual_seed(trial.seed)
     loss = trial.loss(data) if trial.loss else None
-    train(net, data, trial.recipe, order, trial.distilled, loss=loss)
+    train(net, data, trial.recipe, order, trial.distilled, graphs=graphs, loss=loss)
     result = {**trial.tags, "seed": trial.seed} | score_tests(net, trial)
     return result | {"seconds": time.perf_counter() - begin}
 
