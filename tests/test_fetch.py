@@ -28,7 +28,7 @@ def main(words):
 @pytest.fixture
 def server(tmp_path):
     """Serves the files of a folder; breaks off after half of what was asked as often as `breaks` says."""
-    state = SimpleNamespace(breaks=0, asked=[], knows_ranges=True, folder=tmp_path / "served")
+    state = SimpleNamespace(breaks=0, asked=[], knows_ranges=True, tells_end=True, folder=tmp_path / "served")
     state.folder.mkdir()
 
     class Handler(http.server.BaseHTTPRequestHandler):
@@ -43,7 +43,9 @@ def server(tmp_path):
             state.asked.append(begin)
             content = file.read_bytes()
             if begin and begin >= len(content):
-                return self.send_error(416)
+                self.send_response(416)
+                if state.tells_end: self.send_header("Content-Range", f"bytes */{len(content)}")
+                return self.end_headers()
             self.send_response(206 if begin else 200)
             self.send_header("Content-Length", str(len(content) - begin))
             self.end_headers()
@@ -225,6 +227,15 @@ def test_what_was_received_whole_before_a_stop_is_not_asked_for_anew(server, ser
     file, content = served
     (tmp_path / "scores.npy.part").write_bytes(content)
     assert room.fetch_file(file, tmp_path).read_bytes() == content and server.asked == [len(content)]
+
+
+@pytest.mark.parametrize("tells_end, part", [(True, b"longer than what the server has"), (False, b""), (False, b"longer")])
+def test_a_part_that_is_not_what_the_server_has_is_begun_anew(server, served, tmp_path, tells_end, part):
+    """Also without a checksum: a part that is longer passed as whole, for the server has nothing behind its end."""
+    file, content = served
+    server.tells_end = tells_end
+    (tmp_path / "scores.npy.part").write_bytes(content + part)
+    assert room.fetch_file(OfficialFile(file.url), tmp_path).read_bytes() == content and server.asked == [len(content + part), 0]
 
 
 def test_a_line_that_breaks_again_and_again_is_given_up(server, served, tmp_path):

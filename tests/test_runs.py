@@ -53,7 +53,7 @@ from selmatch.study.sets import make_set, set_task
 from selmatch.study.study import Study
 from selmatch.computer import Computer
 p = load_profile("smoke")
-p = replace(p, matching=replace(p.matching, iterations=60, evaluate_at=(20,)), experts=replace(p.experts, epochs=40))
+p = replace(p, matching=replace(p.matching, iterations=40, evaluate_at=(20,)))
 study = Study(p, Computer(quiet=True), Path(sys.argv[1]))
 task = set_task(study, "selmatch", 0.1, 0)
 print(make_set(task))
@@ -73,7 +73,7 @@ def test_killed_while_distilling_it_ends_with_the_same_bits(tmp_path):
     assert not list((tmp_path / "broken").glob("sets/*/history.csv")), "it was to be killed in the middle"
     again, error = start(tmp_path / "broken").communicate(timeout=200)
     assert again.strip(), error[-2000:]
-    for name in ("history.csv", "at_000020/set.safetensors", "at_000060/set.safetensors"):
+    for name in ("history.csv", "at_000020/set.safetensors", "at_000040/set.safetensors"):
         assert open(f"{whole.strip()}/{name}", "rb").read() == open(f"{again.strip()}/{name}", "rb").read(), name
 
 

@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['block', 'line_errors', 'largest_unpacked', 'toronto', 'structural', 'selmatch_scores', 'official_files',
-           'ask_for_rest', 'receive', 'keep_receiving', 'OfficialFile', 'find_md5', 'fetch_file', 'refuse_large',
-           'unpack_zip', 'unpack_tar', 'unpack_all', 'unpack', 'bring', 'fetch', 'advise']
+           'ask_for_rest', 'receive', 'is_whole', 'keep_receiving', 'OfficialFile', 'find_md5', 'fetch_file',
+           'refuse_large', 'unpack_zip', 'unpack_tar', 'unpack_all', 'unpack', 'bring', 'fetch', 'advise']
 
 # %% ../../nbs/07_fetch.ipynb #4a127540
 import hashlib
@@ -49,6 +49,12 @@ def receive(url: str, part: Path, label: str) -> bool:     # is it whole?
                 bar.update(len(piece))
     return total is None or part.stat().st_size == total
 
+# %% ../../nbs/07_fetch.ipynb #07whole01
+def is_whole(part: Path, error: urllib.error.HTTPError) -> bool:
+    "Whether a part ends where a server that has nothing behind it (416) says that the file ends."
+    end = (error.headers.get("Content-Range") or "").rpartition("/")[2]
+    return part.exists() and end == str(part.stat().st_size)
+
 # %% ../../nbs/07_fetch.ipynb #5d47a9d7
 # what a broken line may raise
 line_errors = (OSError, http.client.HTTPException)
@@ -62,10 +68,12 @@ def keep_receiving(url: str, part: Path, label: str, tries: int = 5):
             if receive(url, part, label):
                 return
         except urllib.error.HTTPError as error:
-            if error.code == 416 and part.exists():
+            if error.code == 416 and is_whole(part, error):
                 return
             problem = f"the server answers {error.code} {error.reason}"
-            break
+            if error.code != 416 or not part.exists():
+                break
+            part.unlink()
         except line_errors as error:
             problem = str(error) or type(error).__name__
     raise InputError(f"cannot fetch {url}: {problem}")

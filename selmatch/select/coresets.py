@@ -15,9 +15,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
+import scipy
 import torch
-from scipy.optimize import linear_sum_assignment, nnls
-from sklearn.cluster import KMeans
 from threadpoolctl import threadpool_limits
 from torch import Tensor, nn
 
@@ -252,7 +251,8 @@ def gradient_weights(kernel: Tensor,     # (n, n) inner products of the gradient
         raise InputError(f"lam={lam} is not allowed: the chosen gradients are linearly dependent, "
                          "so it must be larger")
     right = torch.linalg.solve_triangular(L, target.double()[chosen, None], upper=False)[:, 0]
-    return torch.from_numpy(nnls(L.T.cpu().numpy(), right.cpu().numpy())[0]).to(kernel.device)
+    weights, _ = scipy.optimize.nnls(L.T.cpu().numpy(), right.cpu().numpy())
+    return torch.from_numpy(weights).to(kernel.device)
 
 # %% ../../nbs/23_coresets.ipynb #c88e9870
 def gradmatch(data: ImageSet, ipc: int | Sequence[int], *, evidence: Evidence,
@@ -346,6 +346,7 @@ def centroids(points: Tensor,  # (n, d) of one class
               generator: torch.Generator,
 ) -> Tensor:                   # (m, d)
     "K-means: k-means++ seeding, then Lloyd's iterations until nothing changes."
+    from sklearn.cluster import KMeans
     chance = int(torch.randint(2**31 - 1, (1,), generator=generator))
     means = KMeans(m, n_init=1, max_iter=1000, tol=0, random_state=chance)
     with threadpool_limits(1, "openmp"):    # side by side, sums come in any order: other last bits
@@ -366,7 +367,8 @@ def kmeans_real(data: ImageSet, ipc: int, *,
     for rows in class_rows(data):
         own = points[rows.to(points.device)]
         distance = torch.cdist(centroids(own, ipc, generator).double(), own.double())
-        nearest = torch.from_numpy(linear_sum_assignment(distance.cpu().numpy())[1])
+        _, columns = scipy.optimize.linear_sum_assignment(distance.cpu().numpy())
+        nearest = torch.from_numpy(columns)
         picks.append(rows[nearest.to(rows.device)])
     return join_classes(data, picks, difficulty)
 

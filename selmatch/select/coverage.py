@@ -8,7 +8,6 @@ __all__ = ['nearest', 'radius', 'is_covered', 'feature_network', 'features']
 # %% ../../nbs/21_coverage.ipynb #248512e1
 import numpy as np
 import torch
-from sklearn.neighbors import NearestNeighbors
 from torch import Tensor, nn
 
 from ..core import InputError
@@ -22,6 +21,7 @@ def nearest(points: Tensor,    # (n, f)
             rank: int = 1,     # 1: the nearest, 2: the second nearest, …
 ) -> np.ndarray:               # (m,) Euclidean distances
     "Distance from each query to its `rank`-th nearest point. Raises `InputError` if there is none."
+    from sklearn.neighbors import NearestNeighbors
     if len(points) < rank:
         raise InputError(f"{len(points)} points have no neighbour number {rank}")
     index = NearestNeighbors(n_neighbors=rank).fit(points.cpu().numpy())

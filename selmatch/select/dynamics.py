@@ -10,8 +10,8 @@ __all__ = ['ccs_cuts', 'share_budget', 'stratify', 'cut_and_spread', 'ccs', 'rec
 from collections.abc import Callable, Sequence
 
 import numpy as np
+import scipy
 import torch
-from scipy import stats
 from torch import Tensor
 
 from ..core import InputError, check_range
@@ -114,7 +114,7 @@ def beta_weights(mean: Tensor,       # (n,) mean probability of each image
     check_range("pruned", pruned, 0, 1)
     anchor = float(mean[score.topk(min(10, len(score))).indices].mean())
     b = 15 * (1 - anchor) * (1 - pruned**power)
-    density = stats.beta.pdf(mean.clamp(1e-6, 1 - 1e-6).numpy(), 16 - b, max(b, 1e-6))
+    density = scipy.stats.beta.pdf(mean.clamp(1e-6, 1 - 1e-6).numpy(), 16 - b, max(b, 1e-6))
     return torch.from_numpy(np.nan_to_num(density)) * score
 
 # %% ../../nbs/24_dynamics.ipynb #9d3dd9a9

@@ -15,7 +15,6 @@ from pathlib import Path
 import numpy as np
 import torch
 import torch.nn.functional as F
-from sklearn.model_selection import RepeatedStratifiedKFold
 from torch import Tensor
 
 from ..core import InputError, check_choice, check_range, check_seed
@@ -133,6 +132,7 @@ def c_score_difficulty(data: ImageSet,
                        computer: Computer = Computer(),
 ) -> Tensor:                                 # (n,) float64 = 1 − C-score, in steps of 1/repeats
     "Estimate 1 − C-score by held-out training (after Jiang et al. 2021)."
+    from sklearn.model_selection import RepeatedStratifiedKFold
     check_range("folds", folds, 2, min(len(rows) for rows in class_rows(data)))
     check_range("repeats", repeats, 1)
     divisions = RepeatedStratifiedKFold(n_splits=folds, n_repeats=repeats,

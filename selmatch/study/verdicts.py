@@ -11,7 +11,7 @@ from collections.abc import Sequence
 
 import numpy as np
 import pandas as pd
-from scipy import stats
+import scipy
 
 from ..core import InputError, check_choice
 
@@ -33,7 +33,7 @@ def half_width(looks: np.ndarray,       # (S,) one number per set
     n = len(looks)
     if n < 2:
         return float("nan")
-    return float(stats.t.ppf((1 + level) / 2, n - 1) * np.std(looks, ddof=1) / n**0.5)
+    return float(scipy.stats.t.ppf((1 + level) / 2, n - 1) * np.std(looks, ddof=1) / n**0.5)
 
 # %% ../../nbs/41_verdicts.ipynb #a2d12729
 def intervals(table: pd.DataFrame,            # one row per network, with `set_seed`
@@ -65,7 +65,7 @@ def pair_test(differences: np.ndarray,    # (S,) of two methods on the same seed
     looks = np.asarray(differences, float)
     gap, p = float(looks.mean()), float("nan")
     if len(looks) > 1 and looks.std() > 1e-9:
-        p = float(stats.ttest_1samp(looks, 0).pvalue)
+        p = float(scipy.stats.ttest_1samp(looks, 0).pvalue)
     elif len(looks) > 1 and gap == 0:
         p = 1.0                        # another difference without scatter stays unknown
     return {"gap": gap, "half": half_width(looks), "p": p, "sets": len(looks)}

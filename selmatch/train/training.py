@@ -23,7 +23,6 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.utils.flop_counter import FlopCounterMode
 
 # %% ../../nbs/12_training.ipynb #60e1c7d2
 from ..computer import advance
@@ -87,6 +86,7 @@ def count_flops(net: nn.Module,
                 shape: tuple,    # (c, h, w) of an image
 ) -> int:
     "Floating-point operations of one forward pass of one image, by PyTorch's own counter."
+    from torch.utils.flop_counter import FlopCounterMode
     first, mode = next(net.parameters()), net.training
     with FlopCounterMode(display=False) as counter, torch.no_grad():
         net.eval()(torch.zeros(1, *shape, device=first.device, dtype=first.dtype))
