@@ -1,6 +1,7 @@
 """The card where the usual is not asked: options, whitening, sizes and rules that a reader must be told."""
 import re
 import shlex
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -11,7 +12,8 @@ from PIL import Image
 
 import selmatch as sm
 from selmatch.core import InputError
-from selmatch.data.images import class_rows
+from selmatch.data.export import class_folders, save_folder
+from selmatch.data.images import ImageSet, class_rows
 from selmatch.data.loaders import load_digits
 from selmatch.show import card
 from selmatch.study import shrink
@@ -316,6 +318,18 @@ def test_another_numbering_of_classes_is_said():
     names = tuple(str(i) for i in range(12))
     assert "(0, 1, 10, 11, …)" in card.say_order(names, dict(zip(names, names))) and "match classes by name" in card.say_order(names, dict(zip(names, names)))
     assert card.say_order(("a", "b"), {"b": "b", "a": "a"}) == ""
+
+
+def test_the_program_that_renumbers_classes_gives_our_numbers(tmp_path, monkeypatch):
+    names = ("2", "10", "AC/DC")
+    data = ImageSet(torch.arange(6.).view(6, 1, 1, 1).expand(6, 3, 4, 4) / 6, torch.tensor([0, 0, 1, 1, 2, 2]), names, (0.0,) * 3, (1.0,) * 3)
+    save_folder(data, tmp_path / "images")
+    monkeypatch.chdir(tmp_path)
+    said = card.say_order(names, dict(zip(names, class_folders(names))))
+    room = {}
+    exec(re.search("```python\n(.*?)```", said, re.S)[1], room)
+    numbers = {Path(file).parent.name: room["data"][i][1] for i, (file, _) in enumerate(room["data"].samples)}
+    assert room["data"].classes == ["10", "2", class_folders(names)[2]] and numbers == {folder: i for i, folder in enumerate(class_folders(names))}
 
 
 def test_ones_own_set_may_be_compared_where_the_data_has_copies(tmp_path):
