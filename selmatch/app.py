@@ -742,9 +742,6 @@ def say_again(method: str, options: dict, alpha: float, beta: float) -> str:
 def tune_command(profile, only, words, estimate, device, workers, cluster, out):
     """Find step sizes: the same trials for every method. --out writes a profile with the
     picks."""
-    for name in only:
-        if find_method(name).objective is None:
-            raise InputError(f"method {name!r} distils nothing: there is no step size to tune")
     check_file("--out", out)
     if out and out.exists():
         raise InputError(f"--out {out} exists: choose another file")
@@ -752,7 +749,8 @@ def tune_command(profile, only, words, estimate, device, workers, cluster, out):
     p = load_profile(profile)
     from selmatch.study.profile import profile_folder
     from selmatch.study.study import Study
-    from selmatch.study.tune import list_picks, tune, tuning_costs, write_tuned
+    from selmatch.study.tune import list_leaders, list_picks, tune, tuning_costs, write_tuned
+    list_leaders(only)
     study = Study(p, make_computer(device, workers, cluster), home())
     if estimate:
         return say_costs(tuning_costs(study, only or None), study)

@@ -104,6 +104,7 @@ def test_a_trial_that_gives_up_is_left_as_it_stands(monkeypatch, tmp_path):
     assert tune.try_set(SimpleNamespace(folder=tmp_path), "cpu", True) == tmp_path
     empty = SimpleNamespace(profile=SimpleNamespace(data={"validation": 0}), splits=SimpleNamespace(validation=[]))
     refuses(lambda: tune.tune(empty), "data.validation=0", "no validation image to tune on")
+    refuses(lambda: tune.list_leaders(["mtt", "window"]), "'window' distils nothing")
 
 
 # ---------------------------------------------------------------- estimates in words

@@ -30,8 +30,13 @@ from ..train.judge import Trial, trials
 
 # %% ../../nbs/57_tune.ipynb #c75455b9
 def list_leaders(names: Iterable[str] | None = None) -> list[Method]:    # None: all, and variants
-    "The distilling methods, one for each family that shares its sets."
+    """The distilling methods, one for each family that shares its sets. `InputError` for one that
+    is asked for by name and distils nothing."""
     asked = [find_method(name) for name in ([*methods, *variants] if names is None else names)]
+    for method in asked if names is not None else ():
+        if method.objective is None:
+            raise InputError(f"method {method.name!r} distils nothing: there is no step size to "
+                             "tune")
     leaders = [set_leader(m) for m in asked if m.objective is not None]
     return [find_method(name) for name in dict.fromkeys(leaders)]
 
