@@ -295,3 +295,31 @@ def test_the_compiler_is_hushed_in_one_thread_and_no_longer_than_asked():
     finally:
         log.removeHandler(listener)
     assert told == ["elsewhere", "after"]
+
+
+def test_a_recipe_may_ask_for_passes_over_the_set():
+    """A number of steps that is enough for a small set is hardly a pass over all the images."""
+    from selmatch.train.judge import trials
+    from selmatch.train.training import settle_steps
+    data, few = toy(), toy().subset(torch.arange(8))
+    asked = Recipe(steps=4, batch=8, epochs=3)
+    n = len(data)
+    assert settle_steps(asked, n).steps == max(4, 3 * (n // 8)) > 4 and settle_steps(asked, len(few)).steps == 4
+    net = lambda: make_network(SPEC, data.shape, data.n_classes, 0)
+    seed = lambda: torch.Generator().manual_seed(1)
+    by_epochs = train(net(), data, asked, seed())
+    by_steps = train(net(), data, Recipe(steps=settle_steps(asked, n).steps, batch=8), seed())
+    assert torch.equal(flatten(by_epochs), flatten(by_steps)), "rates fall over all steps"
+    whole, small = (trials(d, 1, 0, network=SPEC, recipe=asked)[0].recipe for d in (data, few))
+    assert whole.steps > small.steps == 4 and whole.epochs == 0, "the bar counts the steps that are taken"
+
+
+def test_the_estimate_knows_of_passes(tmp_path):
+    from selmatch.study import estimate
+    from selmatch.study.profile import load_profile
+    from selmatch.study.study import Study
+    study = lambda epochs: Study(load_profile("smoke", evaluation={"n": 2, "steps": 40, "batch": 32, "lr": 0.05, "epochs": epochs}), Computer(quiet=True), tmp_path)
+    plain, more, whole = study(0), study(20), len(study(0).splits.train)
+    assert estimate.mean_steps(plain, plain.recipe("dsa")) == estimate.mean_steps(plain, plain.recipe("dsa"), whole) == 40
+    assert estimate.mean_steps(more, more.recipe("dsa"), whole) == 20 * (whole // 32) > estimate.mean_steps(more, more.recipe("dsa")) > 40
+    assert more.proxy_words()[1].epochs == 0 and more.recipe("dsa").epochs == 20

@@ -41,6 +41,7 @@ from selmatch.study.shrink import (
     without_flips,
 )
 from ..study.study import place_data
+from ..train.training import settle_steps
 
 # %% ../../nbs/66_card.ipynb #cece2f1e
 def list_originals(data: Data) -> dict[str, list[str]] | None:
@@ -358,7 +359,8 @@ def write_snippet(found: Shrunk, folders: dict[str, str], root: str,
         **say_fit(p.data),
         norm=norm, width=spec.get("width", 128), depth=spec.get("depth", 3), channels=c,
         k=data.n_classes, reach=int(h * 0.125 + 0.5), flip=mirror if found.flips else "moved",
-        steps=e.steps, batch=e.batch, lr=e.lr, momentum=e.momentum, decay=e.weight_decay)
+        steps=settle_steps(found.study.recipe("simple"), len(data)).steps, batch=e.batch, lr=e.lr,
+        momentum=e.momentum, decay=e.weight_decay)
 
 # %% ../../nbs/66_card.ipynb #8468deed
 def size_category(n: int) -> str:
@@ -389,7 +391,8 @@ def say_recipe(found: Shrunk) -> str:
     rates = {"cosine": "falling to 0 as a cosine", "step": "a tenth of it after half the steps",
              "constant": "throughout"}
     strong = ", ".join(p.allowed.strong)
-    return (f"{network}, {e.steps} steps of at most {e.batch} images, SGD with momentum "
+    least = f" (at least {e.epochs} epochs)" * bool(e.epochs)
+    return (f"{network}, {e.steps} steps{least} of at most {e.batch} images, SGD with momentum "
             f"{e.momentum}, weight decay {e.weight_decay}, rate {e.lr}, {rates[e.schedule]}. "
             f"Augmentation: {own} (DSA: one of {strong} at a time).")
 

@@ -5,12 +5,12 @@
 # %% auto #0
 __all__ = ['patience', 'compiled_share', 'tried_sets', 'now', 'between', 'seconds', 'Enough', 'step_seconds', 'sweep_seconds',
            'walk_seconds', 'kernel_seconds', 'replayed_seconds', 'difficulty_plans', 'all_difficulty_plans',
-           'start_steps', 'find_task', 'Wish', 'wish', 'as_wishes', 'same_images', 'Prices', 'share', 'is_made',
-           'judge_seconds', 'one_answer', 'iteration_seconds', 'Part', 'runs_of', 'watch_part', 'window_part',
-           'expert_part', 'set_seconds', 'join_titles', 'set_parts', 'watch_helper_parts', 'choose_helper_parts',
-           'is_completed', 'teacher_parts', 'completed_part', 'needs_teachers', 'judged_changes', 'count_choices',
-           'chosen_parts', 'judge_parts', 'count_judgements', 'race_judgements', 'find_candidate', 'race_parts',
-           'race_share', 'reading_parts', 'feature_part', 'walk_parts', 'needs_flat_experts', 'costs',
+           'start_steps', 'find_task', 'Wish', 'wish', 'as_wishes', 'same_images', 'mean_steps', 'Prices', 'share',
+           'is_made', 'judge_seconds', 'one_answer', 'iteration_seconds', 'Part', 'runs_of', 'watch_part',
+           'window_part', 'expert_part', 'set_seconds', 'join_titles', 'set_parts', 'watch_helper_parts',
+           'choose_helper_parts', 'is_completed', 'teacher_parts', 'completed_part', 'needs_teachers', 'judged_changes',
+           'count_choices', 'chosen_parts', 'judge_parts', 'count_judgements', 'race_judgements', 'find_candidate',
+           'race_parts', 'race_share', 'reading_parts', 'feature_part', 'walk_parts', 'needs_flat_experts', 'costs',
            'difficulty_parts', 'follow_parts', 'asks_experts', 'answer_part', 'tabulate_parts', 'wall_seconds',
            'command_costs', 'judging_costs', 'measure_kept_bytes', 'sizes', 'duration', 'describe_costs',
            'estimate_flops']
@@ -47,7 +47,7 @@ from .tables import full_trials, reading_trials, set_trials, starts_plan
 from ..train.augment import Augmentation
 from ..train.networks import FlatNetwork, carry, flatten, make_network, n_params
 from ..train.training import (
-    Recipe, count_flops, predict, replays, steps_per_epoch, train)
+    Recipe, count_flops, predict, replays, settle_steps, steps_per_epoch, train)
 
 # %% ../../nbs/56_estimate.ipynb #df9f6ea4
 patience = 5.0       # seconds for one measurement, unless its first step takes longer
@@ -239,6 +239,15 @@ def same_images(study: Study, one: Wish) -> tuple:
         changed = (m.objective, alpha, m.labels == "soft", tuned)
     return m.start, changed, m.completed, one.ratio, one.seed
 
+# %% ../../nbs/56_estimate.ipynb #56msteps1
+def mean_steps(study: Study, recipe: Recipe,
+               size: int = 0,     # images of the set; 0: the mean over the study's sizes
+) -> float:
+    "Steps of a training run whose recipe may ask for epochs."
+    whole = len(study.splits.train)
+    sizes = [size] if size else [round(ratio * whole) for ratio in study.profile.ratios]
+    return float(np.mean([settle_steps(recipe, n).steps for n in sizes]))
+
 # %% ../../nbs/56_estimate.ipynb #acde4db2
 @dataclass(frozen=True)
 class Prices:
@@ -276,14 +285,15 @@ class Prices:
             self.known[key] = with_threads(lambda _: what(*given), None, threads)
         return self.known[key]
 
-    def training(self, network: dict, recipe: Recipe) -> float:
-        "Seconds of a whole training run."
+    def training(self, network: dict, recipe: Recipe, size: int = 0) -> float:
+        "Seconds of a whole training run, as `mean_steps` counts its steps."
+        steps, recipe = mean_steps(self.study, recipe, size), replace(recipe, epochs=0)
         if replays(recipe, self.few.labels.device):
             measure = functools.partial(replayed_seconds, self.few)
-            return recipe.steps * self.once("replay", measure, network, replace(recipe, steps=1))
+            return steps * self.once("replay", measure, network, replace(recipe, steps=1))
         measure = functools.partial(step_seconds, self.few)
         step = self.once("train", measure, network, replace(recipe, steps=1, compiled=False))
-        return recipe.steps * step * share(self, recipe.compiled)
+        return steps * step * share(self, recipe.compiled)
 
     def looking(self, network: dict, images: int) -> float:
         "Seconds to classify so many images."
@@ -293,10 +303,11 @@ class Prices:
             return seconds(lambda: predict(net, self.few), str(device))
         return images / len(self.few) * self.once("look", look, network)
 
-    def trial(self, recipe: Recipe, images: int, network: dict | None = None) -> float:
+    def trial(self, recipe: Recipe, images: int, network: dict | None = None,
+              size: int = 0) -> float:
         "Seconds of one network trained on a set and tested on so many images."
         network = network or self.study.judge_network
-        return self.training(network, recipe) + self.looking(network, images)
+        return self.training(network, recipe, size) + self.looking(network, images)
 
 # %% ../../nbs/56_estimate.ipynb #5e7986a9
 def share(prices: Prices, compiled: bool) -> float:
@@ -309,11 +320,12 @@ def is_made(prices: Prices, one: Wish) -> bool:
     task = prices.task(one)
     return task is not None and task.done
 
-def judge_seconds(prices: Prices, title: str, images: int) -> float:
-    "Seconds of one network of a judge, by title: trained on a set, tested on so many images."
+def judge_seconds(prices: Prices, title: str, images: int, size: int = 0) -> float:
+    """Seconds of one network of a judge, by title: trained on a set (of `size` images; 0: of the
+    study's sizes), tested on so many images."""
     study, judge = prices.study, prices.study.judges[title]
     network = carry(judge.network or study.network) if title != "its own" else None
-    return prices.trial(study.recipe("dsa", judge), images, network)
+    return prices.trial(study.recipe("dsa", judge), images, network, size)
 
 # %% ../../nbs/56_estimate.ipynb #5c7636ed
 def one_answer(objective, method: Method, data: ImageSet, alpha: float,
@@ -476,7 +488,7 @@ def is_completed(prices: Prices, one: Wish) -> bool:
 def teacher_parts(prices: Prices, wishes: list[Wish]) -> list[Part]:
     "Teachers, and the filters of a curriculum, which ask them in every step."
     study, recipe = prices.study, prices.study.recipe("dsa")
-    once = lambda: prices.training(study.judge_network, recipe)
+    once = lambda: prices.training(study.judge_network, recipe, len(study.splits.train))
     taught = runs_of(study, [w for w in wishes if w.method.labels in ("teacher", "online")])
     plans = [plan for run in taught for plan in run.teacher_plans()]
     joined = {same_images(study, w): w for w in wishes if w.method.completed and w.made}
@@ -546,13 +558,14 @@ def judge_parts(prices: Prices, wishes: list[Wish], full: bool) -> list[Part]:
         if not mine:
             continue
         each = functools.partial(judge_seconds, prices, title, tested)
+        whole = functools.partial(each, len(study.splits.train))
         plan = study.trials_plan(full_trials(study, judge), "train on all data") if watched else ()
         left = study.left(plan) if watched else judge.n
         own = title == "its own"
         parts += [Part("evaluate" if own else f"judge with {title}",
                        *count_judgements(prices, mine, title), each),
                   Part("train on all data" + ("" if own else f": {title}"), judge.n * full,
-                       left * full, each)]
+                       left * full, whole)]
     return parts
 
 # %% ../../nbs/56_estimate.ipynb #833ccoun2
@@ -644,7 +657,8 @@ def feature_part(prices: Prices) -> Part:
     "The network in whose features coverage is measured."
     study, recipe = prices.study, prices.study.recipe("simple")
     plan = study.network_plan(study.network, recipe, study.seed("features"), "features")
-    return Part("features", 1, study.left(plan), lambda: prices.training(study.network, recipe))
+    each = lambda: prices.training(study.network, recipe, len(study.splits.train))
+    return Part("features", 1, study.left(plan), each)
 
 # %% ../../nbs/56_estimate.ipynb #56mcwalkp
 def walk_parts(prices: Prices, ratio: float, name: str = "selmatch",
@@ -777,8 +791,10 @@ def judging_costs(study: Study, images: int,     # of the set
     who = None if network is None else carry(network)
     def price(size: int) -> Callable:
         steps = epochs and epochs * steps_per_epoch(size, study.recipe("none"))
-        judge = replace(e, network=who or e.network, steps=steps or e.steps)
-        return lambda: prices.trial(study.recipe("dsa", judge), tested, who)
+        judge = replace(e, network=who or e.network)
+        plain = study.recipe("dsa", judge)
+        recipe = replace(plain, steps=steps, epochs=0) if steps else settle_steps(plain, size)
+        return lambda: prices.trial(recipe, tested, who)
     parts = [Part("evaluate", n, n, price(images)),
              Part("evaluate random draws", draws * n, draws * n, price(images)),
              Part("evaluate all training images", full * n, full * n, price(len(train)))]
@@ -845,5 +861,6 @@ def estimate_flops(study: Study, asked: Iterable[str | Method | Wish]) -> float:
               and needs_flat_experts(w.method) is not None}
     judged = {w for w in wishes if w.judge == "its own"}
     e = p.evaluation
-    judging = 3 * count(study.judge_network) * e.steps * e.batch * e.n
+    steps = mean_steps(study, study.recipe("dsa"))
+    judging = 3 * count(study.judge_network) * steps * e.batch * e.n
     return judging * len(judged) + count(study.network) * p.matching.passes * len(follow)

@@ -201,6 +201,7 @@ class Evaluation:
     network: dict | None = None   # None: the network that distils
     n: int = 5                    # networks per set
     steps: int = 300              # updates of each
+    epochs: int = 0               # passes over the set at least, where that is more than `steps`
     batch: int = 64               # images per update
     lr: float = 0.05              # at the start
     momentum: float = 0.9
@@ -212,7 +213,7 @@ class Evaluation:
         check_choice("evaluation.compile", self.compile, ["auto", "yes", "no"])
         check_choice("evaluation.schedule", self.schedule, ["cosine", "step", "constant"])
         check_least(self, "evaluation", 1, "n batch")
-        check_least(self, "evaluation", 0, "steps lr momentum weight_decay")
+        check_least(self, "evaluation", 0, "steps epochs lr momentum weight_decay")
         check_range("evaluation.momentum", self.momentum, 0, 1)
         check_range("evaluation.weight_decay", self.weight_decay, 0, 1)
 

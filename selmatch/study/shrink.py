@@ -297,10 +297,11 @@ def judge_trials(study: Study, data: ImageSet, augmentation: str, tags: dict, n:
                  share: float = 1.0, loss: Callable | None = None) -> list[Trial]:
     """The networks to train on one set, for a share of the profile's steps, or so many epochs."""
     e = study.profile.evaluation
-    e = replace(e, n=n or e.n, network=network or e.network, steps=math.ceil(share * e.steps))
+    e = replace(e, n=n or e.n, network=network or e.network, steps=math.ceil(share * e.steps),
+                epochs=math.ceil(share * e.epochs))
     if epochs is not None:
         steps = check_range("epochs", epochs, 1) * steps_per_epoch(len(data), study.recipe("none"))
-        e = replace(e, steps=steps)
+        e = replace(e, steps=steps, epochs=0)
     return trials_on(study, data, augmentation, tags, judge=e, distilled=distilled, loss=loss,
                      easy=easy)
 

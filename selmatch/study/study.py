@@ -299,7 +299,7 @@ class StudyRecipes(StudyData):
         e = judge or self.profile.evaluation
         compiled = self.is_compiled(e.compile, e.network or self.network, 3 * e.steps * e.batch)
         return Recipe(e.steps, e.batch, e.lr, e.momentum, e.weight_decay, e.schedule,
-                      self.policy(augmentation), compiled)
+                      self.policy(augmentation), compiled, epochs=e.epochs)
 
     @cached_property
     def watch_recipe(self) -> Recipe:
@@ -494,7 +494,8 @@ class Study(StudyScores):
         "The proxy of this run, as `network_plan` takes it."
         recipe, n = self.recipe("simple"), len(self.splits.train)
         steps = self.profile.proxy.epochs * steps_per_epoch(n, recipe)
-        return self.network, replace(recipe, steps=steps), self.seed("proxy"), "proxy"
+        recipe = replace(recipe, steps=steps, epochs=0)
+        return self.network, recipe, self.seed("proxy"), "proxy"
 
     def evidence(self) -> Evidence:
         "What the proxy of this run sees in the training and validation images."

@@ -17,7 +17,9 @@ from torch import Tensor
 from ..computer import Computer, run_all
 from ..core import InputError
 from ..data.images import ImageSet
-from .training import Recipe, passing_network, predict, train
+from selmatch.train.training import (
+    Recipe, passing_network, predict, settle_steps, train,
+)
 
 # %% ../../nbs/13_judge.ipynb #d032f05c
 @dataclass(frozen=True)
@@ -67,6 +69,7 @@ def trials(data: ImageSet,   # the set to judge
            **settings,       # the other fields of `Trial`
 ) -> list[Trial]:
     "The `n` trials of one set: seeds `seed`, `seed + 1`, … and the same settings otherwise."
+    settings["recipe"] = settle_steps(settings["recipe"], len(data))
     return [Trial(data=data, seed=seed + i, **settings) for i in range(n)]
 
 # %% ../../nbs/13_judge.ipynb #e81c2f1d

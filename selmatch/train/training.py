@@ -5,8 +5,8 @@
 # %% auto #0
 __all__ = ['precisions', 'hushed', 'block_numbers', 'strip_numbers', 'standing', 'Recipe', 'learning_rate', 'batches',
            'count_flops', 'worth_compiling', 'is_of_compiler', 'is_told', 'hide_compiler_log', 'with_fallback',
-           'compiled_network', 'steps_per_epoch', 'batches_ahead', 'choose_source', 'augmented_batches', 'set_products',
-           'arithmetic', 'begin_graphs', 'make_forward', 'renew_network', 'replays', 'passing_network',
+           'compiled_network', 'steps_per_epoch', 'settle_steps', 'batches_ahead', 'choose_source', 'augmented_batches',
+           'set_products', 'arithmetic', 'begin_graphs', 'make_forward', 'renew_network', 'replays', 'passing_network',
            'make_optimiser', 'lay_out_momentum', 'train', 'predict', 'accuracy']
 
 # %% ../../nbs/12_training.ipynb #507703d1
@@ -17,7 +17,7 @@ import math
 import threading
 import warnings
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import torch
@@ -47,9 +47,11 @@ class Recipe:
     compiled: bool = False        # compile the network: for long runs, see `worth_compiling`
     precision: str = "float32"    # of products and convolutions: "float32", on a GPU too;
                                   # "tf32" (CUDA); or "bfloat16", by autocast
+    epochs: int = 0               # passes over the set at least, where that is more than `steps`
 
     def __post_init__(self):
         check_range("steps", self.steps, 0)
+        check_range("epochs", self.epochs, 0)
         check_range("batch", self.batch, 1)
         check_range("lr", self.lr, 0)
         check_range("momentum", self.momentum, 0, 1)
@@ -173,6 +175,12 @@ strip_numbers = 2**25      # sets of more numbers are not laid out as a whole
 def steps_per_epoch(n: int, recipe: Recipe) -> int:
     "How many batches one epoch over `n` images has; a short rest is dropped."
     return n // min(recipe.batch, n)
+
+# %% ../../nbs/12_training.ipynb #12least02
+def settle_steps(recipe: Recipe, n: int) -> Recipe:
+    "The recipe for a set of `n` images: its steps are enough for its epochs."
+    least = recipe.epochs * steps_per_epoch(n, recipe) if n else 0
+    return replace(recipe, steps=max(recipe.steps, least), epochs=0)
 
 # %% ../../nbs/12_training.ipynb #4f0a33ea
 def batches_ahead(data: ImageSet, recipe: Recipe) -> int:
@@ -324,6 +332,7 @@ def train(net: nn.Module, data: ImageSet,
 ) -> nn.Module:                               # the same network, trained
     """Train by SGD on the set's hard or soft labels, or on another `loss` of each batch. The same
     generator state gives the same bits on the CPU."""
+    recipe = settle_steps(recipe, len(data))
     device, per_epoch = data.labels.device, steps_per_epoch(len(data), recipe)
     forward = make_forward(net, recipe, device, graphs)
     optimiser = optimiser or make_optimiser(net, recipe)
