@@ -383,7 +383,7 @@ def test_judging_costs_what_is_asked(data_of_two, say, monkeypatch, tmp_path):
     small, steps = sm.select(data, "random", per_class=2), []
     small.save(tmp_path / "set")
     monkeypatch.setattr(app, "make_data", lambda **options: data)
-    monkeypatch.setattr(estimate.Prices, "training", lambda self, network, recipe: steps.append((network["width"], recipe.steps)) or float(recipe.steps))
+    monkeypatch.setattr(estimate.Prices, "training", lambda self, network, recipe, size=0: steps.append((network["width"], recipe.steps)) or float(recipe.steps))
     monkeypatch.setattr(estimate.Prices, "looking", lambda self, *given: 0.0)
     plain = estimate.judging_costs(data.study, len(small))
     assert plain.stage.tolist() == ["evaluate"] and plain.left.tolist() == [data.study.profile.evaluation.n] and steps == [(4, data.study.profile.evaluation.steps)]

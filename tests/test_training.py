@@ -322,4 +322,6 @@ def test_the_estimate_knows_of_passes(tmp_path):
     plain, more, whole = study(0), study(20), len(study(0).splits.train)
     assert estimate.mean_steps(plain, plain.recipe("dsa")) == estimate.mean_steps(plain, plain.recipe("dsa"), whole) == 40
     assert estimate.mean_steps(more, more.recipe("dsa"), whole) == 20 * (whole // 32) > estimate.mean_steps(more, more.recipe("dsa")) > 40
+    nothing = replace(plain.profile, ratios=(), alpha={}, compared_at=())
+    assert estimate.mean_steps(Study(nothing, Computer(quiet=True), tmp_path), plain.recipe("dsa")) == 40, "a study of no sizes, as that of a folder"
     assert more.proxy_words()[1].epochs == 0 and more.recipe("dsa").epochs == 20

@@ -55,11 +55,10 @@ def is_whole(part: Path, error: urllib.error.HTTPError) -> bool:
     end = (error.headers.get("Content-Range") or "").rpartition("/")[2]
     return part.exists() and end == str(part.stat().st_size)
 
-# %% ../../nbs/07_fetch.ipynb #5d47a9d7
+# %% ../../nbs/07_fetch.ipynb #7402f485
 # what a broken line may raise
 line_errors = (OSError, http.client.HTTPException)
 
-# %% ../../nbs/07_fetch.ipynb #7402f485
 def keep_receiving(url: str, part: Path, label: str, tries: int = 5):
     "Try until the file is whole. `InputError` when it is not after so many tries."
     problem = "it breaks off again and again"

@@ -246,7 +246,7 @@ def mean_steps(study: Study, recipe: Recipe,
     "Steps of a training run whose recipe may ask for epochs."
     whole = len(study.splits.train)
     sizes = [size] if size else [round(ratio * whole) for ratio in study.profile.ratios]
-    return float(np.mean([settle_steps(recipe, n).steps for n in sizes]))
+    return float(np.mean([settle_steps(recipe, n).steps for n in sizes or [0]]))
 
 # %% ../../nbs/56_estimate.ipynb #acde4db2
 @dataclass(frozen=True)

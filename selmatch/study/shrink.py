@@ -449,7 +449,7 @@ def plan_stages(study: Study, sizes: Sizes, effort: Effort, flips: bool | None,
     study = study.with_profile(apply_effort(study.profile, effort), "loaded", "splits", "whitening")
     prices, p = prices or Prices(study), study.profile
     tested = sum(sizes.validation) + sum(sizes.test)
-    trial = prices.trial(study.recipe("dsa"), tested)
+    trial = prices.trial(study.recipe("dsa"), tested, size=sum(sizes.small))
     watch = prices.training(study.network, study.watch_recipe)
     watch += p.score.epochs * prices.looking(study.network, sum(sizes.test))
     compared = p.evaluation.n * (2 + effort.draws + effort.distils)
@@ -464,7 +464,8 @@ def plan_stages(study: Study, sizes: Sizes, effort: Effort, flips: bool | None,
                  ("distill", 1, p.matching.iterations * each)]
     rows += [("judge, each by its own recipe", compared, trial),
              ("judge, all by crop and flip", compared, trial),
-             ("coverage", 1, prices.training(study.network, study.recipe("simple")))]
+             ("coverage", 1, prices.training(study.network, study.recipe("simple"),
+                                         sum(sizes.train)))]
     table = pd.DataFrame(rows, columns=["stage", "tasks", "each"])
     return table[table.tasks > 0].assign(seconds=lambda t: t.tasks * t.each)
 

@@ -40,6 +40,7 @@ def list_leaders(names: Iterable[str] | None = None) -> list[Method]:    # None:
     leaders = [set_leader(m) for m in asked if m.objective is not None]
     return [find_method(name) for name in dict.fromkeys(leaders)]
 
+# %% ../../nbs/57_tune.ipynb #57pace01
 def default_pace(study: Study, method: Method, ratio: float) -> tuple[float, int]:
     "The step size of the pixels and the iterations that a method has without tuning, at one size."
     plain = replace(study, profile=replace(study.profile, tuned={}))
