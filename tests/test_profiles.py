@@ -118,7 +118,7 @@ def test_jpeg_profiles_run_at_a_tiny_scale(name, tmp_path, monkeypatch):
     labels = np.empty(40 * k, int); labels[order] = np.arange(40 * k) // 40
     np.savez(tmp_path / "cifar10_scores.npz", c_score=np.random.default_rng(1).random(40 * k), labels=labels, folder_order=order)
     monkeypatch.setenv("SELMATCH_DATA", str(tmp_path))
-    few = {"score": {"runs": 1, "epochs": 1, "compile": "no"}, "evaluation": {"n": 1, "steps": 1, "batch": 8, "compile": "no"}, "window": {"n": 1, "step": 0.5, "beta": None}, "experts": {"n": 1, "epochs": 2, "compile": "no"},
+    few = {"score": {"runs": 1, "epochs": 1, "compile": "no"}, "evaluation": {"n": 1, "steps": 1, "epochs": 0, "batch": 8, "compile": "no"}, "window": {"n": 1, "step": 0.5, "beta": None}, "experts": {"n": 1, "epochs": 2, "compile": "no"},
            "matching": {"iterations": 2, "n_steps": 2, "expert_epochs": 1, "max_start": 1, "batch": 4, "evaluate_at": [1], "compile": "no"}}
     small = values | {"name": name, "ratios": [0.1], "alpha": {0.1: 0.5}, "seeds": 1, "objectives": {"dm": values["objectives"]["dm"] | {"batch_real": 8, "iterations": 2}}} | {key: values[key] | words for key, words in few.items()}
     study = Study(read_section(small, Profile), QUIET, tmp_path / "home")
