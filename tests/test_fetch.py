@@ -151,6 +151,7 @@ def official(server, tmp_path):
     return files, labels
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:.*is not the official file")
 def test_the_window_is_drawn_from_official_files_by_one_command(server, tmp_path, monkeypatch, capsys):
     files, labels = official(server, tmp_path)
