@@ -55,6 +55,7 @@ from selmatch.distill.objectives import Objective
 from selmatch.distill.trajectories import FollowExperts, TrajectoryMatching
 from selmatch.select.scores import load_difficulty
 from selmatch.select.window import read_options, select, selections
+from selmatch.study.estimate import kernel_seconds
 from selmatch.train.training import Recipe, predict, renew_network, replays, steps_per_epoch, train
 
 PUBLISHED = {"random": 73.4, "window": 79.3, "mtt": 80.7, "selmatch": 82.8}       # SelMatch, table 1 and figure 3: CIFAR-10, 5 %, ResNet-18
@@ -540,14 +541,6 @@ def write_summary(row: Row):
 
 # ---------------------------------------------------------------- steps, timed on noise
 
-def busy(work) -> float | None:
-    """Seconds that the GPU's kernels take in a call, added up."""
-    from torch.profiler import ProfilerActivity, profile
-    with profile(activities=[ProfilerActivity.CUDA]) as seen:
-        work()
-        torch.cuda.synchronize()
-    return sum(e.self_device_time_total for e in seen.key_averages()) / 1e6
-
 def run_probe(words: argparse.Namespace, log: Log):
     """Seconds of a step of an expert and of a judge, with and without CUDA graphs, and of an outer iteration, on noise."""
     row, cuda = Row(words, log, Path(tempfile.mkdtemp())), words.device == "cuda"
@@ -564,14 +557,14 @@ def run_probe(words: argparse.Namespace, log: Log):
                 log("probe", what=what, graphs=graphs, compiling=compiling, seconds=step, last_loss=losses[-1])
                 if not cuda or not graphs: continue
                 again = lambda: row.seconds_of_training(network, data, replace(recipe, steps=60), of, graphs)
-                log("probe", what=f"{what}, kernels", seconds=busy(again) / 60)
+                log("probe", what=f"{what}, kernels", seconds=kernel_seconds(again, torch.device(words.device)) / 60)
     problem = bench.matching_problem(row.student["width"], row.student["depth"], 32, row.batch, row.n_steps, words.device)
     with log.piece("probe iteration"):
         way = lambda: bench.compiled_sweep(problem, words.match_precision, 1)
         first = bench.time_once(way)
         turns = [bench.time_once(way) for _ in range(2 if words.quick else 12)]
         log("probe", what="iteration", first=first, seconds=float(np.median(turns)), slowest=max(turns))
-        if cuda: log("probe", what="iteration, kernels", seconds=busy(way))
+        if cuda: log("probe", what="iteration, kernels", seconds=kernel_seconds(way, torch.device(words.device)))
 
 
 # ---------------------------------------------------------------- the bench
