@@ -122,7 +122,7 @@ def draw_room(ax: plt.Axes, room: str, modules: list[str], box: tuple):
         ax.add_patch(FancyBboxPatch((x, y), PITCH - 0.15, 0.44, "round,pad=0,rounding_size=0.08",
                                     fc="white", ec="#bbbbbb", lw=0.6, zorder=3))
         name = f"{numbers[module]:02d} {module.split('.')[-1]}"
-        ax.text(x + PITCH / 2 - 0.075, y + 0.22, name, size=6.5, ha="center", va="center", zorder=4)
+        ax.text(x + PITCH / 2 - 0.075, y + 0.22, name, size=6, ha="center", va="center", zorder=4)
 
 
 def draw_arrow(ax: plt.Axes, start: tuple, end: tuple, upward: bool):
