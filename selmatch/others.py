@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from .api import Data, Small, check_data, check_small, name_network
-from .core import InputError, check_choice
+from .core import InputError, check_choice, malformed
 from .data.export import class_name
 from selmatch.data.folders import (
     Reading, list_image_folder, listed_classes, order_labels, read_pixels, unify,
@@ -74,7 +74,7 @@ def check_labels(labels, images: Tensor, k: int, path: Path) -> Tensor:    # (n,
     "Hard labels, or soft ones that are probabilities. Raises `InputError`."
     try:
         labels = torch.as_tensor(labels).detach()
-    except (TypeError, ValueError, RuntimeError):
+    except (RuntimeError, *malformed):
         raise InputError(f"labels of {path} are a {type(labels).__name__} of other things than "
                          "numbers: a tensor is needed") from None
     if not labels.isfinite().all():

@@ -24,6 +24,11 @@ def test_some_hundred_changed_files():
     assert wrong(2, 100, sorted(HEAVY)) == []
 
 
+@pytest.mark.parametrize("name, number, seed", [("checkpoint", 205, 0)])     # a count of infinity
+def test_what_was_found_once_is_not_found_again(name, number, seed):
+    assert mutate_files.is_good(mutate_files.try_file(name, number, seed))
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("name", list(mutate_files.READERS))
 def test_ten_thousand_changed_files(name):

@@ -20,7 +20,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from urllib.parse import unquote
 
-from ..core import InputError, check_path, make_folder, say_disk, settle, settle_below
+from ..core import InputError, check_path, make_folder, malformed, say_disk, settle, settle_below
 from .folders import is_hidden, split_of
 from .images import ImageSet, pictures
 
@@ -90,7 +90,7 @@ def read_listed(root: Path,   # a folder
         if not all(type(n) is int and 0 <= n < 10**9 for n in listed.values()):
             raise ValueError("no numbers of images")
         return listed
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
+    except (OSError, *malformed):
         raise InputError(f"{root} exists and was not written by selmatch: "
                          "choose another folder") from None
 

@@ -38,8 +38,8 @@ import numpy as np
 from PIL import Image, ImageColor, ImageOps
 from tqdm import tqdm
 
-from ..core import InputError, check_choice, check_range, fingerprint, home, read_json
-from ..core import write_atomic, write_json
+from ..core import InputError, check_choice, check_range, fingerprint, home, malformed
+from ..core import read_json, write_atomic, write_json
 
 # %% ../../nbs/04_folders.ipynb #8fec0ad5
 # torchvision's, JPEG's other name, and GIF
@@ -301,7 +301,7 @@ def listed_classes(root: str | Path) -> dict[str, str]:   # sub-folder -> class
         card = json.loads((Path(root) / "classes.json").read_text(encoding="utf-8"))
         named = {str(folder): how["class"] for folder, how in card["selmatch"].items()}
         return {folder: name for folder, name in named.items() if isinstance(name, str)}
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
+    except (OSError, *malformed):
         return {}
 
 # %% ../../nbs/04_folders.ipynb #be10aa32
@@ -511,7 +511,7 @@ def look_once(files: Sequence[str], max_pixels: int, cache: str | Path | None) -
     place = name_files(files, "look", cache, max_pixels).with_suffix(".json")
     try:
         return [Header(*row) for row in read_json(place)["headers"]]
-    except (InputError, KeyError, TypeError):
+    except malformed:
         headers = read_headers(files, max_pixels)
     with contextlib.suppress(OSError, InputError):
         write_json(place, {"headers": headers})

@@ -24,7 +24,7 @@ from tqdm import tqdm
 from ..computer import advance, some_threads
 from selmatch.core import (
     DamagedFile, InputError, check_choice, check_range, check_seed, check_whole, fingerprint,
-    load_tensors, refuse_damaged, save_tensors, set_aside,
+    load_tensors, malformed, refuse_damaged, save_tensors, set_aside,
 )
 from .objectives import Answer, RunningObjective, SetState
 from .sets import SyntheticSet
@@ -412,7 +412,7 @@ def resume(file: Path, run: Distillation):
                          f"{', '.join(differ)}): remove it or use another file")
     try:
         take_up(run, tensors, saved)
-    except (KeyError, TypeError, ValueError, RuntimeError, AttributeError, IndexError) as error:
+    except (RuntimeError, *malformed) as error:
         refuse_damaged(file, f"it is no checkpoint of this run ({error})")
 
 # %% ../../nbs/39_loop.ipynb #39dur007

@@ -39,7 +39,7 @@ from torch.func import functional_call, grad, stack_module_state, vmap
 from torch.utils.data import DataLoader, Dataset, TensorDataset
 
 import selmatch
-from ..core import InputError, check_choice, save_tensors, write_atomic
+from ..core import InputError, check_choice, malformed, save_tensors, write_atomic
 from ..computer import Computer, give_back, keepers, kept_memory
 from ..data.images import ImageSet
 from ..train.networks import FlatNetwork, flatten, make_network
@@ -685,7 +685,7 @@ def load_bench(file: Path | None, card: dict) -> dict:
         result = json.loads(Path(file).read_text(encoding="utf-8"))
         whole = all(isinstance(result[part], list) for part in ("done", "rows"))
         whole = whole and all(map(is_row, result["rows"]))
-    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+    except (OSError, *malformed):
         whole = False
     if not whole:
         raise InputError(f"{file} is no file of `selmatch bench`: remove it or give another file")

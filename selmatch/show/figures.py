@@ -28,7 +28,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import selmatch
-from ..core import InputError, check_choice, check_range, root, write_atomic
+from ..core import InputError, check_choice, check_range, malformed, root, write_atomic
 from ..methods import methods, variants
 
 # %% ../../nbs/63_figures.ipynb #1d49d424
@@ -381,7 +381,7 @@ def is_card(card: Any, name: str) -> bool:
         claims = card.get("claims", [])
         fit = [check(claim[part]) for claim in claims for part, check in claim_parts.items()]
         card["profile"]["seed"]
-    except (KeyError, TypeError, AttributeError):
+    except malformed:
         return False
     return card["figure"] == name and all(fit) and all(isinstance(t, str) for t in texts)
 

@@ -26,8 +26,8 @@ import torch
 
 import selmatch
 from ..computer import Computer, claim, note_use, run_all, sweep_litter
-from ..core import InputError, fingerprint, load_tensors, refuse_damaged, save_tensors
-from ..core import set_aside
+from ..core import InputError, fingerprint, load_tensors, malformed, refuse_damaged
+from ..core import save_tensors, set_aside
 
 # %% ../../nbs/51_store.ipynb #7553fc71
 def drop_docstrings(tree: ast.AST) -> ast.AST:
@@ -194,7 +194,7 @@ class StoredResults:
         tensors, card = load_tensors(self.file(key), sealed=True)
         try:
             return unpack(card["result"], tensors)
-        except (KeyError, TypeError, ValueError, RecursionError):
+        except malformed:
             refuse_damaged(self.file(key), "its card holds no result")
 
     def save(self, key: str, value: Any, label: str = "", processor: str = ""):
