@@ -5,9 +5,9 @@
 # %% auto #0
 __all__ = ['loader_words', 'open_words', 'same_data', 'change_words', 'limit_iterations', 'name_network', 'Data', 'check_data',
            'open_study', 'names_network', 'fit_study', 'data_words', 'from_folder', 'read_pixels', 'read_labels',
-           'from_arrays', 'read_part', 'from_torch', 'from_huggingface', 'name_parts', 'stack_dataset', 'as_plain',
-           'stack_images', 'find_columns', 'read_columns', 'Small', 'load', 'score', 'read_rule', 'select', 'make',
-           'Question', 'Asking', 'distill', 'evaluate', 'check_small']
+           'sift_arrays', 'from_arrays', 'read_part', 'from_torch', 'from_huggingface', 'name_parts', 'stack_dataset',
+           'as_plain', 'stack_images', 'find_columns', 'read_columns', 'Small', 'load', 'score', 'read_rule', 'select',
+           'make', 'Question', 'Asking', 'distill', 'evaluate', 'check_small']
 
 # %% ../nbs/64_api.ipynb #f8c711e5
 import functools
@@ -27,8 +27,8 @@ from .computer import Computer
 from .core import (
     InputError, check_choice, check_path, check_range, check_seed, check_whole, home)
 from .data.folders import split_of
-from .data.images import ImageSet, Splits, class_rows, make_splits
-from .data.loaders import add_validation
+from .data.images import ImageSet, Splits, class_rows, digest_images, make_splits
+from .data.loaders import add_validation, check_rest, find_leaks, say_leaks
 from .distill.objectives import Answer, Objective, RunningObjective, objectives, real_images
 from .distill.sets import SyntheticSet, load_set, save_set
 from .methods import Method, find_method, load_registers
@@ -243,6 +243,24 @@ def read_labels(y: Any, n: int, classes: Sequence[str] | None = None,
     names, place = tuple(map(str, found)), {value: i for i, value in enumerate(found)}
     return torch.tensor([place[value] for value in y.tolist()]), names
 
+# %% ../nbs/64_api.ipynb #064leak2
+def sift_arrays(parts: Sequence[tuple[Tensor, Tensor]],   # (pixels, labels): training images, test
+                                             # images (and those for validation); or all, to split
+                drop_leaked: bool = False,   # leave out what is on both sides of the split
+) -> list[Tensor]:                           # for each part the rows that stay
+    "The rows without images that stand in several parts, or all of them and a warning."
+    sizes = [len(pixels) for pixels, _ in parts]
+    digests = np.concatenate([digest_images(pixels).numpy() for pixels, _ in parts])
+    number = np.unique(digests.view("V16").ravel(), return_inverse=True)[1]
+    leaks = find_leaks(number, sizes)
+    if leaks.any() and not drop_leaked:
+        warnings.warn(f"{leaks.sum():,} images {say_leaks(len(sizes))} (drop_leaked=True leaves "
+                      "them out)")
+    stay = torch.from_numpy(~(leaks & drop_leaked)).split(sizes)
+    rows = [torch.nonzero(part).flatten() for part in stay]
+    check_rest(rows, sizes)
+    return rows
+
 # %% ../nbs/64_api.ipynb #df5db41a
 def from_arrays(x: Any,                       # images, as `read_pixels` takes them
                 y: Any,                       # (n,) labels: numbers or names
@@ -254,9 +272,10 @@ def from_arrays(x: Any,                       # images, as `read_pixels` takes t
                                               # set; None: the profile's, or 0.25
                 name: str = "arrays",
                 seed: int | None = None,      # fixes the splits, too
+                drop_leaked: bool = False,    # as in `sift_arrays`
                 **settings,                   # of `open_study`
 ) -> Data:
-    "Images and labels in memory."
+    "Images and labels in memory. Raises `InputError`; warns of copies across the splits."
     check_seed(seed or 0)
     usual = {"validation": 0.2, "test": 0.25} | data_words(settings.get("profile", "folder"))
     pixels = read_pixels(x)
@@ -265,9 +284,14 @@ def from_arrays(x: Any,                       # images, as `read_pixels` takes t
             for kind, part in (("test", test), ("validation", validation))
             if isinstance(part, (tuple, list))}
     share = usual["validation"] if validation is None else validation
-    splits = make_splits(pixels, labels, names, name, held.get("test"),
+    given = {"train": (pixels, labels)} | held
+    stay = dict(zip(given, sift_arrays(list(given.values()), drop_leaked)))
+    held = {kind: tuple(part[stay[kind]] for part in held[kind]) for kind in held}
+    rows = stay["train"]
+    splits = make_splits(pixels[rows], labels[rows], names, name, held.get("test"),
                          usual["test"] if test_share is None else test_share,
-                         0.0 if "validation" in held else share, seed or 0)
+                         0.0 if "validation" in held else share, seed or 0,
+                         rows=rows, total=len(pixels))
     if "validation" in held:
         splits = add_validation(splits, *held["validation"], name)
     without = [c for c, rows in zip(names, class_rows(splits.train)) if not len(rows)]

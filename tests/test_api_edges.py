@@ -15,6 +15,7 @@ from selmatch.train.networks import networks
 
 RNG = np.random.default_rng(0)
 X, Y = RNG.random((24, 8, 8)), np.arange(24) % 2
+OTHER = RNG.random((6, 8, 8))     # test images that none of X repeats
 
 
 def opened(*given, **words):
@@ -50,7 +51,7 @@ def test_labels_that_cannot_be(y, n, classes, words):
 
 def test_a_test_set_of_other_classes_is_refused():
     refuses(lambda: opened(X, Y, test=(X, Y + 1)), "('1', '2')", "('0', '1')")
-    held = opened(X, Y, test=(X[:6], np.zeros(6, int)), classes=["even", "odd"])
+    held = opened(X, Y, test=(OTHER, np.zeros(6, int)), classes=["even", "odd"])
     assert len(held.test) == 6 and held.test.classes == ("even", "odd"), "with names a class may be missing in the test set"
     assert "2 classes of (1, 8, 8) images" in str(held) and "6 test" in str(held)
 
@@ -89,7 +90,7 @@ def test_datasets_that_cannot_be_stacked(dataset, words):
 def test_labels_and_images_of_tensors_are_plain():
     x, y = stack_dataset(Pairs([(torch.ones(3, 4, 4), torch.tensor(1)), (torch.zeros(3, 4, 4), np.int64(0))]))
     assert y == [1, 0] and type(y[0]) is int and x.shape == (2, 3, 4, 4)
-    data = sm.from_torch(Pairs([(x, int(y)) for x, y in zip(X, Y)]), Pairs([(x, int(y)) for x, y in zip(X[:4], Y[:4])]), words={"network.width": 4, "network.depth": 1}, quiet=True)
+    data = sm.from_torch(Pairs([(x, int(y)) for x, y in zip(X, Y)]), Pairs([(x, int(y)) for x, y in zip(OTHER[:4], Y[:4])]), words={"network.width": 4, "network.depth": 1}, quiet=True)
     assert len(data.test) == 4 and len(data) == 24 and data.study.profile.data["root"] == "Pairs"
 
 
@@ -187,7 +188,7 @@ def test_a_set_of_another_split_is_not_judged(tmp_path):
 
 def test_classes_that_are_missing_somewhere():
     y = np.array(list("abc"))[np.arange(24) % 3]
-    data = opened(X, y, test=(X[:4], list("bcbc")), classes=["a", "b", "c"])
+    data = opened(X, y, test=(OTHER[:4], list("bcbc")), classes=["a", "b", "c"])
     assert [data.classes[c] for c in data.test.labels] == list("bcbc")
     refuses(lambda: opened(X, np.where(Y == 0, "a", "b"), classes=["a", "b", "rare"]), "no training image", "'rare'")
 
@@ -254,3 +255,29 @@ def test_the_network_is_as_deep_as_the_images_ask_for(size, depth, mine):
     made = [data.study.network, make_data(**words).study.network, make_study(ratio=0.1, **words).network]
     assert [one["depth"] for one in made] == [depth] * 3
     assert make_study(words=("network.depth=1",), **words).network["depth"] == 1
+
+
+def test_images_in_memory_are_searched_for_leaks_as_folders_are():
+    x = torch.rand(40, 1, 8, 8, generator=torch.Generator().manual_seed(0))
+    y = torch.arange(40) % 2
+    with pytest.warns(UserWarning, match=r"2 images outside the training set repeat a training image"):
+        sm.from_arrays(x[:30], y[:30], test=(x[28:], y[28:]))
+    data = sm.from_arrays(x[:30], y[:30], test=(x[28:], y[28:]), drop_leaked=True)
+    assert len(data.test) == 10
+    with pytest.raises(InputError, match="all 10 test images"):
+        sm.from_arrays(x[:30], y[:30], test=(x[:10], y[:10]), drop_leaked=True)
+    twice = torch.cat([x, x[:4]]), torch.cat([y, y[:4]])
+    with pytest.warns(UserWarning, match="4 images are copies of others"):
+        sm.from_arrays(*twice)
+    data = sm.from_arrays(*twice, drop_leaked=True)
+    splits = data.study.splits
+    assert sum(map(len, (splits.train, splits.validation, splits.test))) == 40 and splits.total == 44
+
+
+def test_rows_count_what_was_given_where_copies_are_left_out():
+    x = torch.rand(40, 1, 8, 8, generator=torch.Generator().manual_seed(0))
+    first = torch.cat([x[:1], x]), torch.cat([torch.tensor([0]), torch.arange(40) % 2])     # row 1 repeats row 0
+    splits = sm.from_arrays(*first, drop_leaked=True).study.splits
+    assert 1 not in splits.rows
+    shown = splits.train.images * torch.tensor(splits.train.std).view(-1, 1, 1) + torch.tensor(splits.train.mean).view(-1, 1, 1)
+    torch.testing.assert_close(shown, first[0][splits.rows])

@@ -227,7 +227,7 @@ def check_rest(rows: Sequence[Tensor], sizes: Sequence[int]):
     "Raise `InputError` where no test image is left."
     if len(sizes) > 1 and sizes[1] and not len(rows[1]):
         raise InputError(f"all {sizes[1]:,} test images repeat images of the other parts: none is "
-                         "left to test on; give the training folder alone, then a share is held "
+                         "left to test on; give the training images alone, then a share is held "
                          "out")
 
 # %% ../../nbs/05_loaders.ipynb #9f980d35
