@@ -898,7 +898,9 @@ def fits_in(only_say: bool, limit: float | None, data, small, asked: dict) -> bo
     from selmatch.api import check_small
     from selmatch.study.estimate import duration, judging_costs, wall_seconds
     study, made = data.study, check_small(small, data.study)
-    table = judging_costs(study, len(made), **asked)
+    online = made.card.get("label_kind") == "online"
+    seed = made.card.get("seed", 0) if online else None
+    table = judging_costs(study, len(made), **asked, taught_by=seed)
     if only_say:
         say_costs(table, study)
         return False

@@ -392,6 +392,10 @@ def test_judging_costs_what_is_asked(data_of_two, say, monkeypatch, tmp_path):
     rows = [line.split() for line in said.splitlines()[1:4]]
     assert [("evaluate", "50"), ("draws", "450"), ("images", "50")] == [next((a, b) for a, b in zip(row, row[1:]) if b.isdigit()) for row in rows]
     assert [width for width, _ in steps[1:]] == [8] * 3 and [n for _, n in steps[1:]] == [200, 200, 200]
+    taught = estimate.judging_costs(data.study, len(small), taught_by=0)
+    n, e = data.study.profile.teacher.n, data.study.profile.evaluation
+    assert taught.stage.tolist() == ["train teachers", "evaluate"] and taught.left.tolist() == [n, e.n], "a set whose teachers answer in every step"
+    assert taught.each.tolist() == [e.steps, e.steps * (1 + n / 3)]
     code, said, errors = say("evaluate", tmp_path / "set", "--minutes", "1s", "--epochs", 200)
     assert code == 2 and "1.0 seconds are allowed" in errors and "--networks" in errors
     monkeypatch.setattr("selmatch.api.evaluate", lambda small, data, **asked: pytest.fail("begun") if asked["epochs"] != 3 else pd.DataFrame([{"set": "small", "seed": 0, "test_accuracy": 0.5}]))

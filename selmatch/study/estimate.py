@@ -784,6 +784,8 @@ def command_costs(study: Study,
 def judging_costs(study: Study, images: int,     # of the set
                   networks: int | None = None, network: Mapping | None = None,
                   epochs: int | None = None, draws: int = 0, full: bool = False,
+                  taught_by: int | None = None,  # seed of the run whose teachers are asked in
+                                                 # every step; None: the set has labels
 ) -> pd.DataFrame:                               # as `costs`
     "What `evaluate` takes with these words of its own, stage by stage."
     prices, e, train = Prices(study), study.profile.evaluation, study.splits.train
@@ -795,7 +797,11 @@ def judging_costs(study: Study, images: int,     # of the set
         plain = study.recipe("dsa", judge)
         recipe = replace(plain, steps=steps, epochs=0) if steps else settle_steps(plain, size)
         return lambda: prices.trial(recipe, tested, who)
-    parts = [Part("evaluate", n, n, price(images)),
+    teachers = [] if taught_by is None else study.at(taught_by).teacher_plans()
+    asked = 1 + len(teachers) / 3             # a forward pass is a third of a step
+    teach = lambda: prices.training(study.judge_network, study.recipe("dsa"), len(train))
+    parts = [Part("train teachers", len(teachers), sum(map(study.left, teachers)), teach),
+             Part("evaluate", n, n, lambda: asked * price(images)()),
              Part("evaluate random draws", draws * n, draws * n, price(images)),
              Part("evaluate all training images", full * n, full * n, price(len(train)))]
     return tabulate_parts(parts)
