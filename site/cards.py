@@ -20,6 +20,13 @@ LABELS = {"hard": "the classes, as they are", "soft": "probabilities, learned wi
           "online": "a teacher's probabilities, asked in every step of training"}
 
 
+# what a method does, in the words of a reader who has not seen `Method.kind`
+kinds = {"selection": "selects real images", "made": "makes images without descent",
+         "distillation": "distils", "both": "selects and distils",
+         "with a teacher": "has its labels from a teacher",
+         "with a teacher online": "asks a teacher in every step"}
+
+
 @cache
 def register(kind: str) -> dict:
     return load_registers()[kind]
@@ -216,7 +223,7 @@ def write_card(method: Method, everything: dict) -> str:
                         "objective": method.objective, "labels": method.labels,
                         "augmentation": method.augmentation}, ensure_ascii=False)
     parts = [f"# {title_sentence(method)}",
-             f"> {escape(method.source)} · {method.kind} · `selmatch "
+             f"> {escape(method.source)} · {kinds[method.kind]} · `selmatch "
              f"{'select' if method.objective is None else 'distill'} --method {method.name}`",
              "## The idea", describe(method)]
     parts += ["## The equation", say_equations(method), "## What it costs", "Besides training the networks that judge it: "
@@ -235,7 +242,7 @@ def stage_cards(out: Path, everything: dict[str, list[Drawing]]):
     groups: dict[str, list[Method]] = {}
     for method in (methods | variants).values():
         kind = "six variants, written down before they were measured" if method.name in variants \
-            else method.kind
+            else kinds[method.kind]
         groups.setdefault(kind, []).append(method)
         write_if_new(out / "methods" / f"{method.name}.md", write_card(method, everything))
     text = [f"# {len(methods)} ways to make a small set\n\n> Each is five words: a start, a share, "
