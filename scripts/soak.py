@@ -6,8 +6,10 @@ disk is full. At the end of each round the home must hold the same bits as one t
     python scripts/soak.py --home FOLDER            on a disk of yours; room is made in it and removed"""
 import argparse
 import errno
+import json
 import os
 import random
+import re
 import shutil
 import signal
 import subprocess
@@ -117,9 +119,19 @@ def fill(room: Path, left: int):
         file.truncate(max(0, file.tell() - left))
 
 
-def bits(home: Path) -> dict[str, bytes]:
+def without_seconds(file: Path) -> bytes | str:
+    "A file as it is; of a stored result, whose digests are compared, all but the seconds that its task took."
+    if "results" not in file.parts or file.suffix != ".safetensors": return file.read_bytes()
+    from selmatch.core import DamagedFile, fingerprint, load_tensors
+    try: tensors, card = load_tensors(file, sealed=True)
+    except DamagedFile: return file.read_bytes()
+    result = json.dumps(card["result"], sort_keys=True)
+    return fingerprint(re.sub(r'\["seconds", [-+.\de]+\]', "", result), card["by"], *tensors, *tensors.values())
+
+
+def bits(home: Path) -> dict[str, bytes | str]:
     "Every file but those of LEFT_OUT, and the notes about the state of other files."
-    return {str(p.relative_to(home)): p.read_bytes() for p in sorted(home.rglob("*")) if p.is_file() and not p.name.endswith(LEFT_OUT) and p.parent.name != "compared"}
+    return {str(p.relative_to(home)): without_seconds(p) for p in sorted(home.rglob("*")) if p.is_file() and not p.name.endswith(LEFT_OUT) and p.parent.name != "compared"}
 
 
 def finish(work: str, home: Path) -> float:

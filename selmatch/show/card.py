@@ -271,11 +271,12 @@ def load(files):
 
 folder = ImageFolder(f"{{SMALL}}/images")
 x, y = load([f for f, _ in folder.samples]), torch.tensor(folder.targets)
-names = {folders}                        # class -> its folder
+names = {folders}     # classes whose folder is called otherwise
 held = [row for row in csv.DictReader(open(f"{{SMALL}}/files.csv", encoding="utf-8"))
         if row["split"] == "test"]
 x_test = load([f"{{PHOTOS}}/{{row['original']}}" for row in held])
-y_test = torch.tensor([folder.class_to_idx[names[row["class"]]] for row in held])
+y_test = torch.tensor([folder.class_to_idx[names.get(row["class"], row["class"])]
+                       for row in held])
 
 '''
 
@@ -353,9 +354,10 @@ def write_snippet(found: Shrunk, folders: dict[str, str], root: str,
     if not originals or p.whiten or h != w or any(map(is_deep, originals["test"])):
         return ""
     mirror = "torch.where((torch.rand(len(x)) < 0.5).view(-1, 1, 1, 1), moved.flip(3), moved)"
+    other = {name: folder for name, folder in folders.items() if name != folder}
     return (reading + training).format(
         root=root, side=h, mean=[round(m, 6) for m in data.mean],
-        std=[round(s, 6) for s in data.std], mode="L" if c == 1 else "RGB", folders=folders,
+        std=[round(s, 6) for s in data.std], mode="L" if c == 1 else "RGB", folders=other,
         **say_fit(p.data),
         norm=norm, width=spec.get("width", 128), depth=spec.get("depth", 3), channels=c,
         k=data.n_classes, reach=int(h * 0.125 + 0.5), flip=mirror if found.flips else "moved",
