@@ -20,7 +20,9 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from urllib.parse import unquote
 
-from ..core import InputError, check_path, make_folder, malformed, say_disk, settle, settle_below
+# %% ../../nbs/06_export.ipynb #06import2
+from ..core import (
+    InputError, check_path, make_folder, malformed, say_disk, settle, settle_below)
 from .folders import is_hidden, split_of
 from .images import ImageSet, pictures
 
