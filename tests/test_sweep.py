@@ -66,6 +66,10 @@ def test_blocks_are_as_large_as_is_allowed_and_never_empty(limit, blocks, monkey
     assert block_steps([], (2, 2, 2), torch.device("cpu")) == []
 
 
+def test_an_image_that_is_larger_than_a_block_has_one_of_its_own():
+    assert len(block_steps(steps_of(1, 1), (3, 2048, 2048), torch.device("cpu"))) == 2
+
+
 def test_a_device_without_a_number_has_one_of_its_own(monkeypatch):
     monkeypatch.delitem(sweep.block_numbers, "cpu")
     assert len(block_steps(steps_of(2**20, 2**20, 2**20, 2**20, 1), (1, 1, 1), torch.device("cpu"))) == 2
@@ -101,6 +105,15 @@ def test_a_sweep_leaves_its_inputs_and_takes_a_plain_rate():
     with refuses("did not move"): reverse_sweep(**p | {"theta_goal": p["theta_start"]})
 
 
+def test_the_oracle_of_no_step_and_of_a_rate_that_is_a_number():
+    p = problem(torch.float64)
+    none = unrolled(**p | {"steps": []})
+    assert not none.images.any() and none.images.shape == p["images"][p["distilled"]].shape and none.lr == 0
+    one = unrolled(**p | {"lr": 0.01})
+    assert one.lr.dtype == one.images.dtype == torch.float64
+    assert one.loss == unrolled(**p | {"lr": torch.tensor(0.01, dtype=torch.float64)}).loss, "0.01, and not the float32 next to it"
+
+
 def test_a_step_by_hand():
     flat = FlatNetwork(make_network({"name": "ConvNet", "width": 2, "depth": 1}, (1, 8, 8), 3, 0))
     theta, x = flatten(flat.module), torch.randn(4, 1, 8, 8, generator=torch.Generator().manual_seed(0))
@@ -122,6 +135,21 @@ def test_the_weight_of_a_graph_grows_with_the_batch():
     one, two, three = weigh(10), weigh(20), weigh(30)
     assert three - two == two - one > 10 * 64 * 2 * 4, "what does not depend on the batch is counted once"
     assert weigh(10, torch.float64) > 1.5 * one and n
+
+
+def test_the_weight_of_a_graph_is_that_of_what_a_kept_step_holds():
+    """Weighed here from outside, while a step is taken that is to be differentiated; a step taken for its gradient alone holds less."""
+    flat, held = FlatNetwork(make_network({"name": "ConvNet", "width": 2, "depth": 1}, (1, 8, 8), 3, 0)), {}
+    theta, x, y = flatten(flat.module).requires_grad_(), torch.randn(10, 1, 8, 8).requires_grad_(), torch.arange(10) % 3
+    def hold(t):
+        held[t.untyped_storage().data_ptr()] = t.untyped_storage().nbytes()
+        return t
+    with torch.autograd.graph.saved_tensors_hooks(hold, lambda t: t):
+        loss = sweep.student_loss(flat, theta, x, y)
+        forward = sum(held.values())
+        kept = torch.autograd.grad(loss, theta, create_graph=True)[0]
+    weight = sweep.weigh_graph(flat, x.shape, len(theta), x.dtype, x.device)
+    assert weight == pytest.approx(sum(held.values()), rel=0.05) and weight > 1.2 * forward and kept.requires_grad
 
 
 class Diced(nn.Module):
@@ -194,7 +222,8 @@ def test_free_memory_is_shared_by_threads(monkeypatch):
         monkeypatch.setattr(torch, "get_num_threads", lambda: threads)
         assert sweep.free_share() == sweep.free_share(torch.device("cpu")) == share
     monkeypatch.setattr(os, "cpu_count", lambda: None)
-    assert sweep.free_share() == 400
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 1)
+    assert sweep.free_share() == 400, "of a machine that does not say how many it has, all"
     monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (600, 1000))
     assert sweep.free_share("cuda") == 300
 
@@ -203,4 +232,7 @@ def test_a_keeper_with_no_room_keeps_nothing():
     keeper = sweep.Keeper(lambda *given: sweep.Kept(torch.zeros(1), lambda v: v, 10), 0)
     keeper.first(1)
     assert keeper.backs == [None] and keeper.room == 0
+    whole = sweep.Keeper(lambda *given: sweep.Kept(torch.zeros(1), abs, 10), 10)
+    whole.first(1)
+    assert whole.backs == [abs] and whole.room == 0, "a step that just fits is kept"
     with refuses("memory=-0.5"): sweep.Keeper(None, -0.5)
