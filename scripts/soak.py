@@ -165,7 +165,9 @@ def one_round(work: str, home: Path, chance: random.Random, seconds: float, smal
 
 
 def litter(home: Path) -> list[Path]:
-    return [p for p in home.rglob("*") if p.name.endswith((".tmp", ".lock")) or "draft" in p.name or p.name.startswith("checkpoint")]
+    "What a run that ended should not leave; what was found damaged lies aside as `.bad`, until `selmatch cache clean`."
+    found = (p for p in home.rglob("*") if not p.name.endswith(".bad"))
+    return [p for p in found if p.name.endswith((".tmp", ".lock")) or "draft" in p.name or p.name.startswith("checkpoint")]
 
 
 def soak(room: Path, works: list[str], minutes: float, seed: int, small: bool):

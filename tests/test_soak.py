@@ -27,3 +27,8 @@ def test_a_damaged_result_is_another_one(tmp_path):
     data[-3] ^= 1
     file.write_bytes(data)
     assert soak.bits(tmp_path) != first
+
+
+def test_what_lies_aside_is_no_litter(tmp_path):
+    for name in ("checkpoint.safetensors.bad", "set.safetensors", "checkpoint.safetensors", ".a.tmp", "run.lock", "draft-1"): (tmp_path / name).touch()
+    assert sorted(path.name for path in soak.litter(tmp_path)) == [".a.tmp", "checkpoint.safetensors", "draft-1", "run.lock"]
