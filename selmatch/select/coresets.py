@@ -22,7 +22,7 @@ from torch import Tensor, nn
 
 from ..core import InputError, check_range
 from ..computer import Computer
-from ..data.images import ImageSet, class_rows
+from ..data.images import ImageSet, class_rows, split_images
 from ..train.training import Recipe
 from ..train.judge import evaluate, trials
 from selmatch.select.window import (
@@ -82,13 +82,13 @@ class Evidence:
 def gather(net: nn.Module,                 # trained, with `embed` and a linear `classifier`
            data: ImageSet,                 # the images to choose from
            validation: ImageSet | None = None,
-           batch: int = 1024,              # images per forward pass
+           batch: int | None = None,       # images per forward pass, as in `split_images`
 ) -> Evidence:
     "Run the network once over the data, in evaluation mode; its mode is restored."
     mode, device = net.training, next(net.parameters()).device
     net.eval()
-    features = torch.cat([net.embed(x.to(device)) for x in data.images.split(batch)])
-    probabilities = torch.cat([net.classifier(h) for h in features.split(batch)]).softmax(1)
+    features = torch.cat([net.embed(x.to(device)) for x in split_images(data, batch)])
+    probabilities = torch.cat([net.classifier(h) for h in features.split(1024)]).softmax(1)
     net.train(mode)
     held = None if validation is None else gather(net, validation, batch=batch)
     return Evidence(features, probabilities, data.hard_labels.to(device), held)
@@ -124,18 +124,18 @@ def pick_by_class(data: ImageSet, ipc: int | Sequence[int], evidence: Evidence,
 def herd(features: Tensor,  # (n, f) of one class
          m: int,            # how many to pick
 ) -> Tensor:                # (m,) positions, in the order picked
-    """Herding: follow the mean, each time with the nearest image that is left
-    (Welling 2009; Rebuffi et al. 2017, algorithm 4)."""
+    "Follow the mean, each time with the nearest image left (Rebuffi et al. 2017, algorithm 4)."
     features = features.double()
     mean, gap = features.mean(0), torch.zeros_like(features[0])
-    free, chosen = torch.ones(len(features), dtype=torch.bool, device=features.device), []
-    for _ in range(m):
+    taken, room = torch.zeros_like(features[:, 0], dtype=torch.bool), torch.empty_like(features)
+    chosen = torch.empty(m, dtype=torch.int64, device=features.device)
+    for i in range(m):
         gap = gap + mean
-        nearest = torch.where(free, (features - gap).norm(dim=1), torch.inf).argmin()
-        chosen.append(nearest)
-        free[nearest] = False
-        gap = gap - features[nearest]
-    return torch.stack(chosen)
+        far = torch.sub(features, gap, out=room).norm(dim=1)
+        chosen[i] = far.masked_fill_(taken, torch.inf).argmin()
+        taken[chosen[i]] = True
+        gap = gap - features[chosen[i]]
+    return chosen
 
 # %% ../../nbs/23_coresets.ipynb #eff5bdcc
 def herding(data: ImageSet, ipc: int | Sequence[int], *, evidence: Evidence,
@@ -150,13 +150,15 @@ def farthest_first(features: Tensor,  # (n, f) of one class
 ) -> Tensor:                          # (m,) positions, in the order picked
     "K-center greedy (Sener & Savarese 2018, algorithm 1), from the image nearest to the mean."
     features = features.double()
-    chosen = [(features - features.mean(0)).norm(dim=1).argmin()]
-    distance = torch.full_like(features[:, 0], torch.inf)
-    while len(chosen) < m:
-        distance = torch.minimum(distance, (features - features[chosen[-1]]).norm(dim=1))
-        distance[chosen[-1]] = -1        # copies of it stay at 0 and can be picked, itself cannot
-        chosen.append(distance.argmax())
-    return torch.stack(chosen)
+    room, distance = torch.empty_like(features), torch.full_like(features[:, 0], torch.inf)
+    chosen = torch.empty(m, dtype=torch.int64, device=features.device)
+    chosen[0] = torch.sub(features, features.mean(0), out=room).norm(dim=1).argmin()
+    for last in range(m - 1):
+        far = torch.sub(features, features[chosen[last]], out=room).norm(dim=1)
+        torch.minimum(distance, far, out=distance)
+        distance[chosen[last]] = -1      # copies of it stay at 0 and can be picked, itself cannot
+        chosen[last + 1] = distance.argmax()
+    return chosen
 
 # %% ../../nbs/23_coresets.ipynb #a6aaa58d
 def k_center(data: ImageSet, ipc: int | Sequence[int], *, evidence: Evidence,

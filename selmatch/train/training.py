@@ -27,7 +27,7 @@ from torch import Tensor, nn
 # %% ../../nbs/12_training.ipynb #60e1c7d2
 from ..computer import advance
 from ..core import check_choice, check_range
-from ..data.images import ImageSet
+from ..data.images import ImageSet, is_unread, split_images, take_images
 from .augment import Augmentation, Strip, apply, draw, lay_out, place_on, reach
 from .networks import make_network
 
@@ -193,13 +193,14 @@ def batches_ahead(data: ImageSet, recipe: Recipe) -> int:
 def choose_source(data: ImageSet,
                   recipe: Recipe,
                   steps: int,        # still to be taken
-) -> Tensor | Strip:
-    "What batches are taken from: the images, laid out where that pays (from the fifth epoch on)."
+) -> Tensor | Strip | None:
+    """What batches are taken from: the images, laid out where that pays (from the fifth epoch on);
+    None: each batch is read on its own, the images are many."""
     often = steps >= 5 * steps_per_epoch(len(data), recipe)
-    small = data.images.numel() <= strip_numbers
+    small = len(data) * math.prod(data.shape) <= strip_numbers
     if recipe.augmentation.moves and often and small:
         return lay_out(data.images, reach(data.shape[1:]))
-    return data.images
+    return None if is_unread(data) else data.images
 
 # %% ../../nbs/12_training.ipynb #bcb4a94d
 def augmented_batches(data: ImageSet, recipe: Recipe,
@@ -218,7 +219,8 @@ def augmented_batches(data: ImageSet, recipe: Recipe,
         rows = torch.cat([next(stream)[1] for _ in range(count)])
         own = None if mask is None else mask[rows]
         drawn = draw(recipe.augmentation, len(rows), generator, own, batch)
-        changed = apply(images, drawn, rows)
+        whole = images is not None
+        changed = apply(images, drawn, rows) if whole else apply(take_images(data, rows), drawn)
         for part, x in zip(place_on(rows, changed.device).split(batch), changed.split(batch)):
             yield step, epoch, part, x
             step += 1
@@ -358,14 +360,14 @@ def train(net: nn.Module, data: ImageSet,
 # %% ../../nbs/12_training.ipynb #b4ded174
 @torch.no_grad()
 def predict(net: nn.Module, data: ImageSet,
-            batch: int = 1024,            # images at a time
+            batch: int | None = None,     # images at a time, as in `split_images`
             precision: str = "float32",   # or "tf32", on a GPU
 ) -> Tensor:                              # (n, k)
     "Class scores of all images, in evaluation mode; the network's mode is restored."
     mode = net.training
     net.eval()
     with arithmetic(precision, data.labels.device):
-        parts = [net(x) for x in data.images.split(batch)] if len(data) else []
+        parts = [net(x) for x in split_images(data, batch)] if len(data) else []
         scores = torch.cat(parts) if parts else torch.empty(0, data.n_classes)
     net.train(mode)
     return scores
