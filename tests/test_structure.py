@@ -452,7 +452,8 @@ def test_figures_of_a_folder_share_one_profile():
     assert set(OLDER) < {folder.name for folder in folders}
     for folder in folders:
         if folder.name in OLDER: continue
-        cards = [json.loads(card.read_text(encoding="utf-8"))["profile"] for card in folder.glob("*.json")]
+        numbers = lambda words: {float(key) if re.fullmatch(r"[\d.]+", key) else key: value for key, value in words.items()}
+        cards = [json.loads(card.read_text(encoding="utf-8"), object_hook=numbers)["profile"] for card in folder.glob("*.json")]
         profiles = {repr(read_section(card, Profile)) for card in cards}        # with words that came later, at their defaults
         assert len(profiles) == 1, folder.name
 
