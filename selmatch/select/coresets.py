@@ -42,7 +42,7 @@ class LastLayerGradients:
     def kernel(self) -> Tensor:
         "All inner products `(n, n)`, float64."
         errors, inputs = self.errors.double(), self.inputs.double()
-        return (errors @ errors.T) * (inputs @ inputs.T)
+        return (errors @ errors.T).mul_(inputs @ inputs.T)
 
     def sum(self) -> Tensor:
         "The sum of all gradients, as a matrix `(k, f + 1)`."
@@ -221,10 +221,9 @@ def matching_pursuit(kernel: Tensor,      # (n, n) inner products of the gradien
     """Orthogonal matching pursuit by pivoted Cholesky; when nothing helps any more, the images
     most along the target fill up."""
     check_range("lam", lam, 0)
-    K, left = kernel.double(), target.double().clone()    # left: along what is still missing
-    like = dict(dtype=K.dtype, device=K.device)
-    K = K + lam * K.diagonal().mean() * torch.eye(len(K), **like)
-    factor, chosen, floor = torch.zeros(len(K), m, **like), [], 1e-9 * left.abs().max()
+    K, left = kernel.to(torch.float64, copy=True), target.double().clone()
+    K.diagonal().add_(lam * K.diagonal().mean())          # left: along what is still missing
+    factor, chosen, floor = K.new_zeros(len(K), m), [], 1e-9 * left.abs().max()
     free = torch.ones(len(K), dtype=torch.bool, device=K.device)
     for t in range(m):
         j = int(torch.where(free, left, -torch.inf).argmax())
@@ -293,7 +292,7 @@ def glister(data: ImageSet, ipc: int, *, evidence: Evidence, difficulty: Tensor 
         chosen.append(torch.stack([rows[gain[rows].argmax()] for rows in classes]))
         free[chosen[-1]] = False
         step = step + gradients.at(chosen[-1]).sum()
-    return join_classes(data, list(torch.stack(chosen, 1).to(data.images.device)), difficulty)
+    return join_classes(data, list(torch.stack(chosen, 1).to(data.labels.device)), difficulty)
 
 # %% ../../nbs/23_coresets.ipynb #54c702b9
 def grand(data: ImageSet, ipc: int | Sequence[int], *, evidence: Evidence,
