@@ -340,14 +340,14 @@ def check_file(option: str, file: Path | None):
 # %% ../nbs/68_app.ipynb #622cd759
 def check_out(out: Path, data: dict):
     "May a set of images of this data be written here? Raises `InputError` before any work."
-    from selmatch.distill.sets import check_place
+    from selmatch.distill.sets import check_place, is_begun
     check_apart(out, data)
     above = next(p for p in (out, *out.resolve().parents) if p.exists())
     if not above.is_dir():
         raise InputError(f"--out {out} cannot be made: {above} is no folder")
     check_writable(above, "--out")
     check_place(out)
-    if out.is_dir() and os.listdir(out) and not (out / "set.safetensors").exists():
+    if out.is_dir() and not is_begun(out):
         raise InputError(f"--out {out} exists and was not written by selmatch: "
                          "choose another folder")
 

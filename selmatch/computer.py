@@ -6,8 +6,8 @@
 __all__ = ['keepers', 'stride', 'marks', 'draft_mark', 'check_device', 'Computer', 'c_function', 'give_back', 'kept_memory',
            'is_our_process', 'end_with', 'stop_workers', 'stopped_together', 'Marks', 'advance', 'marking',
            'count_marks', 'count_steps', 'StepBar', 'looked_at', 'bar_of_steps', 'some_threads', 'with_threads',
-           'run_all', 'run_there', 'name_lock', 'claim', 'is_running', 'is_abandoned', 'is_free', 'find_litter',
-           'sweep_litter', 'note_use', 'unnoted']
+           'run_all', 'run_there', 'name_lock', 'claim', 'is_running', 'is_gone', 'is_abandoned', 'is_free',
+           'find_litter', 'sweep_litter', 'sweep_drafts', 'note_use', 'unnoted']
 
 # %% ../nbs/02_computer.ipynb #4bcebe64
 import contextlib
@@ -345,13 +345,17 @@ def is_running(number: int) -> bool:
 # %% ../nbs/02_computer.ipynb #02dur017
 draft_mark = re.compile(r"\.([0-9a-f]{8})-(\d{1,9})-[0-9a-f]{16}\.tmp\Z")
 
+def is_gone(mark: re.Match) -> bool:    # of a name: the place, and the number of a process there
+    "Whether it was a process of this machine, and runs no more."
+    return mark[1] == identify_place() and not is_running(int(mark[2]))
+
 def is_abandoned(draft: Path) -> bool:
     "Whether nobody will finish this draft: its process is gone, or it is a day old."
     mark = draft_mark.search(draft.name)
     if mark is None or draft.is_symlink():
         return False
     if mark[1] == identify_place():
-        return not is_running(int(mark[2]))
+        return is_gone(mark)
     return time.time() - draft.stat().st_mtime > 86400
 
 # %% ../nbs/02_computer.ipynb #02dur018
@@ -388,6 +392,12 @@ def sweep_litter(folder: Path) -> list[Path]:    # what was removed
         else:
             path.unlink(missing_ok=True)
     return litter
+
+# %% ../nbs/02_computer.ipynb #02dur022
+def sweep_drafts(folder: Path):
+    "Remove the drafts that killed processes left in a folder that is not ours alone."
+    for draft in filter(is_abandoned, folder.glob(".*.tmp")):
+        shutil.rmtree(draft, ignore_errors=True)
 
 # %% ../nbs/02_computer.ipynb #02use001
 def note_use(path: Path):
