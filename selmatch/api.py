@@ -28,7 +28,7 @@ from .core import (
     InputError, check_choice, check_path, check_range, check_seed, check_whole, home)
 from .data.folders import split_of
 from .data.images import ImageSet, Splits, class_rows, digest_images, make_splits
-from .data.loaders import add_validation, check_rest, find_leaks, say_leaks
+from .data.loaders import add_validation, leave_leaks, number_digests
 from .distill.objectives import Answer, Objective, RunningObjective, objectives, real_images
 from .distill.sets import SyntheticSet, load_set, save_set
 from .methods import Method, find_method, load_registers
@@ -249,17 +249,9 @@ def sift_arrays(parts: Sequence[tuple[Tensor, Tensor]],   # (pixels, labels): tr
                 drop_leaked: bool = False,   # leave out what is on both sides of the split
 ) -> list[Tensor]:                           # for each part the rows that stay
     "The rows without images that stand in several parts, or all of them and a warning."
-    sizes = [len(pixels) for pixels, _ in parts]
-    digests = np.concatenate([digest_images(pixels).numpy() for pixels, _ in parts])
-    number = np.unique(digests.view("V16").ravel(), return_inverse=True)[1]
-    leaks = find_leaks(number, sizes)
-    if leaks.any() and not drop_leaked:
-        warnings.warn(f"{leaks.sum():,} images {say_leaks(len(sizes))} (drop_leaked=True leaves "
-                      "them out)")
-    stay = torch.from_numpy(~(leaks & drop_leaked)).split(sizes)
-    rows = [torch.nonzero(part).flatten() for part in stay]
-    check_rest(rows, sizes)
-    return rows
+    digests = [digest_images(pixels) for pixels, _ in parts]
+    number = number_digests(torch.cat(digests))
+    return leave_leaks(number, list(map(len, digests)), drop_leaked, "drop_leaked=True")
 
 # %% ../nbs/64_api.ipynb #df5db41a
 def from_arrays(x: Any,                       # images, as `read_pixels` takes them

@@ -5,10 +5,10 @@
 # %% auto #0
 __all__ = ['longest_message', 'largest_seed', 'largest_count', 'longest_name', 'longest_path', 'many_files', 'malformed',
            'InputError', 'check_choice', 'check_range', 'check_whole', 'check_seed', 'check_path', 'identify_place',
-           'name_draft', 'settle', 'make_folder', 'say_disk', 'write_atomic', 'settle_below', 'digest_tensor', 'seal',
-           'save_tensors', 'DamagedFile', 'refuse_damaged', 'read_words', 'take_digests', 'open_unchecked',
-           'TensorFile', 'CheckedFile', 'open_tensors', 'load_tensors', 'set_aside', 'write_json', 'read_json', 'root',
-           'clone', 'home', 'feed_array', 'feed', 'fingerprint']
+           'make_mark', 'name_draft', 'settle', 'make_folder', 'say_disk', 'write_atomic', 'settle_below',
+           'digest_tensor', 'seal', 'save_tensors', 'DamagedFile', 'refuse_damaged', 'read_words', 'take_digests',
+           'open_unchecked', 'TensorFile', 'CheckedFile', 'open_tensors', 'load_tensors', 'set_aside', 'write_json',
+           'read_json', 'root', 'clone', 'home', 'feed_array', 'feed', 'fingerprint']
 
 # %% ../nbs/01_core.ipynb #eca22b21
 import contextlib
@@ -105,12 +105,16 @@ def identify_place() -> str:    # 8 hexadecimal digits
             marks.append(read())
     return hashlib.sha256(" ".join(marks).encode()).hexdigest()[:8]
 
+# %% ../nbs/01_core.ipynb #d0c0a0mark
+def make_mark() -> str:
+    "Whose a file is: the place, the number of the process there, and 64 random bits."
+    return f"{identify_place()}-{os.getpid()}-{secrets.token_hex(8)}"
+
 # %% ../nbs/01_core.ipynb #d0c0a001
 def name_draft(path: Path) -> Path:
-    "A folder beside `path` for its next version: whose it is, and 64 random bits."
+    "A folder beside `path` for its next version."
     short = path.name.encode("utf-8", "replace")[:120].decode("utf-8", "ignore")
-    mark = f"{identify_place()}-{os.getpid()}-{secrets.token_hex(8)}"
-    return path.with_name(f".{short}.{mark}.tmp")
+    return path.with_name(f".{short}.{make_mark()}.tmp")
 
 # %% ../nbs/01_core.ipynb #d0c0a004
 def settle(path: Path):    # a file, or a folder

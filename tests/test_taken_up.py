@@ -66,8 +66,8 @@ def test_what_is_not_ours_is_still_refused(tmp_path):
 
 
 def test_a_room_of_a_process_that_runs_is_left_alone(tmp_path):
-    from selmatch.core import name_draft
-    room = tmp_path / f".selmatch{name_draft(tmp_path / 'x').suffixes[-2]}"
+    from selmatch.core import make_mark
+    room = tmp_path / f".selmatch.{make_mark()}"
     (room / "new").mkdir(parents=True)
     sweep_rooms(tmp_path)
     assert (room / "new").exists()

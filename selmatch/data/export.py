@@ -20,9 +20,9 @@ from pathlib import Path
 from urllib.parse import unquote
 
 # %% ../../nbs/06_export.ipynb #06import2
-from ..computer import is_gone
+from ..computer import is_gone, owner_mark
 from ..core import (
-    InputError, check_path, make_folder, malformed, name_draft, say_disk, settle, settle_below)
+    InputError, check_path, make_folder, make_mark, malformed, say_disk, settle, settle_below)
 from .folders import is_hidden, split_of
 from .images import ImageSet, pictures
 
@@ -185,7 +185,7 @@ def swap_folders(new: Path,    # what is to stand at `place`
     settle(place.parent)
 
 # %% ../../nbs/06_export.ipynb #06rooms1
-room_mark = re.compile(r"\.selmatch\.([0-9a-f]{8})-(\d{1,9})-[0-9a-f]{16}\Z")
+room_mark = re.compile(rf"\.selmatch{owner_mark}\Z")
 
 def sweep_rooms(folder: Path):
     "Remove what killed processes were drawing in their hidden folders here; older sets stay."
@@ -201,7 +201,7 @@ def sweep_rooms(folder: Path):
 def room_beside(place: Path) -> Iterator[Path]:
     "A hidden folder beside `place`. At the end it goes, but for an older set that is left in it."
     sweep_rooms(place.parent)
-    room = place.parent / f".selmatch{name_draft(place).suffixes[-2]}"
+    room = place.parent / f".selmatch.{make_mark()}"
     room.mkdir()
     try:
         yield room

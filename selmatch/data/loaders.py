@@ -5,10 +5,11 @@
 # %% auto #0
 __all__ = ['logger', 'part_order', 'datasets', 'load_digits', 'is_whole', 'write_decoded', 'decode_once', 'class_numbers',
            'check_class', 'pick_rows', 'load_parts', 'add_validation', 'number_digests', 'find_leaks',
-           'warn_of_unreadable', 'sift_files', 'say_leaks', 'check_rest', 'load_files', 'check_survey', 'check_classes',
-           'say_reading', 'load_folder', 'list_decoded', 'NumbersOnly', 'read_pickle', 'find_place', 'as_array',
-           'read_batch', 'read_class_names', 'warn_of_checksum', 'read_cifar', 'find_cifar', 'load_cifar', 'read_lines',
-           'class_words', 'read_annotations', 'list_val', 'load_tinyimagenet', 'check_filled', 'load_data']
+           'warn_of_unreadable', 'sift_files', 'say_leaks', 'check_rest', 'leave_leaks', 'load_files', 'check_survey',
+           'check_classes', 'say_reading', 'load_folder', 'list_decoded', 'NumbersOnly', 'read_pickle', 'find_place',
+           'as_array', 'read_batch', 'read_class_names', 'warn_of_checksum', 'read_cifar', 'find_cifar', 'load_cifar',
+           'read_lines', 'class_words', 'read_annotations', 'list_val', 'load_tinyimagenet', 'check_filled',
+           'load_data']
 
 # %% ../../nbs/05_loaders.ipynb #9cefe584
 import functools
@@ -168,9 +169,9 @@ def add_validation(splits: Splits, x: StoredImages, labels: Tensor, name: str) -
     return replace(splits, validation=held)
 
 # %% ../../nbs/05_loaders.ipynb #05sift01
-def number_digests(stored: StoredImages) -> np.ndarray:    # (n,) int64
+def number_digests(digests: Tensor) -> np.ndarray:    # (n, 16) uint8 -> (n,) int64
     "A number for each image; equal pixels have equal numbers."
-    digests = np.ascontiguousarray(stored.of("digests")[stored.rows].numpy())
+    digests = np.ascontiguousarray(digests.numpy())
     return np.unique(digests.view("V16").ravel(), return_inverse=True)[1]
 
 # %% ../../nbs/05_loaders.ipynb #05sift10
@@ -205,14 +206,8 @@ def sift_files(stored: StoredImages,     # of all parts, one after the other
 ) -> list[Tensor]:                       # for each part the rows that stay
     "Leave out what could not be read, and what is on both sides of the split, or warn of it."
     readable = stored.of("readable")[stored.rows].numpy().astype(bool)
-    leaks = find_leaks(number_digests(stored), sizes) & readable
-    if leaks.any() and not drop_leaked:
-        warnings.warn(f"{leaks.sum():,} images {say_leaks(len(sizes))} (--drop-leaked leaves them "
-                      "out)")
-    stay = torch.from_numpy(readable & ~(leaks & drop_leaked))
-    rows = [torch.nonzero(part).flatten() for part in stay.split(list(sizes))]
-    check_rest(rows, sizes)
-    return rows
+    number = number_digests(stored.of("digests")[stored.rows])
+    return leave_leaks(number, sizes, drop_leaked, "--drop-leaked", readable)
 
 # %% ../../nbs/05_loaders.ipynb #05sift12
 def say_leaks(n: int) -> str:    # parts
@@ -229,6 +224,22 @@ def check_rest(rows: Sequence[Tensor], sizes: Sequence[int]):
         raise InputError(f"all {sizes[1]:,} test images repeat images of the other parts: none is "
                          "left to test on; give the training images alone, then a share is held "
                          "out")
+
+# %% ../../nbs/05_loaders.ipynb #05leave01
+def leave_leaks(number: np.ndarray,     # (n,) from `number_digests`, of all parts
+                sizes: Sequence[int],   # of the parts
+                drop_leaked: bool,      # leave out what leaks; else it is said
+                option: str,            # which does that
+                readable: np.ndarray | bool = True,   # (n,) bool: what is left out in any case
+) -> list[Tensor]:                      # for each part the rows that stay
+    "Leave out what is on both sides of the split, or warn of it. Raises as `check_rest`."
+    leaks = find_leaks(number, sizes) & readable
+    if leaks.any() and not drop_leaked:
+        warnings.warn(f"{leaks.sum():,} images {say_leaks(len(sizes))} ({option} leaves them out)")
+    stay = torch.from_numpy(~(leaks & drop_leaked) & readable)
+    rows = [torch.nonzero(part).flatten() for part in stay.split(list(sizes))]
+    check_rest(rows, sizes)
+    return rows
 
 # %% ../../nbs/05_loaders.ipynb #9f980d35
 def load_files(parts: Sequence[list[tuple[str, int]]],   # (file, class) of each part

@@ -8,12 +8,12 @@ __all__ = ['patience', 'compiled_share', 'tried_sets', 'now', 'between', 'second
            'start_steps', 'find_task', 'Wish', 'wish', 'as_wishes', 'same_images', 'mean_steps', 'Prices', 'share',
            'is_made', 'judge_seconds', 'one_answer', 'iteration_seconds', 'Part', 'runs_of', 'watch_part',
            'window_part', 'expert_part', 'set_seconds', 'join_titles', 'set_parts', 'watch_helper_parts',
-           'choose_helper_parts', 'is_completed', 'teacher_parts', 'completed_part', 'needs_teachers', 'judged_changes',
-           'count_choices', 'chosen_parts', 'judge_parts', 'count_judgements', 'race_judgements', 'find_candidate',
-           'race_parts', 'race_share', 'reading_parts', 'feature_part', 'walk_parts', 'needs_flat_experts', 'costs',
-           'difficulty_parts', 'follow_parts', 'asks_experts', 'answer_part', 'tabulate_parts', 'wall_seconds',
-           'command_costs', 'judging_costs', 'measure_kept_bytes', 'sizes', 'duration', 'describe_costs',
-           'estimate_flops']
+           'choose_helper_parts', 'is_completed', 'asking_share', 'taught_part', 'teacher_parts', 'completed_part',
+           'needs_teachers', 'judged_changes', 'count_choices', 'chosen_parts', 'judge_parts', 'count_judgements',
+           'race_judgements', 'find_candidate', 'race_parts', 'race_share', 'reading_parts', 'feature_part',
+           'walk_parts', 'needs_flat_experts', 'costs', 'difficulty_parts', 'follow_parts', 'asks_experts',
+           'answer_part', 'tabulate_parts', 'wall_seconds', 'command_costs', 'judging_costs', 'measure_kept_bytes',
+           'sizes', 'duration', 'describe_costs', 'estimate_flops']
 
 # %% ../../nbs/56_estimate.ipynb #03d6d925
 import functools
@@ -485,21 +485,29 @@ def is_completed(prices: Prices, one: Wish) -> bool:
     return not study.left(sets.completion_plan(study, [(task, task.last())]))
 
 # %% ../../nbs/56_estimate.ipynb #56hcteache
+def asking_share(study: Study) -> float:
+    "How much longer a step takes that asks the teachers: a forward pass of each is a third of it."
+    return 1 + study.profile.teacher.n / 3
+
+def taught_part(prices: Prices, plans: list[Plan]) -> Part:
+    "Training of the teachers of these plans, on all training images."
+    study, every = prices.study, len(prices.study.splits.train)
+    once = lambda: prices.training(study.judge_network, study.recipe("dsa"), every)
+    return Part("train teachers", len(plans), sum(map(study.left, plans)), once)
+
 def teacher_parts(prices: Prices, wishes: list[Wish]) -> list[Part]:
     "Teachers, and the filters of a curriculum, which ask them in every step."
-    study, recipe = prices.study, prices.study.recipe("dsa")
-    once = lambda: prices.training(study.judge_network, recipe, len(study.splits.train))
+    study = prices.study
     taught = runs_of(study, [w for w in wishes if w.method.labels in ("teacher", "online")])
     plans = [plan for run in taught for plan in run.teacher_plans()]
     joined = {same_images(study, w): w for w in wishes if w.method.completed and w.made}
     left = sum(not is_completed(prices, one) for one in joined.values())
-    return [Part("train teachers", len(plans), sum(map(study.left, plans)), once),
-            completed_part(prices, len(joined), left)]
+    return [taught_part(prices, plans), completed_part(prices, len(joined), left)]
 
 def completed_part(prices: Prices, every: int, left: int) -> Part:
     "Real images that complete a base: filters, each of which asks its teachers in every step."
     p, study = prices.study.profile, prices.study
-    filters = p.curriculum.rounds * (1 + p.teacher.n / 3)
+    filters = p.curriculum.rounds * asking_share(study)
     once = lambda: prices.training(study.judge_network, study.recipe("dsa"))
     return Part("complete sets", every, left, lambda: filters * once())
 
@@ -798,9 +806,8 @@ def judging_costs(study: Study, images: int,     # of the set
         recipe = replace(plain, steps=steps, epochs=0) if steps else settle_steps(plain, size)
         return lambda: prices.trial(recipe, tested, who)
     teachers = [] if taught_by is None else study.at(taught_by).teacher_plans()
-    asked = 1 + len(teachers) / 3             # a forward pass is a third of a step
-    teach = lambda: prices.training(study.judge_network, study.recipe("dsa"), len(train))
-    parts = [Part("train teachers", len(teachers), sum(map(study.left, teachers)), teach),
+    asked = asking_share(study) if teachers else 1
+    parts = [taught_part(prices, teachers),
              Part("evaluate", n, n, lambda: asked * price(images)()),
              Part("evaluate random draws", draws * n, draws * n, price(images)),
              Part("evaluate all training images", full * n, full * n, price(len(train)))]
