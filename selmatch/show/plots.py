@@ -325,6 +325,9 @@ def reading_panels(agreement: pd.DataFrame,      # from `tables.agreement`
                            label="random selection")
             ax.legend(fontsize=small, handlelength=3.2, loc="lower right")
         c.sharey(b)
+        if narrow:                       # below the lines is room for the legend
+            low, high = b.get_ylim()
+            b.set_ylim(low - .25 * (high - low), high)
     return small_print(fig, "a: a dot per class, bars their means; b, c: means over sets, bands: "
                             "95 % intervals over sets", note)
 
