@@ -4,18 +4,20 @@
 
 Every selection runs in a process of its own with an empty store, so that nothing is found; decoding is done once
 before, and its seconds are printed. `minutes` is wall time from decoded images to the chosen rows, with the networks
-that are trained on the way; `memory_gb` the largest resident memory of that process and of its workers;
-`accuracy` the mean of fresh networks on the held-out test images, of which none took part in a choice."""
+that are trained on the way; `memory_gb` the most that this process and all its workers held at one moment, pages
+that they share counted once (proportional set size; on Linux, sampled twice a second); `largest_gb` the most that
+one of them held; `accuracy` the mean of fresh networks on the held-out test images, of which none took part in a choice."""
 import argparse
 import json
 import os
 import platform
-import resource
 import shutil
 import subprocess
 import sys
 import tempfile
+import threading
 import time
+from importlib.metadata import version
 from pathlib import Path
 
 METHODS = ["random", "herding", "k-center", "window", "gradmatch", "ccs"]
@@ -32,10 +34,46 @@ def open_data(args, home: Path, quiet: bool = True):
                           results=home, quiet=quiet, cache=args.cache, **few)
 
 
-def peak_gb() -> float:
-    """Largest resident memory of this process, and of the largest of its children beside it."""
-    mine, theirs = (resource.getrusage(who).ru_maxrss for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
-    return (mine + theirs) / 1e6
+def list_family(root: int) -> list[int]:
+    """A process and all that it started, and they in turn."""
+    found = [root]
+    for one in found:
+        for tasks in Path(f"/proc/{one}/task").glob("*/children"):
+            try:
+                found += map(int, tasks.read_text().split())
+            except OSError:
+                pass                              # it ended meanwhile
+    return found
+
+
+def held_gb(process: int) -> float:
+    """Memory of one process, of a shared page its share; 0 where Linux does not say, or it ended."""
+    try:
+        lines = Path(f"/proc/{process}/smaps_rollup").read_text().splitlines()
+    except OSError:
+        return 0.0
+    return sum(int(line.split()[1]) for line in lines if line.startswith("Pss:")) / 1e6
+
+
+class Watch(threading.Thread):
+    """What this process and its workers hold at most, looked at twice a second until `stop`."""
+    def __init__(self):
+        super().__init__(daemon=True)
+        self.total = self.largest = 0.0
+        self.over = threading.Event()
+
+    def look(self):
+        held = [held_gb(process) for process in list_family(os.getpid())]
+        self.total, self.largest = max(self.total, sum(held)), max(self.largest, *held)
+
+    def run(self):
+        while not self.over.wait(0.5):
+            self.look()
+
+    def stop(self):
+        self.look()
+        self.over.set()
+        self.join()
 
 
 def time_one(args):
@@ -45,15 +83,19 @@ def time_one(args):
     try:
         data = open_data(args, home)
         len(data)                                        # decoded and mapped
-        begin, cpu = time.perf_counter(), time.process_time()
+        begin, watch = time.perf_counter(), Watch()
+        watch.start()
         small = sm.select(data, args.method, images=args.images)
-        seconds, memory = time.perf_counter() - begin, peak_gb()
+        seconds = time.perf_counter() - begin
+        watch.stop()
         table = sm.evaluate(small, data, networks=args.networks, augmentation="dsa")
-        print(json.dumps({"method": args.method, "minutes": round(seconds / 60, 3), "memory_gb": round(memory, 2),
+        score, proxy = data.study.profile.score, data.study.profile.proxy
+        print(json.dumps({"method": args.method, "minutes": round(seconds / 60, 2), "memory_gb": round(watch.total, 2),
+                          "largest_gb": round(watch.largest, 2), "score_epochs": score.epochs,
+                          "proxy_epochs": proxy.epochs, "window_networks": data.study.profile.window.n,
                           "images": len(small), "of": len(data.train), "networks": len(table),
                           "accuracy": round(100 * table.test_accuracy.mean(), 2),
-                          "std": round(100 * table.test_accuracy.std(), 2),
-                          "own_cpu_seconds": round(time.process_time() - cpu, 1)}))
+                          "std": round(100 * table.test_accuracy.std(), 2)}))
     finally:
         shutil.rmtree(home, ignore_errors=True)
 
@@ -77,6 +119,7 @@ def main():
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="a word of the profile")
     parser.add_argument("--cache", default=None, help="where decoded images are kept")
     parser.add_argument("--out", type=Path, default=Path("minutes.csv"))
+    parser.add_argument("--add", action="store_true", help="to the rows that are in --out already")
     parser.add_argument("--method", help=argparse.SUPPRESS)      # one of them, in this process
     args = parser.parse_args()
     if args.method:
@@ -100,7 +143,10 @@ def main():
                 continue
             rows.append(json.loads(done.stdout.strip().splitlines()[-1]))
             print(rows[-1], flush=True)
-    write_atomic(args.out, lambda draft: pd.DataFrame(rows).to_csv(draft, index=False))
+    table = pd.DataFrame(rows).assign(workers=args.workers, processor=processor(), torch=version("torch"))
+    if args.add and args.out.exists():
+        table = pd.concat([pd.read_csv(args.out), table])
+    write_atomic(args.out, lambda draft: table.to_csv(draft, index=False))
     print(f"Written: {args.out}")
 
 

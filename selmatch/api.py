@@ -4,10 +4,10 @@
 
 # %% auto #0
 __all__ = ['loader_words', 'open_words', 'same_data', 'change_words', 'limit_iterations', 'name_network', 'Data', 'check_data',
-           'open_study', 'names_network', 'fit_study', 'data_words', 'from_folder', 'read_pixels', 'read_labels',
-           'sift_arrays', 'from_arrays', 'read_part', 'from_torch', 'from_huggingface', 'name_parts', 'stack_dataset',
-           'as_plain', 'stack_images', 'find_columns', 'read_columns', 'Small', 'load', 'score', 'read_rule', 'select',
-           'make', 'Question', 'Asking', 'distill', 'evaluate', 'check_small']
+           'open_study', 'fit_study', 'data_words', 'from_folder', 'read_pixels', 'read_labels', 'sift_arrays',
+           'from_arrays', 'read_part', 'from_torch', 'from_huggingface', 'name_parts', 'stack_dataset', 'as_plain',
+           'stack_images', 'find_columns', 'read_columns', 'Small', 'load', 'score', 'read_rule', 'select', 'make',
+           'Question', 'Asking', 'distill', 'evaluate', 'check_small']
 
 # %% ../nbs/64_api.ipynb #f8c711e5
 import functools
@@ -35,7 +35,7 @@ from .methods import Method, find_method, load_registers
 from .select.window import selections
 from .study.profile import Profile, load_profile, nearest_alpha, read_section
 from selmatch.study.shrink import (
-    Sizes, count_given, count_small, fit_network, judge_sets, make_small, say_sizes,
+    Sizes, count_given, count_small, fit_epochs, fit_network, judge_sets, make_small, say_sizes,
 )
 from .study.study import Study
 from .study.tables import score_table
@@ -134,8 +134,8 @@ def open_study(profile: str | Path | Profile = "folder", data: Mapping | None = 
                network: str | Mapping | Callable | None = None, seed: int | None = None,
                workers: int | None = None, device: str = "auto",
                results: str | Path | None = None, quiet: bool = False,
-               fit: bool | None = None,    # a ConvNet as deep as the images ask for; None: in the
-                                           # profile `folder`, where no network is named
+               named: Iterable[str] = (),  # places of the profile that somebody chose before:
+                                           # `fit_study` leaves them, and `words`, as they are
 ) -> Data:
     "What all ways to data end with. The profile's sizes are left out: each call names its own."
     p = profile if isinstance(profile, Profile) else load_profile(profile)
@@ -150,19 +150,16 @@ def open_study(profile: str | Path | Profile = "folder", data: Mapping | None = 
         device = "cuda" if torch.cuda.is_available() else "cpu"
     computer = Computer(device, workers, quiet=quiet)
     study = Study(p, computer, Path(results or home()), given=given)
-    asked = network is not None or names_network(words or ())
-    if (p.name == "folder" and not asked) if fit is None else fit:
-        study = fit_study(study)
-    return Data(study)
+    asked = {*named, *(words or ())} | ({"network"} if network is not None else set())
+    return Data(fit_study(study, asked) if p.name == "folder" else study)
 
-def names_network(words: Iterable[str]) -> bool:    # places of a profile, or KEY=VALUE
-    "Do words of a profile say who learns? Then no depth is found out."
-    return any(word.startswith("network") for word in words)
-
-def fit_study(study: Study) -> Study:
-    "The study with a network as deep as its images ask for; then data and profile are checked."
-    p = fit_network(study.profile, study.unchecked.train.shape)
-    fitted = study.with_profile(p, "unchecked")
+def fit_study(study: Study, named: Iterable[str] = ()) -> Study:
+    """The study with a network as deep as its images ask for, and with no more epochs than scores
+    of so many images need, but for what is named; then data and profile are checked."""
+    p, train, named = study.profile, study.unchecked.train, set(named)
+    if not any(place.partition(".")[0] == "network" for place in named):
+        p = fit_network(p, train.shape)
+    fitted = study.with_profile(fit_epochs(p, len(train), named), "unchecked")
     fitted.loaded
     return fitted
 

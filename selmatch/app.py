@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['data_names', 'official_places', 'longest_minutes', 'most', 'reading_options', 'shared_options', 'common', 'limits',
            'settings', 'sections', 'long_names', 'fetched_names', 'others', 'extras', 'read_path', 'find_path',
-           'choose_device', 'data_section', 'choose_profile', 'narrow_profile', 'make_study', 'is_fitted',
+           'choose_device', 'data_section', 'choose_profile', 'narrow_profile', 'make_study', 'places_of',
            'make_computer', 'say_mirroring', 'read_parameters', 'say_words', 'settle_profile', 'make_data', 'read_time',
            'say_costs', 'count_iterations', 'begin', 'find_roots', 'list_sources', 'is_same', 'check_apart',
            'check_writable', 'check_file', 'check_out', 'check_table', 'check_gallery', 'check_published', 'Place',
@@ -133,12 +133,11 @@ def make_study(data: str | None = None, profile: str | None = None, root: str | 
     if download:
         fetch_official(p.data["name"], p.data.get("root"))
     study = Study(p, make_computer(device, workers, cluster, quiet), home())
-    return fit_study(study) if is_fitted(p, words) else study
+    return fit_study(study, places_of(words)) if p.name == "folder" else study
 
-def is_fitted(p, words: tuple[str, ...]) -> bool:
-    "Is the network to be as deep as the images ask for? In one's own folder, if none is named."
-    from selmatch.api import names_network
-    return p.name == "folder" and not names_network(words)
+def places_of(words: tuple[str, ...]) -> set[str]:    # KEY=VALUE
+    "The places of a profile that words change."
+    return {word.partition("=")[0] for word in words}
 
 # %% ../nbs/68_app.ipynb #bb0ced66
 def make_computer(device: str, workers: int, cluster: str | None = None, quiet: bool = False):
@@ -209,7 +208,7 @@ def make_data(data: str | None = None, profile: str | None = None, root: str | N
     if download:
         fetch_official(p.data["name"], p.data.get("root"))
     found = open_study(p, p.data, seed=seed, workers=workers, device=choose_device(device),
-                       quiet=quiet, fit=is_fitted(p, words))
+                       quiet=quiet, named=places_of(words))
     computer = make_computer(device, workers, cluster, quiet)
     return Data(replace(found.study, computer=computer)) if cluster else found
 

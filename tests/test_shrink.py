@@ -18,6 +18,7 @@ from selmatch.app import cli, main, read_time, sections
 from selmatch.core import InputError
 from selmatch.data.images import pictures
 from selmatch.data.loaders import load_digits
+from selmatch.study import shrink
 from selmatch.study.shrink import choose_set, count_small, depth_for, efforts, say_sizes, without_flips
 
 QUICK = {"evaluation.steps": 12, "network.width": 4, "experts.n": 1, "experts.epochs": 16, "matching.iterations": 2, "proxy.epochs": 1}
@@ -35,6 +36,13 @@ def write_images(folder, counts, side=8, suffix=".png"):
             picture = Image.fromarray((digits.images[row] * 15.9).astype(np.uint8)).resize((side, side)).convert("RGB")
             picture.save(place / f"photo {i}{suffix}")
     return folder
+
+
+def arrays():
+    "Six hundred digits and their labels."
+    from sklearn import datasets
+    digits = datasets.load_digits()
+    return (digits.images / 16)[:600], digits.target[:600]
 
 
 @pytest.fixture(scope="module")
@@ -373,6 +381,35 @@ def test_limits_of_a_command(workplace, monkeypatch, capsys):
     assert "slide the window" not in said, "the race brings its own windows"
     assert run(["tune", "--profile", "smoke", "--only", "dm", "--estimate"], monkeypatch, workplace, workplace / "none") == 0
     assert "tune DM" in capsys.readouterr().out
+
+
+def test_a_choice_never_looks_at_test_images():
+    """Windows and mirroring are chosen on validation images: the networks of that choice are not even asked about others."""
+    study = sm.from_arrays(*arrays(), words={"network.width": 4, "network.depth": 2}, quiet=True).study
+    sizes = shrink.count_small(study.splits, ratio=0.1)
+    work = shrink.flip_trials(study, sizes, 1)
+    study.__dict__["difficulty"] = torch.rand(len(study.splits.train))      # nobody has to be watched here
+    work += shrink.window_trials(study, sizes)
+    assert {name for trial in work for name in trial.tests} == {"validation"}
+    assert {trial.recipe.steps for trial in work} == {shrink.brief * study.profile.evaluation.steps}
+
+
+def test_epochs_follow_the_number_of_images_unless_they_are_named(monkeypatch, tmp_path):
+    """Ten epochs of a few images, four of many; what somebody names stays, by itself or as a whole section."""
+    x, y = arrays()
+    epochs = lambda words, **more: (lambda p: (p.score.epochs, p.proxy.epochs))(
+        sm.from_arrays(x, y, words=words, results=tmp_path, quiet=True, **more).study.profile)
+    assert epochs({}) == (10, 10)
+    n = len(sm.from_arrays(x, y, results=tmp_path, quiet=True).train)
+    monkeypatch.setattr(shrink, "most_seen", 6 * n)
+    assert epochs({}) == (6, 6)
+    assert epochs({"score.epochs": 9}) == (9, 6) and epochs({"score.lr": 0.1}) == (6, 6)
+    assert epochs({"proxy": {"epochs": 8}}) == (6, 8)
+    assert epochs({}, profile="digits") != (6, 6), "a profile with settings of its own stays as it is"
+    study = sm.from_arrays(x, y, words={"score.epochs": 9}, results=tmp_path, quiet=True).study
+    assert shrink.apply_effort(study.profile, shrink.efforts[0], n).score.epochs == 6
+    kept = shrink.replace(shrink.efforts[0], named=frozenset({"score.epochs"}))
+    assert shrink.apply_effort(study.profile, kept, n).score.epochs == 9
 
 
 def test_shrinking_passes_on_how_files_are_read(workplace, monkeypatch, capsys):

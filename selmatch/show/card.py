@@ -37,8 +37,8 @@ from ..select.scores import rank_classes
 from ..study.estimate import duration
 from ..study.profile import Profile, list_profiles, load_profile
 from selmatch.study.shrink import (
-    Shrunk, Sizes, choose_effort, find_small, fit_network, say_plan, say_sizes, summarise_sets,
-    without_flips,
+    Shrunk, Sizes, choose_effort, find_small, fit_epochs, fit_network, say_plan, say_sizes,
+    summarise_sets, without_flips,
 )
 from ..study.study import place_data
 from ..train.training import settle_steps
@@ -624,7 +624,7 @@ def shrink(images: str | Path | Data,        # a folder, or data that are read a
         raise InputError(f"{', '.join(settings)} cannot be given here: the images are read "
                          "already; give it to what reads them, such as from_folder")
     data = check_data(images)
-    named |= named_words(data.study.profile)
+    named |= named_words(data.study.profile, len(data.train))
     if not len(data.validation):
         raise InputError("there is no validation image to choose on: hold some out")
     files = list_originals(data)
@@ -666,12 +666,14 @@ def base_profile(p: Profile) -> tuple[Profile, str]:    # it, and the name a com
     return load_profile(p.name if p.name in known else usual), usual
 
 # %% ../../nbs/66_card.ipynb #66base04
-def named_words(p: Profile) -> frozenset:
-    "Settings of `Effort` that are not those of the packaged profile: somebody named them."
+def named_words(p: Profile, images: int = 0) -> frozenset:
+    """Settings of `Effort` that are not those that the packaged profile has for so many images:
+    somebody named them."""
     if p.name not in list_profiles():
         return frozenset()
     base, named = load_profile(p.name), {"score": ("runs", "epochs"), "window": ("step", "n"),
                                          "evaluation": ("n",)}
+    base = fit_epochs(base, images) if base.name == "folder" else base
     return frozenset(f"{part}.{word}" for part, words in named.items() for word in words
                      if getattr(getattr(p, part), word) != getattr(getattr(base, part), word))
 
