@@ -14,7 +14,7 @@ __all__ = ['data_names', 'official_places', 'longest_minutes', 'most', 'reading_
            'experts_command', 'search_command', 'say_again', 'tune_command', 'say_balance', 'write_set', 'make_one',
            'select_command', 'distill_command', 'read_given_set', 'find_set', 'read_any_set', 'read_network', 'fits_in',
            'evaluate_command', 'coverage_command', 'shrink_command', 'of_others', 'import_command', 'compare_command',
-           'bench_command', 'cache_command', 'clean_cache', 'doctor_command', 'explain', 'tell_user', 'main',
+           'bench_command', 'cache_command', 'clean_cache', 'doctor_command', 'explain', 'tell_user', 'main', 'leave',
            'keep_memory_of_command']
 
 # %% ../nbs/68_app.ipynb #1ccb4a46
@@ -37,7 +37,7 @@ import click
 import selmatch
 from .care import Stopped, heed_signals
 from .core import InputError, check_choice, check_path, check_range, check_seed
-from .core import fingerprint, home, root, set_aside, write_atomic
+from .core import find_stop, fingerprint, home, root, set_aside, write_atomic
 from .methods import find_method, methods
 from .show.figures import compare_published, draw_figures, expect, figures, read_card
 from .study.profile import list_profiles, load_profile, nearest_alpha
@@ -1223,18 +1223,24 @@ def main(arguments: list[str] | None = None):
         click.echo(error.ctx.get_help())
         sys.exit(0)
     except (KeyboardInterrupt, click.Abort, Stopped) as error:
-        click.echo("selmatch: interrupted; the same command goes on from here", err=True)
-        sys.exit(getattr(error, "code", 130))
+        leave(error)
     except BrokenPipeError:                      # the reader of our output has gone
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(141)
     except Exception as error:
         if debug:
             traceback.print_exc()
+        if stop := find_stop(error):
+            leave(stop)
         click.echo(f"selmatch: {explain(error)}", err=True)
         sys.exit(2 if isinstance(error, (InputError, click.ClickException)) else 1)
 
 # %% ../nbs/68_app.ipynb #b11167ef
+def leave(stop: BaseException):
+    "Say that we were told to stop, and end with what a shell expects."
+    click.echo("selmatch: interrupted; the same command goes on from here", err=True)
+    sys.exit(getattr(stop, "code", 130))
+
 def keep_memory_of_command():
     "Memory is kept in a command's own process, unless it only lists or explains."
     words = set(sys.argv[1:])

@@ -29,7 +29,9 @@ import joblib
 import torch
 from tqdm import tqdm
 
-from .core import InputError, check_choice, check_range, identify_place, make_folder
+from selmatch.core import (
+    InputError, check_choice, check_range, find_stop, identify_place, make_folder,
+)
 
 # %% ../nbs/02_computer.ipynb #02devc00
 def check_device(device: str) -> str:
@@ -143,8 +145,9 @@ def stopped_together():
     "Where this process is told to stop inside, its workers stop, too."
     try:
         yield
-    except (KeyboardInterrupt, SystemExit):
-        stop_workers()
+    except BaseException as error:
+        if find_stop(error):
+            stop_workers()
         raise
 
 # %% ../nbs/02_computer.ipynb #02mark01

@@ -4,11 +4,11 @@
 
 # %% auto #0
 __all__ = ['longest_message', 'largest_seed', 'largest_count', 'longest_name', 'longest_path', 'many_files', 'malformed',
-           'InputError', 'check_choice', 'check_range', 'check_whole', 'check_seed', 'check_path', 'identify_place',
-           'make_mark', 'name_draft', 'settle', 'make_folder', 'say_disk', 'write_atomic', 'settle_below',
-           'digest_tensor', 'seal', 'save_tensors', 'DamagedFile', 'refuse_damaged', 'read_words', 'take_digests',
-           'open_unchecked', 'TensorFile', 'CheckedFile', 'open_tensors', 'load_tensors', 'set_aside', 'write_json',
-           'read_json', 'root', 'clone', 'home', 'feed_array', 'feed', 'fingerprint']
+           'InputError', 'check_choice', 'check_range', 'check_whole', 'check_seed', 'check_path', 'find_stop',
+           'identify_place', 'make_mark', 'name_draft', 'settle', 'make_folder', 'say_disk', 'write_atomic',
+           'settle_below', 'digest_tensor', 'seal', 'save_tensors', 'DamagedFile', 'refuse_damaged', 'read_words',
+           'take_digests', 'open_unchecked', 'TensorFile', 'CheckedFile', 'open_tensors', 'load_tensors', 'set_aside',
+           'write_json', 'read_json', 'root', 'clone', 'home', 'feed_array', 'feed', 'fingerprint']
 
 # %% ../nbs/01_core.ipynb #eca22b21
 import contextlib
@@ -94,6 +94,13 @@ def check_path(thing: str, path: str | Path) -> Path:
                          f"have {longest_name} bytes (the longest has {name:,}), all together "
                          f"{longest_path:,} ({whole:,}), and none a NUL")
     return Path(path)
+
+# %% ../nbs/01_core.ipynb #01stop002
+def find_stop(error: BaseException | None) -> BaseException | None:
+    "The wish to stop that an error is, or that lies behind it; None for any other."
+    while error is not None and not isinstance(error, (KeyboardInterrupt, SystemExit)):
+        error = error.__cause__ or error.__context__
+    return error
 
 # %% ../nbs/01_core.ipynb #d0c0a01a
 def identify_place() -> str:    # 8 hexadecimal digits

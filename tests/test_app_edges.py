@@ -171,6 +171,17 @@ def test_a_command_ends_with_its_code_and_a_line(error, code, words, monkeypatch
         assert "Traceback" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("stop, code", [(KeyboardInterrupt(), 130), (Stopped(143), 143)])
+def test_a_signal_while_a_class_is_made_is_a_signal(stop, code, monkeypatch, capsys):
+    """Python 3.11 wraps whatever comes from `__set_name__`, also Ctrl-C in the middle of an import, into a RuntimeError."""
+    class Late:
+        def __set_name__(self, owner, name): raise stop
+    monkeypatch.setattr(app.cli, "main", lambda *given, **more: type("Record", (), {"field": Late()}))
+    with pytest.raises(SystemExit) as end: app.main(["profiles"])
+    said = capsys.readouterr().err
+    assert end.value.code == code and said == "selmatch: interrupted; the same command goes on from here\n"
+
+
 def test_a_reader_that_has_gone_ends_the_command_quietly(monkeypatch, capfd):
     kept = os.dup(1)
     def fail(*given, **more): raise BrokenPipeError
