@@ -1,4 +1,4 @@
-"""Write the blocks of README.md and RESULTS.md that hold numbers (`make readme`): numbers come from
+"""Write the blocks of README.md, RESULTS.md and CLUSTER.md that hold numbers (`make readme`): numbers come from
 files, never from typing.
 
 A block stands between `<!-- begin: NAME -->` and `<!-- end: NAME -->`; everything else is prose, and
@@ -211,7 +211,78 @@ def write_bench(file: str) -> str:
     return "\n".join([*lines, f"* Peak memory: {said}."])
 
 
+def write_plan() -> str:
+    """What the paper's table takes on GPUs like the one that was measured, a row a profile."""
+    table = pd.read_csv(FIGURES / "bench" / "plan.csv")
+    kinds = {"watch": "experts and difficulty", "train experts": "experts and difficulty", "distill": "distilling",
+             "choose": "choosing checkpoints"}
+    kind = table.stage.map(lambda stage: next((v for k, v in kinds.items() if stage.startswith(k)), "judging"))
+    order = ["experts and difficulty", "distilling", "choosing checkpoints", "judging"]
+    hours = table.assign(kind=kind).pivot_table(index="profile", columns="kind", values="gpu_hours", aggfunc="sum",
+                                                sort=False)[order]
+    sums = table.groupby("profile", sort=False).agg(jobs=("jobs", "sum"), longest=("seconds", "max"),
+                                                    all=("gpu_hours", "sum"), disk=("gigabytes", "sum"))
+    sums.loc["all"] = [sums.jobs.sum(), sums.longest.max(), sums["all"].sum(), sums.disk.sum()]
+    hours.loc["all"] = hours.sum()
+    texts = {"jobs": sums.jobs.map("{:,.0f}".format)} | {f"{name}, GPU hours": hours[name].map("{:.0f}".format)
+                                                         for name in order}
+    texts |= {"all, GPU hours": sums["all"].map("{:.0f}".format),
+              "longest job": (sums.longest / 3600).map("{:.1f} h".format),
+              "on disk": sums.disk.map("{:.0f} GB".format)}
+    seeds = table.seeds.unique()
+    assert len(seeds) == 1, "profiles differ in their sets"
+    return markdown(pd.DataFrame(texts).rename_axis(f"profile ({seeds[0]} sets a row)"))
+
+
+def write_minutes() -> str:
+    """How long each selection takes, what it holds in memory, and what its images teach."""
+    table = pd.read_csv(FIGURES / "bench" / "minutes.csv")
+    one = table.iloc[0]
+    texts = {"method": table.method.map(lambda name: methods[name].title if name in methods else name),
+             "epochs": [looks(row) for row in table.itertuples()],
+             "minutes": table.minutes.map("{:.1f}".format),
+             "memory, all processes": table.memory_gb.map("{:.1f} GB".format),
+             "memory, the largest": table.largest_gb.map("{:.1f} GB".format),
+             "test accuracy": [f"{row.accuracy:.1f} ± {row.std:.1f} %" for row in table.itertuples()]}
+    return (f"{one.images:,} of {one.of:,} images, {one.workers} workers, {one.processor}, PyTorch {one.torch}; "
+            f"means of {one.networks} networks, ± their standard deviation.\n\n"
+            f"{markdown(pd.DataFrame(texts).set_index('method'))}")
+
+
+def looks(row) -> str:
+    """For how many epochs the networks learn that a selection looks at."""
+    if row.method == "random":
+        return "–"
+    return str(row.score_epochs if row.method in ("window", "ccs") else row.proxy_epochs)
+
+
+def write_cluster() -> str:
+    """What two workers bring, here and by Dask, and what travels."""
+    table = pd.read_csv(FIGURES / "bench" / "cluster.csv")
+    one, medians = table.iloc[0], table.groupby("way", sort=False).seconds.median()
+    said = "; ".join(f"{way} {seconds:.1f} s ({medians['one process'] / seconds:.2f} times as fast)"
+                     for way, seconds in medians.items())
+    return (f"{one.processor}, {one.tasks} networks of one size of `{one.profile}`, medians of {table.turn.nunique()} "
+            f"turns: {said}; the same bits in all. A task weighs {table['bytes'].median() / 1000:.1f} kB when it is "
+            f"sent (median); {one.data_mb:.1f} MB of images travel once to each worker.")
+
+
+def write_peaks() -> str:
+    """Memory and bytes of three places, in two states of the code."""
+    table = pd.read_csv(FIGURES / "bench" / "peaks.csv")
+    said = {"dm": "an iteration of DM, 20 classes of 64 pixels", "checkpoint": "100 iterations with four checkpoints",
+            "coverage": "50,000 images through coverage"}
+    wide = table.pivot(index="part", columns="state")
+    old, new = sorted(table.state.unique(), key=lambda state: state.split()[1])
+    rows = {name: [f"{wide.peak_gb[old][part]:.1f} → {wide.peak_gb[new][part]:.1f} GB",
+                   f"{wide.written_mb[old][part]:,.0f} → {wide.written_mb[new][part]:,.0f} MB"]
+            for part, name in said.items()}
+    table = pd.DataFrame(rows, index=["largest resident memory", "written"]).T
+    return markdown(table.rename_axis(f"before ({old}) → now"))
+
+
 BLOCKS = {
+    "plan": write_plan,
     "table digits": lambda: write_table("digits"),
     "verdicts digits": lambda: count_verdicts("digits", "tab1_accuracy"),
     "window digits": lambda: write_window("digits"),
@@ -252,7 +323,7 @@ def stray_numbers(text: str) -> list[str]:
     return re.findall(r"(?<![\w.])\d+\.\d+(?![\w.]*\d)", text)
 
 
-PAGES = ("README.md", "RESULTS.md")
+PAGES = ("README.md", "RESULTS.md", "CLUSTER.md")
 
 
 if __name__ == "__main__":
