@@ -392,7 +392,7 @@ def home() -> Path:
 
     given, here = os.environ.get("SELMATCH_HOME"), clone()
     if given:
-        return Path(given).resolve()
+        return Path(given).expanduser().resolve()
     return here / ".selmatch" if here else user_data_path("selmatch", appauthor=False).resolve()
 
 # %% ../nbs/01_core.ipynb #8d9b94a7

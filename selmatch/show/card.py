@@ -8,7 +8,8 @@ __all__ = ['titles', 'kept_draw', 'reading', 'fitted', 'training', 'use_it', 're
            'way_of', 'say_others', 'say_verdict', 'tabulate_sizes', 'say_resolution', 'h_by_w', 'say_fit', 'is_deep',
            'write_snippet', 'size_category', 'write_head', 'say_recipe', 'say_difficulty', 'say_making', 'write_readme',
            'what_is_here', 'say_order', 'check_new', 'write_shrunk', 'fill_folder', 'name_pictures', 'keep_originals',
-           'shrink', 'name_table', 'base_profile', 'named_words', 'list_words', 'list_changes', 'asked_data']
+           'shrink', 'name_table', 'say_leaks', 'base_profile', 'named_words', 'list_words', 'list_changes',
+           'asked_data']
 
 # %% ../../nbs/66_card.ipynb #fa15e3b3
 import json
@@ -26,11 +27,13 @@ import torch
 from torch import Tensor
 
 import selmatch
-from ..api import Data, Small, check_data, from_folder
-from ..core import InputError, check_choice, check_path, make_folder
+from ..api import Data, Small, check_data, from_folder, read_place
+from ..core import InputError, check_choice, check_path, check_range, make_folder
 from ..data.export import remove_files, room_beside, swap_folders
-from ..data.folders import open_file, survey
-from ..data.images import StoredImages, class_rows, pictures
+from ..data.folders import open_file, spell, survey
+from selmatch.data.images import (
+    Splits, StoredImages, class_rows, digest_images, pictures, split_images,
+)
 from ..data.loaders import list_decoded
 from ..methods import find_method
 from ..select.scores import rank_classes
@@ -73,7 +76,7 @@ def find_root(data: Data) -> str | None:
 # %% ../../nbs/66_card.ipynb #aca4ddf3
 def shorten(files: list[str], root: str | Path | None) -> list[str]:
     "Paths below the folder that was given, as they are written in a table."
-    return [os.path.relpath(file, root) if root else file for file in files]
+    return [spell(os.path.relpath(file, root) if root else file) for file in files]
 
 # %% ../../nbs/66_card.ipynb #94641424
 def tabulate_files(found: Shrunk, names: list[str],     # of the pictures, in the order of the set
@@ -607,12 +610,15 @@ def shrink(images: str | Path | Data,        # a folder, or data that are read a
 ) -> Shrunk | None:
     "Shrink a folder of images, prove what the result is worth, and write it with a card."
     check_choice("originals", originals, ["none", "link", "copy"])
+    check_choice("flips", flips, [None, True, False])
+    check_range("budget", budget, 0)
+    out = read_place("out", out)
     named = frozenset(settings.get("words") or {})
     if "seeds" in named:
         raise InputError(f"seeds={settings['words']['seeds']} is not allowed: one set is made")
     is_path = isinstance(images, (str, os.PathLike))
-    root = str(Path(images).expanduser().resolve()) if is_path else find_root(check_data(images))
-    check_new(Path(out), root)
+    root = str(read_place("images", images).resolve()) if is_path else find_root(check_data(images))
+    check_new(out, root)
     if is_path:
         looked = {word: settings[word] for word in ("labels", "max_pixels", "cache")
                   if settings.get(word) is not None}
@@ -628,7 +634,7 @@ def shrink(images: str | Path | Data,        # a folder, or data that are read a
     if not len(data.validation):
         raise InputError("there is no validation image to choose on: hold some out")
     files = list_originals(data)
-    warning = say_resolution(data, files)
+    warning = " ".join(filter(None, [say_resolution(data, files), say_leaks(data.splits)]))
     sizes = data.sizes(ratio=ratio, images=number, per_class=per_class)
     tell(say_sizes(sizes))
     if warning:
@@ -644,8 +650,8 @@ def shrink(images: str | Path | Data,        # a folder, or data that are read a
     found = find_small(data.study, sizes, effort, flips, tell)
     name = Path(root).name if root else data.train.name.removesuffix(" train")
     again = asked_data(Data(found.study), name if root else None, found.flips)
-    again = f"selmatch evaluate {shlex.quote(Path(out).name)} {again}" if again else ""
-    write_shrunk(found, Path(out), name, root, files, originals, asked, warning, again)
+    again = f"selmatch evaluate {shlex.quote(out.name)} {again}" if again else ""
+    write_shrunk(found, out, name, root, files, originals, asked, warning, again)
     return found
 
 # %% ../../nbs/66_card.ipynb #b128541c
@@ -657,6 +663,19 @@ def name_table(labels: str, root: str) -> str:
     table = Path(labels)
     below = table.is_absolute() and table.is_relative_to(root)
     return str(table.relative_to(root) if below else table.name)
+
+# %% ../../nbs/66_card.ipynb #66leaks2
+def say_leaks(splits: Splits) -> str:
+    "A warning where test images are training images, too; empty where none is."
+    known, asked = (tuple(bytes(digest) for images in split_images(part)
+                          for digest in digest_images(images).numpy())
+                    for part in (splits.train, splits.test))
+    known = set(known)
+    shared = sum(digest in known for digest in asked)
+    if not shared:
+        return ""
+    return (f"{shared:,} of the {len(splits.test):,} test images are training images, too, so every "
+            "accuracy below is too high: leave them out by --drop-leaked.")
 
 # %% ../../nbs/66_card.ipynb #66base01
 def base_profile(p: Profile) -> tuple[Profile, str]:    # it, and the name a command takes itself

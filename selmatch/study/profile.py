@@ -33,7 +33,7 @@ class ProfileLoader(yaml.SafeLoader):
     "YAML with the numbers and the truth of version 1.2; a key twice is an error."
     yaml_implicit_resolvers = {
         first: [(tag, pattern) for tag, pattern in found
-                if tag.rpartition(":")[2] not in ("bool", "float", "timestamp")]
+                if tag.rpartition(":")[2] not in ("bool", "float", "int", "timestamp")]
         for first, found in yaml.SafeLoader.yaml_implicit_resolvers.items()}
 
     def construct_mapping(self, node, deep=False):
@@ -52,6 +52,10 @@ ProfileLoader.add_implicit_resolver(
     re.compile(r"([-+]?([0-9][0-9_]*\.[0-9_]*|\.[0-9]+)([eE][-+]?[0-9]+)?|"
                r"[-+]?[0-9][0-9_]*[eE][-+]?[0-9]+|[-+]?\.(inf|Inf|INF)|\.(nan|NaN|NAN))\Z"),
     "-+.0123456789")
+# whole numbers; 1:30 is a text and no ninety
+ProfileLoader.add_implicit_resolver("tag:yaml.org,2002:int",
+                                    re.compile(r"([-+]?[0-9][0-9_]*|0x[0-9a-fA-F]+|0o[0-7]+)\Z"),
+                                    "-+0123456789")
 
 # %% ../../nbs/50_profile.ipynb #50yaml01
 def count_words(node: yaml.Node, known: dict[int, float]) -> float:
