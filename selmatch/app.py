@@ -742,7 +742,9 @@ def say_balance(small) -> list[str]:
 
 def write_set(method: str, study, ratio: float, out: Path):
     "Make one set (or find it) and write it with its card and its images."
+    from selmatch.api import Data
     from selmatch.distill.sets import save_set
+    from selmatch.show.card import write_origins
     from selmatch.study.beside import gain_over_start, say_gain
     from selmatch.study.sets import last_sets, small_sets
     tasks = small_sets(study, [method], [ratio], 1)
@@ -754,6 +756,7 @@ def write_set(method: str, study, ratio: float, out: Path):
     save_set(replace(small, data=study.as_pictures(small.data)), out, export=True)
     if study.whitening:
         save_set(small, out)       # pictures as anybody reads them, numbers as they were optimised
+    traced = write_origins(Data(study), small, tasks[method, ratio, 0].start.data, out)
     click.echo(f"{len(small)} images of {len(study.splits.train)} ({int(small.distilled.sum())} "
                f"distilled), kept at iteration {small.card.get('iteration', 0)}")
     for line in say_balance(small):
@@ -761,7 +764,7 @@ def write_set(method: str, study, ratio: float, out: Path):
     if gain:
         click.echo(say_gain(gain))
     click.echo(f"Written: {out}/images (one folder per class), {out}/card.json, "
-               f"{out}/set.safetensors")
+               f"{out}/set.safetensors" + f", {out}/files.csv (from which photographs)" * traced)
 
 # %% ../nbs/68_app.ipynb #4f0a3fd7
 def make_one(what: str, method: str, out: Path | None, options: dict, alpha: float | None = None,

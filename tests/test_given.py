@@ -165,6 +165,22 @@ def test_names_that_are_not_utf8_are_shrunk_and_spelled(place):
     assert "cat/café.png" in set(files.original) and files.original.str.startswith("hîbou/").sum() == 30
 
 
+@pytest.mark.parametrize("command, method", [("select", "window"), ("distill", "selmatch")])
+def test_a_set_says_which_photographs_it_came_from(command, method, place, capsys):
+    source = write(place / "mine", n=30)
+    few = ["--set", "experts.n=1", "--set", "experts.epochs=16", "--set", "matching.iterations=2"]
+    for _ in range(2): assert run(command, "--data", f"folder:{source}", "--method", method, "--ratio", 0.2, "--beta", 0.3, "--size", 16, "--out", "made", *WORDS, *few) == 0, capsys.readouterr().err
+    assert "files.csv" in capsys.readouterr().out
+    table = pd.read_csv(place / "made" / "files.csv")
+    assert len(table) == len(list((place / "made" / "images").rglob("*.png"))) and table.original.is_unique
+    for row in table.itertuples():
+        same = np.array_equal(np.asarray(Image.open(place / "made" / row.file)), np.asarray(Image.open(source / row.original)))
+        assert row.original.startswith(row[3]) and same == (row.part == "kept"), row
+    (place / "made" / "files.csv").write_text("mine")
+    run(command, "--data", f"folder:{source}", "--method", method, "--ratio", 0.2, "--beta", 0.3, "--size", 16, "--out", "made", *WORDS, *few)
+    assert (place / "made" / "files.csv").read_text() == "mine"
+
+
 def test_a_leak_stands_on_the_card(place):
     source = write(place / "mine" / "train", n=20)
     (place / "mine" / "test").mkdir()

@@ -463,6 +463,11 @@ def test_figures_of_data_with_five_classes(monkeypatch):
     assert figures.choose_parameters(names, {}, with_classes(10)) == {"fig2_method": {}, "fig3_window": {}}
     assert figures.choose_parameters(names, {"label": 3}, with_classes(5)) == {"fig2_method": {"label": 3}, "fig3_window": {}}
     with refuses("label=7", "[0, 4]"): figures.choose_parameters(names, {"label": 7}, with_classes(5))
+    several = lambda given, n: figures.choose_parameters(["fig5_images"], given, with_classes(n))["fig5_images"]
+    assert several({}, 10) == {} and several({}, 5) == {"labels": "3 4"}
+    for given in ("0 2", "[0, 2]", [0, 2], "0,2"): assert several({"labels": given}, 5) == {"labels": "0 2"}
+    with refuses("labels=7", "[0, 4]"): several({"labels": "1 7"}, 5)
+    with refuses("labels='owl'", "numbers of classes"): several({"labels": "owl"}, 5)
     with refuses("lable", "label"): figures.choose_parameters(names, {"lable": 3}, with_classes(5))
     import importlib
     figures.check_extras()

@@ -7,9 +7,9 @@ __all__ = ['titles', 'kept_draw', 'reading', 'fitted', 'training', 'use_it', 're
            'find_root', 'shorten', 'tabulate_files', 'draw_sheet', 'tabulate_proof', 'say_plain', 'say_augmentation',
            'way_of', 'say_others', 'say_verdict', 'tabulate_sizes', 'say_resolution', 'h_by_w', 'say_fit', 'is_deep',
            'write_snippet', 'size_category', 'write_head', 'say_recipe', 'say_difficulty', 'say_making', 'write_readme',
-           'what_is_here', 'say_order', 'check_new', 'write_shrunk', 'fill_folder', 'name_pictures', 'keep_originals',
-           'shrink', 'name_table', 'say_leaks', 'base_profile', 'named_words', 'list_words', 'list_changes',
-           'asked_data']
+           'what_is_here', 'say_order', 'check_new', 'write_shrunk', 'fill_folder', 'name_pictures', 'find_rows',
+           'digest_rows', 'write_origins', 'is_headed', 'keep_originals', 'shrink', 'name_table', 'say_leaks',
+           'base_profile', 'named_words', 'list_words', 'list_changes', 'asked_data']
 
 # %% ../../nbs/66_card.ipynb #fa15e3b3
 import json
@@ -29,12 +29,14 @@ from torch import Tensor
 import selmatch
 from ..api import Data, Small, check_data, from_folder, read_place
 from ..core import InputError, check_choice, check_path, check_range, make_folder
+from ..core import write_atomic
 from ..data.export import remove_files, room_beside, swap_folders
 from ..data.folders import open_file, spell, survey
 from selmatch.data.images import (
-    Splits, StoredImages, class_rows, digest_images, pictures, split_images,
+    ImageSet, Splits, StoredImages, class_rows, digest_images, pictures, split_images,
 )
 from ..data.loaders import list_decoded
+from ..distill.sets import SyntheticSet
 from ..methods import find_method
 from ..select.scores import rank_classes
 from ..study.estimate import duration
@@ -583,6 +585,43 @@ def name_pictures(draft: Path, data) -> list[str]:
         counts[c] += 1
     return names
 
+# %% ../../nbs/66_card.ipynb #66trace1
+def find_rows(start: ImageSet, train: ImageSet) -> list[int | None]:
+    "For each image of a start the training image that it is; of equal ones each once."
+    known = {}
+    for row, digest in enumerate(digest_rows(train)):
+        known.setdefault((digest, int(train.hard_labels[row])), []).append(row)
+    places = [known.get(key, []) for key in zip(digest_rows(start), start.hard_labels.tolist())]
+    return [rows.pop(0) if rows else None for rows in places]
+
+def digest_rows(data: ImageSet) -> list[bytes]:
+    "A digest of each image, read a batch at a time."
+    return [bytes(digest) for images in split_images(data)
+            for digest in digest_images(images).numpy()]
+
+# %% ../../nbs/66_card.ipynb #66trace2
+def write_origins(data: Data, small: SyntheticSet, start: ImageSet, folder: Path) -> bool:
+    """Beside a set that was written, `files.csv`: of each image its picture, the file that it is or
+    began from, class and part. False where images come from no folder, or a file of somebody else
+    has that name."""
+    files, place = list_originals(data), folder / "files.csv"
+    head = "file,original,class,part"
+    if files is None or place.exists() and not is_headed(place, head):
+        return False
+    rows, names = find_rows(start, data.train), name_pictures(folder, small.data)
+    paths = shorten(files["train"], find_root(data))
+    table = pd.DataFrame({
+        "file": names, "original": ["" if row is None else paths[row] for row in rows],
+        "class": [small.data.classes[c] for c in small.data.hard_labels.tolist()],
+        "part": ["distilled" if made else "kept" for made in small.distilled.tolist()]})
+    write_atomic(place, lambda draft: table.to_csv(draft, index=False, encoding="utf-8"))
+    return True
+
+def is_headed(table: Path, head: str) -> bool:
+    "Does a file begin with these columns?"
+    with open(table, "rb") as file:
+        return file.readline(1000).strip() == head.encode()
+
 # %% ../../nbs/66_card.ipynb #74bf566e
 def keep_originals(chosen: list[str], names: list[str], place: Path, keep: str):
     "The photographs behind the set, numbered as its pictures, as links or copies."
@@ -667,11 +706,8 @@ def name_table(labels: str, root: str) -> str:
 # %% ../../nbs/66_card.ipynb #66leaks2
 def say_leaks(splits: Splits) -> str:
     "A warning where test images are training images, too; empty where none is."
-    known, asked = (tuple(bytes(digest) for images in split_images(part)
-                          for digest in digest_images(images).numpy())
-                    for part in (splits.train, splits.test))
-    known = set(known)
-    shared = sum(digest in known for digest in asked)
+    known = set(digest_rows(splits.train))
+    shared = sum(digest in known for digest in digest_rows(splits.test))
     if not shared:
         return ""
     return (f"{shared:,} of the {len(splits.test):,} test images are training images, too, so every "

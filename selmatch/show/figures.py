@@ -6,11 +6,11 @@
 __all__ = ['four', 'painted', 'rivals', 'compared', 'transferred', 'figures', 'package', 'page_style', 'page_frame', 'claim_list',
            'is_number', 'claim_parts', 'describe_origin', 'digest_published', 'publish', 'write_picture',
            'write_claims', 'Figure', 'open_rooms', 'ask_tables', 'second_size', 'check_some_size', 'want_alphas',
-           'want_candidates', 'find_packaged', 'figure_notebook', 'known_parameters', 'check_parameters',
-           'choose_parameters', 'import_extra', 'check_extras', 'drop_warnings', 'clean_book', 'execute_notebook',
-           'is_card', 'read_card', 'compare_figure', 'compare_published', 'fill', 'say_claim', 'list_claims',
-           'write_gallery', 'expect', 'stopped_kernels', 'said_at_the_end', 'refuse_failed', 'draw_figures',
-           'notebook_options']
+           'want_candidates', 'find_packaged', 'figure_notebook', 'known_parameters', 'read_numbers',
+           'check_parameters', 'choose_parameters', 'import_extra', 'check_extras', 'drop_warnings', 'clean_book',
+           'execute_notebook', 'is_card', 'read_card', 'compare_figure', 'compare_published', 'fill', 'say_claim',
+           'list_claims', 'write_gallery', 'expect', 'stopped_kernels', 'said_at_the_end', 'refuse_failed',
+           'draw_figures', 'notebook_options']
 
 # %% ../../nbs/63_figures.ipynb #37bb4f2e
 import contextlib
@@ -250,6 +250,15 @@ def known_parameters(name: str) -> dict[str, Any]:
     found = papermill.inspect_notebook(str(figure_notebook(name)))
     return {key: word["default"] for key, word in found.items() if key not in reserved}
 
+def read_numbers(value: Any) -> list[int]:    # 3, "3 8", "[3, 8]" or [3, 8]
+    "Numbers of classes. Raises `InputError` for anything else."
+    words = str(value).translate(str.maketrans("[],\"'", "     ")).split()
+    try:
+        return list(map(int, words))
+    except ValueError:
+        raise InputError(f"labels={value!r} is not allowed: give numbers of classes, such as "
+                         "'3 8'") from None
+
 def check_parameters(name: str, parameters: dict, study):
     "Parameters of a figure must exist, and fit the study. Raises `InputError` before any work."
     known = list(known_parameters(name))
@@ -257,13 +266,14 @@ def check_parameters(name: str, parameters: dict, study):
         check_choice(f"parameter of {name}:", key, known or ["(it has none)"])
         if key == "ratio":
             check_choice("ratio", value, [0, *study.profile.ratios])
-        if key == "label":
-            check_range("label", value, 0, study.splits.train.n_classes - 1)
+        for label in read_numbers(value) if key in ("label", "labels") else ():
+            check_range(key, label, 0, study.splits.train.n_classes - 1)
 
 # %% ../../nbs/63_figures.ipynb #b3e90722
 def choose_parameters(names: Sequence[str], given: dict, study) -> dict[str, dict]:
     """For each figure those of the given parameters that it has. A class that is shown by default
-    is the last one where there are not so many. Raises `InputError` for what no figure has."""
+    is the last one where there are not so many, and of several the last ones. Raises `InputError`
+    for what no figure has."""
     known = {name: known_parameters(name) for name in names}
     anywhere = sorted({key for words in known.values() for key in words})
     for key in given:
@@ -273,7 +283,12 @@ def choose_parameters(names: Sequence[str], given: dict, study) -> dict[str, dic
         own = {key: value for key, value in given.items() if key in words}
         if "label" in words and int(words["label"]) > last:
             own = {"label": last} | own
+        shown = read_numbers(words.get("labels", ""))
+        if shown and max(shown) > last:
+            own = {"labels": list(range(max(0, last + 1 - len(shown)), last + 1))} | own
         check_parameters(name, own, study)
+        if "labels" in own:
+            own["labels"] = " ".join(map(str, read_numbers(own["labels"])))
         chosen[name] = own
     return chosen
 
