@@ -171,6 +171,11 @@ def open_study(profile: str | Path | Profile = "folder", data: Mapping | None = 
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"
     computer = Computer(device, workers, quiet=quiet)
+    lost = [word for word in words or {} if given is not None and word.startswith("data.")
+            and word != "data.flip"]
+    if lost:
+        raise InputError(f"{lost[0]} says how files are read, and these images are in memory: give "
+                         "test, validation or seed to what reads them")
     place = home() if results is None else read_place("results", results)
     if given is None:
         check_home(place, p.data)

@@ -1001,6 +1001,7 @@ def import_command(file, label_file, normalised, number, label_order, out, **opt
     given = data_section(options["data"], options["root"], size=options["size"])
     check_out(out, choose_profile(options["data"], options["profile"], given, 0).data)
     from selmatch.others import read_set
+    label_file = label_file and find_path("--label-file", label_file)
     small = read_set(file, make_data(**options), label_file, normalised, number, label_order)
     small.save(out)
     click.echo(f"{len(small)} images of {len(small.classes)} classes, normalised: "
@@ -1023,6 +1024,7 @@ def compare_command(sets, draws, no_full, augmentation, label_file, normalised, 
     check_table(out, "recipe,set", options)
     from selmatch.others import compare, read_set, say_table
     sets = [find_path("set", path) for path in sets]
+    label_file = label_file and find_path("--label-file", label_file)
     data = make_data(**options)
     made = {str(path): read_set(path, data, label_file, normalised, number, label_order)
             for path in sets}

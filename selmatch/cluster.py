@@ -24,7 +24,7 @@ import torch
 from cloudpickle import CloudPickler
 from tqdm import tqdm
 
-from .core import InputError, fingerprint, write_atomic
+from .core import InputError, check_whole, fingerprint, write_atomic
 
 # %% ../nbs/08_cluster.ipynb #e3502a54
 large = 2**14      # bytes; smaller tensors travel with their task
@@ -157,6 +157,7 @@ def connect(address: str):      # "tcp://host:8786", or "local:N"
     kind, _, number = address.partition(":")
     try:
         if kind == "local":
+            check_whole("cluster=local:N, N", int(number), 1)
             own = distributed.LocalCluster(int(number), threads_per_worker=1,
                                            dashboard_address=None)
             return distributed.Client(own)

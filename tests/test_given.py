@@ -99,7 +99,7 @@ def test_a_turned_picture_stands_upright():
     ({"test_share": 0}, ["test_share=0", "no test image"]), ({"test_share": 2}, ["test_share=2"]), ({"validation": 0.0}, ["no validation image", "smallest class"]),
     ({"classes": ["a", "a", "b"]}, ["two classes are called 'a'"]), ({"classes": 3}, ["classes=3"]), ({"classes": "abc"}, ["classes='abc'"]),
     ({"network": 5}, ["network is a int"]), ({"words": "x"}, ["words is a str"]), ({"device": 5}, ["device is a int"]), ({"device": None}, ["device is a NoneType"]), ({"profile": 5}, ["profile is a int"]),
-    ({"results": ""}, ["results is an empty text"]), ({"results": 5}, ["results is a int"])])
+    ({"words": {"data.validation": 0.3}}, ["data.validation says how files are read"]), ({"results": ""}, ["results is an empty text"]), ({"results": 5}, ["results is a int"])])
 def test_arrays_with_words_that_cannot_be(words, said):
     refuses(lambda: sm.from_arrays(X, Y, **words), *said)
 
@@ -216,3 +216,12 @@ def test_a_file_is_not_said_to_be_missing(place, capsys):
         assert run("shrink", name, "--estimate") == 2
         said = capsys.readouterr().err
         assert f"folder {name} {why}" in said and "PosixPath" not in said
+
+
+def test_what_is_named_must_be_there_before_work(place, capsys):
+    from selmatch.cluster import connect
+    refuses(lambda: connect("local:0"), "cluster=local:N, N=0")
+    source = write(place / "mine")
+    sm.select(sm.from_folder(source, words=QUICK, quiet=True), "random", per_class=2).save("small")
+    assert run("compare", "small", "--data", f"folder:{source}", "--label-file", "nope.pt", *WORDS) == 2
+    assert "--label-file nope.pt does not exist" in capsys.readouterr().err
