@@ -698,7 +698,8 @@ def list_parts(root: Path,                  # a folder of images
     found = {} if table else find_splits(root, lambda p: holds_classes(p) or bool(find_table(p)))
     if table:
         parts = count_unlabelled(root, list_table(table), left_out)
-        found = dict.fromkeys(parts, table.name)
+        found = {split: f"{split} of {table.name}" if len(parts) > 1 else table.name
+                 for split in parts}
     elif found:
         parts = list_splits(root, found, left_out)
     else:
