@@ -8,15 +8,15 @@ __all__ = ['image_suffixes', 'formats', 'fits', 'junk', 'ours', 'split_pattern',
            'scale_white', 'hide_clear', 'flatten', 'square', 'read_pixels', 'read_image', 'is_hidden', 'real_folders',
            'leave_out', 'list_images', 'is_image', 'is_folder', 'scan', 'spell', 'unify', 'check_folder',
            'list_image_folder', 'check_class_folders', 'listed_classes', 'split_of', 'visible_folders', 'holds_images',
-           'holds_classes', 'say_no_training', 'find_splits', 'inner_folders', 'hints_split', 'check_level',
-           'list_some', 'read_table', 'columns_of', 'list_csv', 'find_table', 'add_suffix', 'resolve_file', 'read_cell',
-           'read_splits', 'list_table', 'check_labels_agree', 'Header', 'read_header', 'read_some', 'count_frames',
-           'read_headers', 'name_files', 'look_once', 'check_tables', 'check_names', 'list_part', 'count_unlabelled',
-           'list_splits', 'list_parts', 'name_splits', 'order_labels', 'list_most', 'is_uneven', 'Survey',
-           'count_parts', 'find_same', 'find_copies', 'find_leaked', 'find_conflicts', 'tabulate', 'say_counts',
-           'say_kinds', 'say_doubts', 'find_alike', 'say_copies', 'survey', 'decode_piece', 'decode_or_skip',
-           'save_arrays', 'is_piece', 'measure', 'lay_out', 'join_pieces', 'check_room', 'find_shape', 'decode_files',
-           'run_pieces']
+           'holds_classes', 'say_no_training', 'find_splits', 'inner_folders', 'hints_split', 'list_some',
+           'check_level', 'read_table', 'columns_of', 'list_csv', 'find_table', 'add_suffix', 'resolve_file',
+           'read_cell', 'read_splits', 'list_table', 'check_labels_agree', 'Header', 'read_header', 'read_some',
+           'count_frames', 'read_headers', 'name_files', 'look_once', 'check_tables', 'check_names', 'list_part',
+           'count_unlabelled', 'list_splits', 'list_parts', 'name_splits', 'order_labels', 'list_most', 'is_uneven',
+           'Survey', 'count_parts', 'find_same', 'find_copies', 'find_leaked', 'find_conflicts', 'tabulate',
+           'say_counts', 'say_kinds', 'say_doubts', 'find_alike', 'say_copies', 'survey', 'decode_piece',
+           'decode_or_skip', 'save_arrays', 'is_piece', 'measure', 'lay_out', 'join_pieces', 'check_room', 'find_shape',
+           'decode_files', 'run_pieces']
 
 # %% ../../nbs/04_folders.ipynb #7759ab2b
 import contextlib
@@ -118,17 +118,15 @@ def find_white(image) -> float | None:   # Pillow's image of mode I;16…, I or 
     return 65535.0 if image.mode == "I" and image.format in ("PNG", "PPM") else None
 
 # %% ../../nbs/04_folders.ipynb #ccfd42c6
-def scale_grey(image,                     # Pillow's image of mode I;16…, I or F
-               white: float | None = None,   # None: as the file says
-):                                        # Pillow's image of mode L
+def scale_grey(image,                     # Pillow's image of mode I;16…, I or F; -> of mode L
+               white: float | None = None):   # None: as the file says
     "A deep grey in 8 bits. Raises `InputError` where nothing says what is white."
     values, white = np.asarray(image).astype(np.float64), white or find_white(image)
     low, high = values.min(), values.max()
     if white is None and image.mode == "F" and 0 <= low and high <= 1:
         white = 1.0
     if not np.isfinite([low, high]).all():
-        raise InputError("it holds numbers that are not finite (NaN or infinity), which are no "
-                         "greys")
+        raise InputError("it holds numbers that are not finite (NaN or infinity): no greys")
     if white is None:
         raise InputError(f"its greys go from {low:g} to {high:g}, and nothing says which is white; "
                          f"--white {max(high, 1):g} would")
@@ -400,6 +398,12 @@ def hints_split(name: str) -> bool:
     return any(map(split_of, re.split(r"[\W\d_]+", name)))
 
 
+# %% ../../nbs/04_folders.ipynb #04level08
+def list_some(names, n: int = 5) -> str:
+    "The first few names, in order."
+    return ", ".join(spell(name) for name in sorted(names)[:n]) + (", …" if len(names) > n else "")
+
+
 # %% ../../nbs/04_folders.ipynb #04level05
 def check_level(root: Path):
     "`InputError` where folders that would be classes hold the same folders, and nothing else."
@@ -413,10 +417,6 @@ def check_level(root: Path):
                          f"folders {list_some(shared)}: which are the classes? Give one folder "
                          "for each class, or folders train and test (or val, eval) with these in "
                          "each")
-
-def list_some(names, n: int = 5) -> str:
-    "The first few names, in order."
-    return ", ".join(spell(name) for name in sorted(names)[:n]) + (", …" if len(names) > n else "")
 
 
 # %% ../../nbs/04_folders.ipynb #1407a169
@@ -503,6 +503,8 @@ def read_cell(value) -> str:
     odd = isinstance(value, float) and not math.isfinite(value)
     return "" if none or odd else str(value).strip()
 
+
+# %% ../../nbs/04_folders.ipynb #04cell04
 def read_splits(table: Path, rows: Sequence[dict]) -> list[str]:
     "The split of each row: `train`, `validation`, `test`, or nothing where the table names none."
     words = [read_cell(row.get("split")) for row in rows]
@@ -525,14 +527,12 @@ def list_table(table: Path) -> dict[str, list[tuple[str, str]]]:    # split -> (
     if pair is None:
         raise InputError(f"table {table} needs a column for files ({', '.join(file_words[:3])}, …) "
                          f"and one for labels ({', '.join(label_words[:3])}, …)")
-    splits = read_splits(table, rows)
-    for i, row in enumerate(rows, 2):
+    for i, (row, split) in enumerate(zip(rows, read_splits(table, rows)), 2):
         name, label = (read_cell(row.get(key)) for key in pair)
         if not name or not label:
             raise InputError(f"table {table}, line {i}: a file and a label are needed, not "
                              f"{[row.get(key) for key in pair]}")
-        pair_here = (resolve_file(folder, name, table), unify(label))
-        parts.setdefault(splits[i - 2], []).append(pair_here)
+        parts.setdefault(split, []).append((resolve_file(folder, name, table), unify(label)))
     check_labels_agree(table, [pair for part in parts.values() for pair in part])
     return {split: sorted(set(files)) for split, files in parts.items()}
 
@@ -698,8 +698,7 @@ def list_parts(root: Path,                  # a folder of images
     found = {} if table else find_splits(root, lambda p: holds_classes(p) or bool(find_table(p)))
     if table:
         parts = count_unlabelled(root, list_table(table), left_out)
-        found = {split: f"{split} of {table.name}" if len(parts) > 1 else table.name
-                 for split in parts}
+        found = {s: f"{s} of {table.name}" if s else table.name for s in parts}
     elif found:
         parts = list_splits(root, found, left_out)
     else:

@@ -259,8 +259,9 @@ def load_files(parts: Sequence[list[tuple[str, int]]],   # (file, class) of each
     def pixels(rows):
         files = [part[r][0] for part, kept in zip(parts, rows) for r in kept.tolist()]
         write = lambda path: decode_files(files, how, path, name, skip_unreadable)
-        asked = how.key | {"holds": "readable", "read": 2} | ({"skip": True} if skip_unreadable else {})
-        path = decode_once(files, write, name, cache, **asked)     # files of another form: anew
+        asked = how.key | ({"skip": True} if skip_unreadable else {})
+        form = {"holds": "readable", "read": 2}     # files of another form, or read otherwise: anew
+        path = decode_once(files, write, name, cache, **asked, **form)
         stored = StoredImages(path, torch.arange(len(files)))
         warn_of_unreadable(stored, files)
         return stored
@@ -596,8 +597,9 @@ def say_short(name: str, n: int, shares: dict[str, float]) -> str:    # a class,
     held = ", ".join(f"{word}={share}" for word, share in shares.items())
     least = least_images(shares["test"], shares.get("validation", 0))
     needed = f"at least {least} are needed" if least else "no number is enough for these shares"
-    return (f"class {name!r} has {n} {'image' if n == 1 else 'images'}, too few to hold out images "
-            f"for testing and to keep some for training ({held}): {needed}")
+    images = "image" if n == 1 else "images"
+    return (f"class {name!r} has {n} {images}, too few to hold some out for testing and to keep "
+            f"some for training ({held}): {needed}")
 
 
 # %% ../../nbs/05_loaders.ipynb #05short2
