@@ -245,14 +245,17 @@ def test_a_class_of_which_nothing_can_be_read(tmp_path):
     draw(tmp_path / "mine", ("cat", "dog", "owl"), n=4)
     break_off(tmp_path / "mine" / "owl", 4)
     refuses(lambda: load(tmp_path / "mine", skip_unreadable=True), "none of the images of class 'owl'", "can be read", without=["splits"])
+    draw(tmp_path / "late", ("cat", "dog", "owl"), n=4)
+    break_off(tmp_path / "late" / "owl", 44)             # their first bytes are whole
+    with pytest.warns(UserWarning, match="4 images"): refuses(lambda: load(tmp_path / "late", skip_unreadable=True), "no image of class 'owl' is left", "can be read")
     assert load(tmp_path / "mine", skip_unreadable=True, classes=["cat", "dog"]).train.classes == ("cat", "dog")
 
 
 @pytest.mark.parametrize("call, words", [
     (lambda place: Reading(size=1.5), ["size=1.5", "whole number"]), (lambda place: Reading(background=None), ["background=None", "colour"]),
     (lambda place: Reading(background=5), ["background=5", "colour"]), (lambda place: load_folder(str(place), per_class=1.5), ["per_class=1.5", "whole number"]),
-    (lambda place: load_folder(str(place), labels=5), ["labels", "'5'"]), (lambda place: load_digits(per_class=1.5), ["per_class=1.5", "whole number"]),
-    (lambda place: load_folder(5), ["folder", "'5'"]),
+    (lambda place: load_folder(str(place), labels=5), ["labels=5", "a path is needed"]), (lambda place: load_digits(per_class=1.5), ["per_class=1.5", "whole number"]),
+    (lambda place: load_folder(5), ["folder=5", "a path is needed"]), (lambda place: load_data("folder", root=5), ["root=5", "a path is needed"]),
 ])
 def test_words_of_another_kind(call, words, tmp_path):
     refuses(lambda: call(draw(tmp_path / "mine")), *words)

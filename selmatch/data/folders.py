@@ -6,7 +6,7 @@
 __all__ = ['image_suffixes', 'formats', 'fits', 'junk', 'ours', 'split_pattern', 'split_words', 'file_words', 'label_words',
            'table_names', 'show_progress', 'Reading', 'check_colour', 'open_file', 'find_white', 'scale_grey',
            'scale_white', 'hide_clear', 'flatten', 'square', 'read_pixels', 'read_image', 'is_hidden', 'real_folders',
-           'leave_out', 'list_images', 'is_image', 'is_folder', 'scan', 'spell', 'unify', 'check_folder',
+           'leave_out', 'list_images', 'is_image', 'is_folder', 'scan', 'spell', 'unify', 'check_place', 'check_folder',
            'list_image_folder', 'check_class_folders', 'listed_classes', 'split_of', 'visible_folders', 'holds_images',
            'holds_classes', 'say_no_training', 'find_splits', 'inner_folders', 'hints_split', 'list_some',
            'check_level', 'read_table', 'columns_of', 'list_csv', 'find_table', 'add_suffix', 'resolve_file',
@@ -279,6 +279,12 @@ def unify(label: str) -> str:
     return unicodedata.normalize("NFC", spell(label))
 
 # %% ../../nbs/04_folders.ipynb #4920960b
+def check_place(thing: str, path: str | Path) -> Path:
+    "A path that can be; else `InputError`."
+    if not isinstance(path, (str, os.PathLike)):
+        raise InputError(f"{thing}={path!r} is not allowed: a path is needed")
+    return check_path(thing, path)
+
 def check_folder(root: str | Path) -> Path:
     "A folder that is there; else `InputError`."
     if not Path(root).is_dir():
@@ -694,7 +700,7 @@ def list_parts(root: Path,                  # a folder of images
 ) -> tuple[dict, dict, Counter]:   # split -> (file, label); split -> where from; what was left out
     "All images of a folder. The split is `all` where a test set is still to be held out."
     left_out, root = Counter(), check_folder(root)
-    table = root / check_path("labels", labels).expanduser() if labels else find_table(root)
+    table = root / check_place("labels", labels).expanduser() if labels else find_table(root)
     found = {} if table else find_splits(root, lambda p: holds_classes(p) or bool(find_table(p)))
     if table:
         parts = count_unlabelled(root, list_table(table), left_out)
@@ -902,7 +908,7 @@ def survey(folder: str | Path,             # a folder of images, in any of the l
            cache: str | Path | None = None,   # where the look is kept; None: `data` in `home()`
 ) -> Survey:
     "Look at a folder of images before anything is done with it. Raises `InputError`."
-    root = check_path("image folder", folder).expanduser()
+    root = check_place("folder", folder).expanduser()
     named, origin, left_out = list_parts(root, labels)
     classes = order_labels({label for part in named.values() for _, label in part})
     files = [file for part in named.values() for file, _ in part]

@@ -29,11 +29,11 @@ from safetensors import SafetensorError
 from torch import Tensor
 
 from ..computer import claim
-from ..core import InputError, check_choice, check_path, check_range, check_seed
-from ..core import check_whole, fingerprint, home, set_aside
+from ..core import InputError, check_choice, check_range, check_seed, check_whole
+from ..core import fingerprint, home, set_aside
 from selmatch.data.folders import (
-    Reading, Survey, decode_files, find_alike, fits, list_image_folder, name_files, read_image,
-    show_progress, spell, survey,
+    Reading, Survey, check_place, decode_files, find_alike, fits, list_image_folder, name_files,
+    read_image, show_progress, spell, survey,
 )
 from selmatch.data.images import (
     Splits, StoredImages, compare_pixels, make_splits, map_tensors, normalise, write_pixels,
@@ -594,6 +594,8 @@ def least_images(test: float, validation: float) -> int | None:    # shares
 
 def say_short(name: str, n: int, shares: dict[str, float]) -> str:    # a class, and its images
     "What is wrong with a class that is too small to be split."
+    if n == 0:
+        return f"no image of class {name!r} is left: none can be read, or all were left out"
     held = ", ".join(f"{word}={share}" for word, share in shares.items())
     least = least_images(shares["test"], shares.get("validation", 0))
     needed = f"at least {least} are needed" if least else "no number is enough for these shares"
@@ -633,7 +635,7 @@ def load_data(name: str,  # a key of `datasets`
     for option in options:
         check_choice(f"option of dataset {name!r}:", option, known)
     check_seed(options.get("seed", 0))
-    check_path("root", options.get("root", "."))
+    check_place("root", options.get("root", "."))
     splits = loader(**options)
     check_filled(splits, find_shares(loader, options))
     return splits
