@@ -8,8 +8,8 @@ __all__ = ['logger', 'part_order', 'datasets', 'load_digits', 'is_whole', 'write
            'warn_of_unreadable', 'sift_files', 'say_leaks', 'check_rest', 'leave_leaks', 'load_files', 'check_survey',
            'check_classes', 'say_reading', 'load_folder', 'list_decoded', 'NumbersOnly', 'read_pickle', 'find_place',
            'as_array', 'read_batch', 'read_class_names', 'warn_of_checksum', 'read_cifar', 'find_cifar', 'load_cifar',
-           'read_lines', 'class_words', 'read_annotations', 'list_val', 'load_tinyimagenet', 'check_filled',
-           'load_data']
+           'read_lines', 'class_words', 'read_annotations', 'list_val', 'load_tinyimagenet', 'least_images',
+           'say_short', 'find_shares', 'check_filled', 'load_data']
 
 # %% ../../nbs/05_loaders.ipynb #9cefe584
 import functools
@@ -29,11 +29,11 @@ from safetensors import SafetensorError
 from torch import Tensor
 
 from ..computer import claim
-from ..core import InputError, check_choice, check_path, check_range, check_seed
+from ..core import InputError, check_choice, check_range, check_seed, check_whole
 from ..core import fingerprint, home, set_aside
 from selmatch.data.folders import (
-    Reading, Survey, decode_files, find_alike, fits, list_image_folder, name_files, read_image,
-    show_progress, spell, survey,
+    Reading, Survey, check_place, decode_files, find_alike, fits, list_image_folder, name_files,
+    read_image, show_progress, spell, survey,
 )
 from selmatch.data.images import (
     Splits, StoredImages, compare_pixels, make_splits, map_tensors, normalise, write_pixels,
@@ -51,6 +51,7 @@ def load_digits(validation: float = 0.2,  # share of the training data held out 
     raw = datasets.load_digits()
     keep = np.arange(len(raw.target))
     if per_class is not None:
+        check_whole("per_class", per_class, 1)
         firsts = [np.flatnonzero(raw.target == c)[:per_class] for c in range(10)]
         keep = np.sort(np.concatenate(firsts))
     return make_splits(raw.images[keep, None] / 16.0, raw.target[keep],
@@ -131,7 +132,7 @@ def pick_rows(labels: Tensor,              # (n,) classes
 ) -> Tensor:                               # rows that stay, ascending
     "Rows of the picked classes."
     if per_class is not None:
-        check_range("per_class", per_class, 1)
+        check_whole("per_class", per_class, 1)
     rows = [np.flatnonzero(labels.numpy() == c)[:per_class] for c in picked]
     return torch.from_numpy(np.sort(np.concatenate(rows)))
 
@@ -218,12 +219,14 @@ def say_leaks(n: int) -> str:    # parts
     return f"outside the training set repeat a training image{held}: tests will look too good"
 
 # %% ../../nbs/05_loaders.ipynb #05sift08
-def check_rest(rows: Sequence[Tensor], sizes: Sequence[int]):
+def check_rest(rows: Sequence[Tensor], sizes: Sequence[int],
+               lost: int = 0):    # how many of the test images cannot be read
     "Raise `InputError` where no test image is left."
     if len(sizes) > 1 and sizes[1] and not len(rows[1]):
-        raise InputError(f"all {sizes[1]:,} test images repeat images of the other parts: none is "
-                         "left to test on; give the training images alone, then a share is held "
-                         "out")
+        read = f", or cannot be read ({lost:,})" if lost else ""
+        why = f"repeat images of the other parts{read}" if lost < sizes[1] else "cannot be read"
+        raise InputError(f"all {sizes[1]:,} test images {why}: none is left to test on; give the "
+                         "training images alone, then a share is held out")
 
 # %% ../../nbs/05_loaders.ipynb #05leave01
 def leave_leaks(number: np.ndarray,     # (n,) from `number_digests`, of all parts
@@ -238,7 +241,8 @@ def leave_leaks(number: np.ndarray,     # (n,) from `number_digests`, of all par
         warnings.warn(f"{leaks.sum():,} images {say_leaks(len(sizes))} ({option} leaves them out)")
     stay = torch.from_numpy(~(leaks & drop_leaked) & readable)
     rows = [torch.nonzero(part).flatten() for part in stay.split(list(sizes))]
-    check_rest(rows, sizes)
+    lost = ~torch.from_numpy(np.broadcast_to(readable, len(number)).copy())
+    check_rest(rows, sizes, int(lost[sizes[0]:sum(sizes[:2])].sum()))
     return rows
 
 # %% ../../nbs/05_loaders.ipynb #9f980d35
@@ -255,8 +259,9 @@ def load_files(parts: Sequence[list[tuple[str, int]]],   # (file, class) of each
     def pixels(rows):
         files = [part[r][0] for part, kept in zip(parts, rows) for r in kept.tolist()]
         write = lambda path: decode_files(files, how, path, name, skip_unreadable)
-        asked = how.key | {"holds": "readable"} | ({"skip": True} if skip_unreadable else {})
-        path = decode_once(files, write, name, cache, **asked)     # files of another form: anew
+        asked = how.key | ({"skip": True} if skip_unreadable else {})
+        form = {"holds": "readable", "read": 2}     # files of another form, or read otherwise: anew
+        path = decode_once(files, write, name, cache, **asked, **form)
         stored = StoredImages(path, torch.arange(len(files)))
         warn_of_unreadable(stored, files)
         return stored
@@ -286,6 +291,9 @@ def check_classes(look: Survey, picked: Sequence[int] | None = None):
     stay = range(len(look.classes)) if picked is None else picked
     for split, counts in look.counts.items():
         without = [look.classes[c] for c in stay if not counts[c]]
+        if without and not any(n[look.classes.index(without[0])] for n in look.counts.values()):
+            raise InputError(f"none of the images of class {without[0]!r} in {look.root} can be "
+                             "read: mend them, or leave the class out (classes=)")
         if without and split != "validation":
             alike = find_alike(look.classes)
             hint = f"; {', '.join(alike)} differ in capitals or spaces only" if alike else ""
@@ -575,14 +583,46 @@ datasets: dict[str, Callable[..., Splits]] = {
     "folder": load_folder,
 }
 
+# %% ../../nbs/05_loaders.ipynb #05short1
+def least_images(test: float, validation: float) -> int | None:    # shares
+    "How many images a class must have so that some are for testing and some for training."
+    for n in range(2, 1000):
+        rest = n - round(test * n)
+        if 0 < rest - round(validation * rest) and rest < n:
+            return n
+    return None                     # such shares leave nothing, however many there are
+
+def say_short(name: str, n: int, shares: dict[str, float]) -> str:    # a class, and its images
+    "What is wrong with a class that is too small to be split."
+    if n == 0:
+        return f"no image of class {name!r} is left: none can be read, or all were left out"
+    held = ", ".join(f"{word}={share}" for word, share in shares.items())
+    least = least_images(shares["test"], shares.get("validation", 0))
+    needed = f"at least {least} are needed" if least else "no number is enough for these shares"
+    images = "image" if n == 1 else "images"
+    return (f"class {name!r} has {n} {images}, too few to hold some out for testing and to keep "
+            f"some for training ({held}): {needed}")
+
+
+# %% ../../nbs/05_loaders.ipynb #05short2
+def find_shares(loader: Callable, options: dict) -> dict[str, float]:
+    "The shares that a loader holds out, given or by its rule; none where it holds out no test set."
+    usual = inspect.signature(loader).parameters
+    words = [word for word in ("test", "validation") if "test" in usual]
+    return {word: options.get(word, usual[word].default) for word in words}
+
+
 # %% ../../nbs/05_loaders.ipynb #e9e0aacc
-def check_filled(splits: Splits):
+def check_filled(splits: Splits, shares: dict[str, float] | None = None):    # held out
     "Raise `InputError` when a class has no image in `train` or in `test`."
-    for part in (splits.train, splits.test):
-        counts = torch.bincount(part.hard_labels, minlength=part.n_classes)
-        short = [c for c, n in zip(part.classes, counts) if n == 0]
+    parts = (splits.train, splits.test, splits.validation)
+    counts = [torch.bincount(part.hard_labels, minlength=part.n_classes) for part in parts]
+    for part, numbers in zip(parts[:2], counts):
+        short = [c for c, n in enumerate(numbers) if n == 0]
+        if short and splits.held_out and shares:
+            raise InputError(say_short(part.classes[short[0]], int(sum(counts)[short[0]]), shares))
         if short:
-            raise InputError(f"{part.name} has no image of class {short[0]!r}: "
+            raise InputError(f"{part.name} has no image of class {part.classes[short[0]]!r}: "
                              "every class needs at least one")
 
 # %% ../../nbs/05_loaders.ipynb #a60158a7
@@ -595,7 +635,7 @@ def load_data(name: str,  # a key of `datasets`
     for option in options:
         check_choice(f"option of dataset {name!r}:", option, known)
     check_seed(options.get("seed", 0))
-    check_path("root", options.get("root", "."))
+    check_place("root", options.get("root", "."))
     splits = loader(**options)
-    check_filled(splits)
+    check_filled(splits, find_shares(loader, options))
     return splits
