@@ -121,7 +121,8 @@ def main():
             rows.append({"state": state, "part": part, **json.loads(done.stdout)})
             print(rows[-1], flush=True)
     import pandas as pd
-    pd.DataFrame(rows).to_csv(args.out, index=False)
+    from selmatch.core import write_atomic
+    write_atomic(args.out, lambda draft: pd.DataFrame(rows).to_csv(draft, index=False))
     print(f"Written: {args.out}")
 
 

@@ -352,6 +352,7 @@ def from_arrays(x: Any,                       # images, as `read_pixels` takes t
     data = {"name": "folder", "root": name} | flip
     return open_study(data=data, given=splits, seed=seed, **settings)
 
+# %% ../nbs/64_api.ipynb #64pairs1
 def check_pair(kind: str, part: Any) -> Any:
     "A set that came along: (images, labels), or None. Raises `InputError` for anything else."
     if part is not None and not (isinstance(part, (tuple, list)) and len(part) == 2):

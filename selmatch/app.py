@@ -315,10 +315,10 @@ def check_table(out: Path | None, begins: str,   # the first columns, as they st
     from selmatch.study.study import check_apart
     if out is None:
         return
-    if options is not None:
-        check_apart(out, find_data_section(options))
     if out.suffix != ".csv":
         raise InputError(f"--out {out} is no table: its name must end in .csv")
+    if options is not None:
+        check_apart(out, find_data_section(options))
     check_file("--out", out)
     if out.exists():
         with open(out, "rb") as file:

@@ -31,7 +31,7 @@ def test_pairs_in_every_wrapping(content, labelled):
     assert torch.equal(labels, LABELS) if labelled else labels is None
 
 
-@pytest.mark.parametrize("content, words", [({"data": 3}, ["experiment 0", "it has none"]), ({"data": [[IMAGES, LABELS]]}, []), ({"data": []}, ["it has 0"]), (IMAGES[0], ["(3, 4, 4)", "(n, c, h, w)"]), ("words", ["str"]), ({}, ["NoneType"]),
+@pytest.mark.parametrize("content, words", [({"data": 3}, ["experiment 0", "it has none"]), ({"data": [[IMAGES, LABELS]]}, []), ({"data": []}, ["it has 0"]), (IMAGES[0], ["(3, 4, 4)", "(n, c, h, w)"]), ("words", ["str"]), ({}, ["a dict of nothing"]),
                                             ([IMAGES], ["list"]), ((IMAGES, LABELS, 3), ["tuple"])])
 def test_what_holds_no_images_says_what_it_holds(content, words):
     if words: refuses(lambda: find_pair(content, HERE), "theirs.pt", *words)

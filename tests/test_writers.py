@@ -46,7 +46,7 @@ EXCEPTIONS = {
 }
 
 # which damage and fill; mutants in a copy of the tree, which is gone afterwards; a log that grows; what a process says; pictures to look at once
-SCRIPTS = {("soak", "damage"), ("soak", "fill"), ("mutants", "Server"), ("mutants", "copy_tree"), ("gpu_first_row", "Log"), ("gpu_first_row", "Row"), ("simulate_sight", "write_sheet")}
+SCRIPTS = {("soak", "damage"), ("soak", "fill"), ("mutants", "Server"), ("mutants", "copy_tree"), ("time_cluster", "copy_home"), ("gpu_first_row", "Log"), ("gpu_first_row", "Row"), ("simulate_sight", "write_sheet")}
 
 
 def called(node):

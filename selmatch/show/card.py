@@ -710,8 +710,8 @@ def say_leaks(splits: Splits) -> str:
     shared = sum(digest in known for digest in digest_rows(splits.test))
     if not shared:
         return ""
-    return (f"{shared:,} of the {len(splits.test):,} test images are training images, too, so every "
-            "accuracy below is too high: leave them out by --drop-leaked.")
+    return (f"{shared:,} of the {len(splits.test):,} test images are training images, too, so "
+            "every accuracy below is too high: leave them out by --drop-leaked.")
 
 # %% ../../nbs/66_card.ipynb #66base01
 def base_profile(p: Profile) -> tuple[Profile, str]:    # it, and the name a command takes itself

@@ -334,9 +334,9 @@ def check_data(study: StudyData, splits: Splits):
         least = min(map(len, class_rows(splits.train)))
         share = p.data.get("validation")
         why = f"data.validation={share} leaves" if share is not None else "there is"
-        raise InputError(f"{why} no validation image (the smallest class has {least} for training), "
-                         "but window.choose_on is 'validation': give more images, hold some out, or "
-                         "choose on 'test'")
+        raise InputError(f"{why} no validation image (the smallest class has {least} for "
+                         "training), but window.choose_on is 'validation': give more images, hold "
+                         "some out, or choose on 'test'")
     judges = {f"transfer[{title}]": judge.network for title, judge in study.judges.items()}
     networks = {"network": study.network, "evaluation.network": study.judge_network, **judges}
     for place, spec in networks.items():
