@@ -240,7 +240,7 @@ def write_minutes() -> str:
     one = table.iloc[0]
     texts = {"method": table.method.map(lambda name: methods[name].title if name in methods else name),
              "epochs": [looks(row) for row in table.itertuples()],
-             "minutes": table.minutes.map("{:.1f}".format),
+             "minutes": table.minutes.map(lambda minutes: "–" if pd.isna(minutes) else f"{minutes:.1f}"),
              "memory, all processes": table.memory_gb.map("{:.1f} GB".format),
              "memory, the largest": table.largest_gb.map("{:.1f} GB".format),
              "test accuracy": [f"{row.accuracy:.1f} ± {row.std:.1f} %" for row in table.itertuples()]}
@@ -254,17 +254,6 @@ def looks(row) -> str:
     if row.method == "random":
         return "–"
     return str(row.score_epochs if row.method in ("window", "ccs") else row.proxy_epochs)
-
-
-def write_cluster() -> str:
-    """What two workers bring, here and by Dask, and what travels."""
-    table = pd.read_csv(FIGURES / "bench" / "cluster.csv")
-    one, medians = table.iloc[0], table.groupby("way", sort=False).seconds.median()
-    said = "; ".join(f"{way} {seconds:.1f} s ({medians['one process'] / seconds:.2f} times as fast)"
-                     for way, seconds in medians.items())
-    return (f"{one.processor}, {one.tasks} networks of one size of `{one.profile}`, medians of {table.turn.nunique()} "
-            f"turns: {said}; the same bits in all. A task weighs {table['bytes'].median() / 1000:.1f} kB when it is "
-            f"sent (median); {one.data_mb:.1f} MB of images travel once to each worker.")
 
 
 def write_peaks() -> str:
@@ -283,6 +272,8 @@ def write_peaks() -> str:
 
 BLOCKS = {
     "plan": write_plan,
+    "minutes": write_minutes,
+    "peaks": write_peaks,
     "table digits": lambda: write_table("digits"),
     "verdicts digits": lambda: count_verdicts("digits", "tab1_accuracy"),
     "window digits": lambda: write_window("digits"),
