@@ -27,6 +27,7 @@ from selmatch.select.scores import load_difficulty
 from selmatch.study.study import Study
 from test_input import profile, refuses
 
+TAR_WORDS = {"filter": "data"} if hasattr(tarfile, "data_filter") else {}      # since Python 3.11.4
 DATA = Path(os.environ.get("SELMATCH_DATA", ROOT.parent / "shared" / "data"))
 
 
@@ -34,7 +35,7 @@ def unpack(name, folder, wanted=lambda member: True):
     """Unpack an archive of real images; skips the test where it is missing."""
     if not (DATA / name).exists(): pytest.skip(f"{DATA / name} is missing: name its folder by SELMATCH_DATA")
     with tarfile.open(DATA / name) as archive:
-        archive.extractall(folder, [m for m in archive if wanted(m)], filter="data")
+        archive.extractall(folder, [m for m in archive if wanted(m)], **TAR_WORDS)
     return folder
 
 

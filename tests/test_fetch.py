@@ -245,3 +245,20 @@ def test_a_line_that_breaks_again_and_again_is_given_up(server, served, tmp_path
     with pytest.raises(InputError, match="cannot fetch .*scores.npy: it breaks off again and again|IncompleteRead"): room.keep_receiving(file.url, tmp_path / "part", "scores", tries=3)
     assert len(server.asked) == 3 and content.startswith((tmp_path / "part").read_bytes()), "what came stays"
     with pytest.raises(InputError, match="unknown dataset 'mnist'"): fetch("mnist", tmp_path)
+
+
+@pytest.mark.parametrize("name, kind, words", [("../outside", tarfile.REGTYPE, "leads outside"), ("/outside", tarfile.REGTYPE, "leads outside"), ("link", tarfile.SYMTYPE, "no plain file"), ("pipe", tarfile.FIFOTYPE, "no plain file")])
+def test_a_python_that_does_not_look_after_archives_is_looked_after(name, kind, words, tmp_path, monkeypatch):
+    """Before 3.11.4 (Debian 12 has 3.11.2) `extractall` knows no filter: what would lead outside is refused by us."""
+    from selmatch.data import fetch
+    monkeypatch.delattr(tarfile, "data_filter", raising=False)
+    member = tarfile.TarInfo(name)
+    member.type, member.linkname = kind, "/etc/passwd"
+    with tarfile.open(tmp_path / "a.tar", "w") as book: book.addfile(member)
+    (tmp_path / "to").mkdir()
+    with pytest.raises(InputError, match=words): fetch.unpack_tar(tmp_path / "a.tar", tmp_path / "to")
+    assert not any((tmp_path / "to").iterdir()) and not (tmp_path / "outside").exists()
+    good = tarfile.TarInfo("in/good")
+    with tarfile.open(tmp_path / "b.tar", "w") as book: book.addfile(good)
+    fetch.unpack_tar(tmp_path / "b.tar", tmp_path / "to")
+    assert (tmp_path / "to" / "in" / "good").exists()

@@ -177,7 +177,7 @@ def test_the_scripts_splits_are_those_of_the_folder(archive, tmp_path):
     try: import gpu_first_row as script
     finally: sys.path.pop(0)
     from selmatch.data.loaders import load_folder
-    with tarfile.open(archive / "pictures.tar.xz") as packed: packed.extractall(tmp_path, filter="data")
+    with tarfile.open(archive / "pictures.tar.xz") as packed: packed.extractall(tmp_path, **({"filter": "data"} if hasattr(tarfile, "data_filter") else {}))
     ours, theirs = script.load(script.read_archive(archive / "pictures.tar.xz", 2), tmp_path), load_folder(str(tmp_path / "cifar10"), validation=0.1, seed=0)
     for part in ("train", "validation", "test"):
         a, b = getattr(ours, part), getattr(theirs, part)

@@ -5,7 +5,8 @@
 # %% auto #0
 __all__ = ['block', 'line_errors', 'largest_unpacked', 'toronto', 'structural', 'selmatch_scores', 'official_files',
            'ask_for_rest', 'receive', 'is_whole', 'keep_receiving', 'OfficialFile', 'find_md5', 'fetch_file',
-           'refuse_large', 'unpack_zip', 'unpack_tar', 'unpack_all', 'unpack', 'bring', 'fetch', 'advise']
+           'refuse_large', 'refuse_outside', 'unpack_zip', 'unpack_tar', 'unpack_all', 'unpack', 'bring', 'fetch',
+           'advise']
 
 # %% ../../nbs/07_fetch.ipynb #4a127540
 import hashlib
@@ -126,25 +127,35 @@ def refuse_large(archive: Path, folder: Path, size: int):    # size: bytes so fa
                          f"in {folder}")
 
 # %% ../../nbs/07_fetch.ipynb #07dur001
+def refuse_outside(archive: Path, name: str):
+    "`InputError` for a name in an archive that leads out of the folder."
+    if ".." in Path(name).parts or Path(name).is_absolute():
+        raise InputError(f"{archive} holds {name!r}, which leads outside")
+
 def unpack_zip(archive: Path, folder: Path):
     "Unpack a zip archive whose names stay inside."
     with zipfile.ZipFile(archive) as book:
         refuse_large(archive, folder, sum(part.file_size for part in book.infolist()))
         for name in book.namelist():
-            if ".." in Path(name).parts or Path(name).is_absolute():
-                raise InputError(f"{archive} holds {name!r}, which leads outside")
+            refuse_outside(archive, name)
         book.extractall(folder)
 
 # %% ../../nbs/07_fetch.ipynb #7a4f2c6c
 def unpack_tar(archive: Path, folder: Path):
-    "Unpack a tar archive, member by member; links and names stay inside."
+    """Unpack a tar archive, member by member; links and names stay inside. Python before 3.11.4 does
+    not look after that: there only files and folders are taken, by their names."""
+    looks = {"filter": "data"} if hasattr(tarfile, "data_filter") else {}
     def bounded(book, size=0):
         for member in book:
             size += member.size
             refuse_large(archive, folder, size)
+            if not looks:
+                refuse_outside(archive, member.name)
+                if not (member.isfile() or member.isdir()):
+                    raise InputError(f"{archive} holds {member.name!r}, which is no plain file")
             yield member
     with tarfile.open(archive) as book:
-        book.extractall(folder, members=bounded(book), filter="data")
+        book.extractall(folder, members=bounded(book), **looks)
 
 # %% ../../nbs/07_fetch.ipynb #07dur002
 def unpack_all(archive: Path, folder: Path):
