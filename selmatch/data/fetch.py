@@ -142,8 +142,8 @@ def unpack_zip(archive: Path, folder: Path):
 
 # %% ../../nbs/07_fetch.ipynb #7a4f2c6c
 def unpack_tar(archive: Path, folder: Path):
-    """Unpack a tar archive, member by member; links and names stay inside. Python before 3.11.4 does
-    not look after that: there only files and folders are taken, by their names."""
+    """Unpack a tar archive, member by member; links and names stay inside. Python before 3.11.4
+    does not look after that: there only files and folders are taken, by their names."""
     looks = {"filter": "data"} if hasattr(tarfile, "data_filter") else {}
     def bounded(book, size=0):
         for member in book:
