@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['loader_words', 'open_words', 'same_data', 'change_words', 'limit_iterations', 'check_kind', 'read_place',
            'name_network', 'Data', 'check_data', 'open_study', 'fit_study', 'data_words', 'from_folder', 'read_pixels',
-           'check_names', 'as_labels', 'read_labels', 'sift_arrays', 'from_arrays', 'check_pair', 'read_part',
+           'check_class_names', 'as_labels', 'read_labels', 'sift_arrays', 'from_arrays', 'check_pair', 'read_part',
            'from_torch', 'from_huggingface', 'name_parts', 'stack_dataset', 'as_plain', 'show_pictures', 'as_array',
            'stack_images', 'find_columns', 'read_columns', 'Small', 'load', 'score', 'read_rule', 'select', 'make',
            'Question', 'Asking', 'distill', 'evaluate', 'check_small']
@@ -14,9 +14,9 @@ __all__ = ['loader_words', 'open_words', 'same_data', 'change_words', 'limit_ite
 import functools
 import os
 import warnings
-from numbers import Integral
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields, is_dataclass, replace
+from numbers import Integral
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -248,7 +248,7 @@ def read_pixels(x: Any) -> Tensor:    # (n, c, h, w), from 0 to 1
     return torch.from_numpy(np.ascontiguousarray(x)).float()
 
 # %% ../nbs/64_api.ipynb #09628d14
-def check_names(classes: Sequence[str] | None) -> tuple[str, ...] | None:
+def check_class_names(classes: Sequence[str] | None) -> tuple[str, ...] | None:
     "Names of classes, each once; None stays. Raises `InputError`."
     if classes is None:
         return None
@@ -276,7 +276,7 @@ def as_labels(y: Any) -> np.ndarray:
 def read_labels(y: Any, n: int, classes: Sequence[str] | None = None,
 ) -> tuple[Tensor, tuple[str, ...]]:      # (n,) int64, and class names
     "Labels as numbers of classes; names are sorted. Raises `InputError`."
-    y, classes = as_labels(y), check_names(classes)
+    y, classes = as_labels(y), check_class_names(classes)
     if y.shape != (n,):
         raise InputError(f"labels have shape {y.shape}: one for each of the {n} images is needed")
     if y.dtype.kind in "iu" and classes is not None:
@@ -293,7 +293,7 @@ def read_labels(y: Any, n: int, classes: Sequence[str] | None = None,
         for value in found:
             check_choice("label", value, list(classes))
         found = list(classes)
-    names, place = check_names(list(map(str, found))), {v: i for i, v in enumerate(found)}
+    names, place = check_class_names(list(map(str, found))), {v: i for i, v in enumerate(found)}
     return torch.tensor([place[value] for value in y.tolist()]), names
 
 # %% ../nbs/64_api.ipynb #064leak2
