@@ -2,11 +2,12 @@
 
     python scripts/time_selection.py FOLDER --images 5000 --out minutes.csv
 
-Every selection runs in a process of its own with an empty store, so that nothing is found; decoding is done once
-before, and its seconds are printed. `minutes` is wall time from decoded images to the chosen rows, with the networks
-that are trained on the way; `memory_gb` the most that this process and all its workers held at one moment, pages
-that they share counted once (proportional set size; on Linux, sampled twice a second); `largest_gb` the most that
-one of them held; `accuracy` the mean of fresh networks on the held-out test images, of which none took part in a choice."""
+Every selection runs in a process of its own with an empty store, so that nothing is found, compiled code included;
+decoding is done once before, and its seconds are printed. `minutes` is wall time from decoded images to the chosen
+rows, with the networks that are trained on the way; `memory_gb` the most that this process and all its workers held at
+one moment, pages that they share counted once (proportional set size; on Linux, sampled twice a second); `largest_gb`
+the most that one of them held; `accuracy` the mean of fresh networks on the held-out test images, of which none took
+part in a choice."""
 import argparse
 import json
 import os
@@ -30,8 +31,8 @@ def open_data(args, home: Path, quiet: bool = True):
     import yaml
     words = {key: yaml.safe_load(value) for key, value in words.items()}
     few = {} if args.per_class is None else {"per_class": args.per_class}
-    return sm.from_folder(args.folder, size=args.size, words=words, workers=args.workers, device=args.device,
-                          results=home, quiet=quiet, cache=args.cache, **few)
+    return sm.from_folder(args.folder, size=args.size, words=words, workers=args.workers, threads=args.threads,
+                          device=args.device, results=home, quiet=quiet, cache=args.cache, **few)
 
 
 def list_family(root: int) -> list[int]:
@@ -114,6 +115,7 @@ def main():
     parser.add_argument("--size", type=int, default=32)
     parser.add_argument("--networks", type=int, default=3, help="networks that judge each selection")
     parser.add_argument("--workers", type=int, default=2)
+    parser.add_argument("--threads", type=int, default=1, help="of each worker")
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--methods", nargs="*", default=METHODS)
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="a word of the profile")
@@ -137,13 +139,15 @@ def main():
         rows = []
         for method in args.methods:
             command = [sys.executable, __file__, *sys.argv[1:], "--cache", args.cache, "--method", method]
-            done = subprocess.run(command, capture_output=True, text=True)
+            with tempfile.TemporaryDirectory() as compiled:           # nothing was compiled before
+                there = os.environ | {"TORCHINDUCTOR_CACHE_DIR": compiled}
+                done = subprocess.run(command, capture_output=True, text=True, env=there)
             if done.returncode:
                 print(f"{method}: {done.stderr.strip().splitlines()[-1]}", flush=True)
                 continue
             rows.append(json.loads(done.stdout.strip().splitlines()[-1]))
             print(rows[-1], flush=True)
-    table = pd.DataFrame(rows).assign(workers=args.workers, processor=processor(), torch=version("torch"))
+    table = pd.DataFrame(rows).assign(workers=args.workers, threads=args.threads, processor=processor(), torch=version("torch"))
     if args.add and args.out.exists():
         table = pd.concat([pd.read_csv(args.out), table])
     write_atomic(args.out, lambda draft: table.to_csv(draft, index=False))

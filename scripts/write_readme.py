@@ -240,11 +240,12 @@ def write_minutes() -> str:
     one = table.iloc[0]
     texts = {"method": table.method.map(lambda name: methods[name].title if name in methods else name),
              "epochs": [looks(row) for row in table.itertuples()],
+             "processes × threads": [f"{row.workers} × {row.threads}" for row in table.itertuples()],
              "minutes": table.minutes.map(lambda minutes: "–" if pd.isna(minutes) else f"{minutes:.1f}"),
              "memory, all processes": table.memory_gb.map("{:.1f} GB".format),
              "memory, the largest": table.largest_gb.map("{:.1f} GB".format),
              "test accuracy": [f"{row.accuracy:.1f} ± {row.std:.1f} %" for row in table.itertuples()]}
-    return (f"{one.images:,} of {one.of:,} images, {one.workers} workers, {one.processor}, PyTorch {one.torch}; "
+    return (f"{one.images:,} of {one.of:,} images, {one.processor}, PyTorch {one.torch}; "
             f"means of {one.networks} networks, ± their standard deviation.\n\n"
             f"{markdown(pd.DataFrame(texts).set_index('method'))}")
 

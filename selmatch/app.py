@@ -4,17 +4,17 @@
 
 # %% auto #0
 __all__ = ['data_names', 'longest_minutes', 'most', 'reading_options', 'shared_options', 'common', 'limits', 'settings',
-           'sections', 'long_names', 'fetched_names', 'others', 'extras', 'read_path', 'find_path', 'choose_device',
-           'data_section', 'choose_profile', 'narrow_profile', 'make_study', 'places_of', 'make_computer',
-           'say_mirroring', 'read_parameters', 'say_words', 'settle_profile', 'make_data', 'read_time', 'say_costs',
-           'count_iterations', 'begin', 'check_writable', 'check_file', 'check_out', 'find_data_section', 'check_table',
-           'check_gallery', 'check_published', 'Place', 'within', 'is_seed', 'share', 'Sections', 'example', 'cli',
-           'write_table', 'figures_command', 'profiles_command', 'methods_command', 'fetch_command', 'fetch_official',
-           'score_command', 'window_command', 'experts_command', 'search_command', 'say_again', 'tune_command',
-           'say_balance', 'write_set', 'make_one', 'select_command', 'distill_command', 'read_given_set', 'find_set',
-           'read_any_set', 'read_network', 'fits_in', 'evaluate_command', 'coverage_command', 'shrink_command',
-           'of_others', 'import_command', 'compare_command', 'bench_command', 'cache_command', 'clean_cache',
-           'doctor_command', 'explain', 'tell_user', 'main', 'leave', 'keep_memory_of_command']
+           'sections', 'long_names', 'fetched_names', 'others', 'extras', 'find_path', 'choose_device', 'data_section',
+           'choose_profile', 'narrow_profile', 'make_study', 'places_of', 'make_computer', 'say_mirroring',
+           'read_parameters', 'say_words', 'settle_profile', 'make_data', 'read_time', 'say_costs', 'count_iterations',
+           'begin', 'check_writable', 'check_file', 'check_out', 'find_data_section', 'check_table', 'check_gallery',
+           'check_published', 'Place', 'within', 'is_seed', 'share', 'Sections', 'example', 'cli', 'write_table',
+           'figures_command', 'profiles_command', 'methods_command', 'fetch_command', 'fetch_official', 'score_command',
+           'window_command', 'experts_command', 'search_command', 'say_again', 'tune_command', 'say_balance',
+           'write_set', 'make_one', 'select_command', 'distill_command', 'read_given_set', 'find_set', 'read_any_set',
+           'read_network', 'fits_in', 'evaluate_command', 'coverage_command', 'shrink_command', 'of_others',
+           'import_command', 'compare_command', 'bench_command', 'cache_command', 'clean_cache', 'doctor_command',
+           'explain', 'tell_user', 'main', 'leave', 'keep_memory_of_command']
 
 # %% ../nbs/68_app.ipynb #1ccb4a46
 import contextlib
@@ -35,23 +35,13 @@ import click
 
 import selmatch
 from .care import Stopped, heed_signals
-from .core import InputError, check_choice, check_path, check_range, check_seed
+from .core import InputError, check_choice, check_range, check_seed, read_path
 from .core import find_stop, fingerprint, home, root, set_aside, write_atomic
 from .methods import find_method, methods
 from .show.figures import compare_published, draw_figures, expect, figures, read_card
 from .study.profile import list_profiles, load_profile, nearest_alpha
 
 # %% ../nbs/68_app.ipynb #68path01
-def read_path(thing: str, text: str | Path) -> Path:    # thing: the option, for the message
-    "A path as it was typed; `~` is the home folder. Raises `InputError` for one that cannot be."
-    path = check_path(thing, os.path.expanduser(text))
-    try:
-        path.resolve().exists()
-    except (OSError, RuntimeError) as error:
-        said = getattr(error, "strerror", None) or str(error)
-        raise InputError(f"{thing} {path} cannot be followed: {said}") from error
-    return path
-
 def find_path(thing: str, text: str | Path) -> Path:
     "A path of something that is there. Raises `InputError` before anything else is done."
     path = read_path(thing, text)
@@ -116,7 +106,7 @@ def narrow_profile(p, ratio: float | None, alpha: float | None, beta: float | No
 # %% ../nbs/68_app.ipynb #c3524f2f
 def make_study(data: str | None = None, profile: str | None = None, root: str | None = None,
                download: bool = False, size: int | None = None, device: str = "auto", seed: int = 0,
-               workers: int = 1, cluster: str | None = None,
+               workers: int = 1, threads: int = 1, cluster: str | None = None,
                ratio: float | None = None, alpha: float | None = None,
                beta: float | None = None, quiet: bool = False, balance: str | None = None,
                words: tuple[str, ...] = (), iterations: int | None = None,
@@ -132,7 +122,7 @@ def make_study(data: str | None = None, profile: str | None = None, root: str | 
     if download:
         fetch_official(p.data["name"], p.data.get("root"))
     check_home(home(), p.data)
-    study = Study(p, make_computer(device, workers, cluster, quiet), home())
+    study = Study(p, make_computer(device, workers, cluster, quiet, threads), home())
     return fit_study(study, places_of(words)) if p.name == "folder" else study
 
 def places_of(words: tuple[str, ...]) -> set[str]:    # KEY=VALUE
@@ -140,14 +130,15 @@ def places_of(words: tuple[str, ...]) -> set[str]:    # KEY=VALUE
     return {word.partition("=")[0] for word in words}
 
 # %% ../nbs/68_app.ipynb #bb0ced66
-def make_computer(device: str, workers: int, cluster: str | None = None, quiet: bool = False):
+def make_computer(device: str, workers: int, cluster: str | None = None, quiet: bool = False,
+                  threads: int = 1):
     "Where the work runs, from the options that say so."
     from selmatch.computer import Computer
     there = None
     if cluster:
         from selmatch.cluster import Cluster, run_on_cluster
         there = functools.partial(run_on_cluster, Cluster(cluster, home()))
-    return Computer(choose_device(device), workers, quiet=quiet, cluster=there)
+    return Computer(choose_device(device), workers, threads, quiet=quiet, cluster=there)
 
 def say_mirroring(p):
     "Somebody's own images are mirrored where nobody says that they have a direction: say so."
@@ -198,8 +189,9 @@ def settle_profile(profile: str, words: tuple[str, ...]) -> str:
 # %% ../nbs/68_app.ipynb #f00f1523
 def make_data(data: str | None = None, profile: str | None = None, root: str | None = None,
               download: bool = False, size: int | None = None, device: str = "auto", seed: int = 0,
-              workers: int = 1, cluster: str | None = None, quiet: bool = False,
-              words: tuple[str, ...] = (), iterations: int | None = None, **reading):
+              workers: int = 1, threads: int = 1, cluster: str | None = None,
+              quiet: bool = False, words: tuple[str, ...] = (), iterations: int | None = None,
+              **reading):
     "The images and settings of chapter 64, from the same options."
     from selmatch.api import Data, open_study
     given = data_section(data, root, size=size, **reading)
@@ -207,9 +199,10 @@ def make_data(data: str | None = None, profile: str | None = None, root: str | N
     say_mirroring(p)
     if download:
         fetch_official(p.data["name"], p.data.get("root"))
-    found = open_study(p, p.data, seed=seed, workers=workers, device=choose_device(device),
+    found = open_study(p, p.data, seed=seed, workers=workers, threads=threads,
+                       device=choose_device(device),
                        quiet=quiet, named=places_of(words))
-    computer = make_computer(device, workers, cluster, quiet)
+    computer = make_computer(device, workers, cluster, quiet, threads)
     return Data(replace(found.study, computer=computer)) if cluster else found
 
 # %% ../nbs/68_app.ipynb #68words3
@@ -434,6 +427,9 @@ shared_options = {
     "workers": click.option("--workers", default=min(2, os.cpu_count() or 1), show_default=True,
                             **within(1, 4096),
                             help="Processes side by side. The result does not depend on it."),
+    "threads": click.option("--threads", default=1, show_default=True, **within(1, 4096),
+                            help="CPU threads of each process. One process of two holds half "
+                                 "the memory of two; the last bits differ."),
     "cluster": click.option("--cluster", metavar="ADDRESS|local:N",
                             help="Run the tasks on a Dask cluster, tcp://HOST:8786, or on N "
                                  "processes that are one."),
@@ -447,7 +443,7 @@ shared_options = {
 
 # %% ../nbs/68_app.ipynb #fd80647f
 common = ("data", "root", "download", "profile", "size", *reading_options,
-          "device", "seed", "workers", "cluster", "words")
+          "device", "seed", "workers", "threads", "cluster", "words")
 limits = ("estimate", "minutes")
 shared_options |= {
     "words": click.option("--set", "words", multiple=True, metavar="KEY=VALUE",
@@ -939,9 +935,9 @@ def coverage_command(path, **options):
               help="Bring images to SIZE × SIZE pixels; default: the profile's, 32.")
 @click.option("--estimate", is_flag=True, help="Look, say the plan and its time, and stop.")
 @share("profile", *(name for name in reading_options if name != "no_flip"), "device", "seed",
-       "workers", "words", "iterations")
+       "workers", "threads", "words", "iterations")
 def shrink_command(folder, ratio, images, per_class, budget, out, originals, flips, estimate,
-                   profile, size, device, seed, workers, words, iterations, **reading):
+                   profile, size, device, seed, workers, threads, words, iterations, **reading):
     "Make a small set, with a card that proves its worth."
     seconds = read_time(budget)
     folder = read_path("folder", folder)
@@ -951,8 +947,6 @@ def shrink_command(folder, ratio, images, per_class, budget, out, originals, fli
     from selmatch.api import limit_iterations
     from selmatch.show.card import check_new, shrink
     check_new(out, folder)
-    from selmatch.study.study import check_apart
-    check_apart(out, {"name": "folder", "root": str(folder.resolve())})
     p = load_profile(profile or "folder", seed=seed)
     p = p if iterations is None else limit_iterations(p, iterations)
     asked = shlex.join(["selmatch", *sys.argv[1:]]) if sys.argv[1:2] == ["shrink"] else ""
@@ -962,7 +956,7 @@ def shrink_command(folder, ratio, images, per_class, budget, out, originals, fli
     found = shrink(folder, out, ratio=ratio, number=images, per_class=per_class, budget=seconds,
                    originals=originals, flips={"yes": True, "no": False}.get(flips),
                    only_plan=estimate, asked=asked, tell=click.echo, profile=p,
-                   device=choose_device(device), seed=seed, workers=workers,
+                   device=choose_device(device), seed=seed, workers=workers, threads=threads,
                    words=read_parameters(words), **reading)
     if found is not None:
         from selmatch.others import say_table

@@ -290,7 +290,7 @@ def describe_machine() -> list[str]:
 
 promises = """The same bits: for any number of workers, in any order, after any interruption, on one
 kind of processor with one minor version of PyTorch. Other last bits: another kind of processor or
-GPU, another minor version (new keys then), other --threads (new keys, too)."""
+GPU, another minor version (new keys then), another --threads (new keys, too)."""
 
 # %% ../nbs/67_care.ipynb #535673d2
 def examine(home: Path, say: Callable) -> bool:    # is all well?

@@ -4,11 +4,11 @@
 
 # %% auto #0
 __all__ = ['longest_message', 'largest_seed', 'largest_count', 'longest_name', 'longest_path', 'many_files', 'malformed',
-           'InputError', 'check_choice', 'check_range', 'check_whole', 'check_seed', 'check_path', 'find_stop',
-           'identify_place', 'make_mark', 'name_draft', 'settle', 'make_folder', 'say_disk', 'write_atomic',
-           'settle_below', 'digest_tensor', 'seal', 'save_tensors', 'DamagedFile', 'refuse_damaged', 'read_words',
-           'take_digests', 'open_unchecked', 'TensorFile', 'CheckedFile', 'open_tensors', 'load_tensors', 'set_aside',
-           'write_json', 'read_json', 'root', 'clone', 'home', 'feed_array', 'feed', 'fingerprint']
+           'InputError', 'check_choice', 'check_range', 'check_whole', 'check_seed', 'check_path', 'read_path',
+           'find_stop', 'identify_place', 'make_mark', 'name_draft', 'settle', 'make_folder', 'say_disk',
+           'write_atomic', 'settle_below', 'digest_tensor', 'seal', 'save_tensors', 'DamagedFile', 'refuse_damaged',
+           'read_words', 'take_digests', 'open_unchecked', 'TensorFile', 'CheckedFile', 'open_tensors', 'load_tensors',
+           'set_aside', 'write_json', 'read_json', 'root', 'clone', 'home', 'feed_array', 'feed', 'fingerprint']
 
 # %% ../nbs/01_core.ipynb #eca22b21
 import contextlib
@@ -94,6 +94,20 @@ def check_path(thing: str, path: str | Path) -> Path:
                          f"have {longest_name} bytes (the longest has {name:,}), all together "
                          f"{longest_path:,} ({whole:,}), and none a NUL")
     return Path(path)
+
+def read_path(thing: str, path: str | Path) -> Path:    # thing: the option, for the message
+    "A path as it was typed; `~` is the home folder. Raises `InputError` for one that cannot be."
+    if not isinstance(path, (str, os.PathLike)):
+        raise InputError(f"{thing}={path!r} is not allowed: a path is needed")
+    if not os.fspath(path):
+        raise InputError(f"{thing} is an empty text: give a path")
+    found = check_path(thing, os.path.expanduser(path))
+    try:
+        found.resolve().exists()
+    except (OSError, RuntimeError) as error:
+        said = getattr(error, "strerror", None) or str(error)
+        raise InputError(f"{thing} {found} cannot be followed: {said}") from error
+    return found
 
 # %% ../nbs/01_core.ipynb #01stop002
 def find_stop(error: BaseException | None) -> BaseException | None:

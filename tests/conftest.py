@@ -33,6 +33,22 @@ def home_of_tests(tmp_path_factory):
     os.environ["SELMATCH_HOME"] = str(tmp_path_factory.mktemp("home"))
 
 
+def draw(folder, classes=("cat", "dog"), n=3, first=0):
+    """A folder with `n` pictures of one colour in each class, no two alike."""
+    import numpy as np
+    from PIL import Image
+    for c, name in enumerate(classes):
+        (folder / name).mkdir(parents=True)
+        for i in range(n): Image.fromarray(np.full((4, 4, 3), first + 5 * i + 60 * c, np.uint8)).save(folder / name / f"{i}.png")
+    return folder
+
+
+def look(folder):
+    """The look at it, kept beside it."""
+    from selmatch.data.folders import survey
+    return survey(folder, cache=folder.parent / "cache")
+
+
 def refuses(call, *words):
     """The call must raise an InputError of one line that holds all the words."""
     from selmatch.core import InputError

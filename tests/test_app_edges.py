@@ -226,6 +226,13 @@ def test_paths_that_cannot_be_followed(tmp_path):
     refuses(lambda: app.read_path("--out", "a\0b"), "--out", "NUL")
 
 
+def test_threads_are_those_of_each_task():
+    assert app.make_study("digits", threads=2, quiet=True).computer.threads == 2 and app.make_study("digits").computer.threads == 1
+    found = [app.make_data("digits", threads=threads, quiet=True).study for threads in (1, 2)]
+    assert [study.computer.threads for study in found] == [1, 2] and found[0].key(("train.judge",)) != found[1].key(("train.judge",))
+    refuses(lambda: app.make_study("digits", threads=0), "threads=0")
+
+
 def test_what_data_and_root_mean(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "t.csv").write_text("file,label\n")

@@ -151,7 +151,7 @@ def test_shrinking_keeps_what_was_set_and_refuses_what_it_cannot_do(tmp_path):
     with pytest.raises(InputError, match="seeds=3"): sm.shrink(folder, tmp_path / "small", words={"seeds": 3}, **plan, **small_words)
     with pytest.raises(InputError, match="size cannot be given"): sm.shrink(read(folder, tmp_path), tmp_path / "small", size=16, **plan)
     with pytest.raises(InputError, match="data is a int"): sm.shrink(5, tmp_path / "small")
-    with pytest.raises(InputError, match="lie in each other"): sm.shrink(read(folder, tmp_path), folder / "small", **plan)
+    with pytest.raises(InputError, match="lies in"): sm.shrink(read(folder, tmp_path), folder / "small", **plan)
 
 
 # ---------------------------------------------------------------- the command on the card

@@ -99,7 +99,7 @@ def test_a_turned_picture_stands_upright():
     ({"test_share": 0}, ["test_share=0", "no test image"]), ({"test_share": 2}, ["test_share=2"]), ({"validation": 0.0}, ["no validation image", "smallest class"]),
     ({"classes": ["a", "a", "b"]}, ["two classes are called 'a'"]), ({"classes": 3}, ["classes=3"]), ({"classes": "abc"}, ["classes='abc'"]),
     ({"network": 5}, ["network is a int"]), ({"words": "x"}, ["words is a str"]), ({"device": 5}, ["device is a int"]), ({"device": None}, ["device is a NoneType"]), ({"profile": 5}, ["profile is a int"]),
-    ({"words": {"data.validation": 0.3}}, ["data.validation says how files are read"]), ({"results": ""}, ["results is an empty text"]), ({"results": 5}, ["results is a int"])])
+    ({"words": {"data.validation": 0.3}}, ["data.validation says how files are read"]), ({"results": ""}, ["results is an empty text"]), ({"results": 5}, ["results=5", "a path is needed"])])
 def test_arrays_with_words_that_cannot_be(words, said):
     refuses(lambda: sm.from_arrays(X, Y, **words), *said)
 
@@ -118,7 +118,7 @@ def test_data_sets_that_cannot_be():
     refuses(lambda: sm.from_huggingface(Split([])), "dataset is empty")
     data = sm.from_arrays(X, Y, quiet=True)
     refuses(lambda: sm.compare([1], data), "sets is a list")
-    refuses(lambda: sm.load(None), "folder is a NoneType")
+    refuses(lambda: sm.load(None), "folder=None")
     refuses(lambda: sm.load(""), "empty text")
     refuses(lambda: sm.shrink(data, "x", budget="10m"), "budget='10m'")
     refuses(lambda: sm.shrink(data, "x", flips="no"), "unknown flips 'no'")

@@ -4,21 +4,11 @@ import unicodedata
 
 import numpy as np
 import pytest
+from conftest import draw, look
 from PIL import Image
 
 from selmatch.core import InputError
-from selmatch.data.folders import survey
 from selmatch.data.loaders import load_folder
-
-
-def draw(folder, classes=("cat", "dog"), n=3, first=0):
-    for c, name in enumerate(classes):
-        (folder / name).mkdir(parents=True)
-        for i in range(n): Image.fromarray(np.full((4, 4, 3), first + 20 * i + 60 * c, np.uint8)).save(folder / name / f"{i}.png")
-    return folder
-
-
-def look(folder): return survey(folder, cache=folder.parent / "cache")
 
 
 def with_table(place, text, name="labels.csv"):
@@ -71,7 +61,12 @@ def test_tables_that_are_read(text, counts, tmp_path):
     (ROWS, "labels.csv", ["labels.csv", "file_name,label"]), (ROWS, "mine.csv", ["mine.csv", "file_name,label"]),
     ("file,label\n" + ROWS + "0.png,b\n", "labels.csv", ["0.png", "two labels", "'a'", "'b'"]), ("file,label\n" + ROWS + "9.png,a\n", "labels.csv", ["9.png"]),
     ("file,label\n0.png,\n1.png,b\n", "labels.csv", ["line 2"]), ('["0.png", "a"]\n', "metadata.jsonl", ["metadata.jsonl", "an object"]),
-    (json.dumps({"file_name": "0.png", "label": {"x": 1}}) + "\n", "metadata.jsonl", ["line 2", "a label"]),
+    (json.dumps({"file_name": "0.png", "label": {"x": 1}}) + "\n", "metadata.jsonl", ["line 1", "a label"]),
+    ('{"file_name": "0.png", "label": "a"}\n\n{"file_name": "1.png", "label": null}\n', "metadata.jsonl", ["line 3"]),
+    ('{"file_name": "0.png", "label": "a"}\n{"file_name": "1.png"', "metadata.jsonl", ["metadata.jsonl", "line 2"]),
+    ("\n\nfile,label\n0.png,a\n\n1.png,\n", "labels.csv", ["line 6"]),
+    ('file,label,note\n0.png,a,"one\ntwo"\n1.png,,none\n', "labels.csv", ["line 4"]),
+    ("file,label,split\n0.png,a,train\n\n1.png,b,hold\n", "labels.csv", ["line 4", "'hold'"]),
 ])
 def test_tables_that_are_refused_in_a_line(text, name, words, tmp_path):
     with pytest.raises(InputError) as error: look(with_table(tmp_path / "mine", text, name))

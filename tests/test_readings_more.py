@@ -7,21 +7,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from conftest import draw, look
 from PIL import Image
 
 from selmatch.core import InputError
 from selmatch.data.folders import Reading, read_image, survey
 from selmatch.data.loaders import load_data, load_digits, load_folder
-
-
-def draw(folder, classes=("cat", "dog"), n=3, first=0):
-    for c, name in enumerate(classes):
-        (folder / name).mkdir(parents=True)
-        for i in range(n): Image.fromarray(np.full((4, 4, 3), first + 5 * i + 60 * c, np.uint8)).save(folder / name / f"{i}.png")
-    return folder
-
-
-def look(folder): return survey(folder, cache=folder.parent / "cache")
 
 
 def load(folder, **words): return load_data("folder", root=str(folder), cache=str(folder.parent / "cache"), **words)
@@ -171,7 +162,7 @@ def test_a_line_of_json_ends_at_its_end_only(tmp_path):
 @pytest.mark.parametrize("label", ["NaN", "Infinity", "null"])
 def test_no_number_is_no_label(label, tmp_path):
     rows = '{"file_name": "0.png", "label": 0}\n{"file_name": "1.png", "label": %s}\n' % label
-    refuses(lambda: look(with_table(tmp_path / "mine", rows, "metadata.jsonl")), "metadata.jsonl", "line 3", "a label")
+    refuses(lambda: look(with_table(tmp_path / "mine", rows, "metadata.jsonl")), "metadata.jsonl", "line 2", "a label")
 
 
 # ---------------------------------------------------------------- pictures

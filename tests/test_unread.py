@@ -2,6 +2,7 @@
 import pytest
 import torch
 
+from selmatch.computer import Computer
 from selmatch.data import images
 from selmatch.data.images import ImageSet, StoredImages, is_unread, split_images, take_images, write_pixels
 from selmatch.select.coresets import gather
@@ -57,6 +58,17 @@ def test_what_is_taken_is_what_stands_there(stored, monkeypatch):
 
 
 def test_how_many_are_looked_at_at_once(stored):
-    """A thousand small digits, some hundred photographs: what a network keeps of a batch while it looks at it grows with both."""
+    """A thousand small digits, some tens of photographs: what a network keeps of a batch grows with both, and small batches stay in the cache."""
     sizes = lambda side: len(next(split_images(ImageSet(torch.zeros(2000, 1, side, side), torch.arange(2000) % 2, ("a", "b"), (0.0,), (1.0,)))))
-    assert (sizes(8), sizes(64)) == (1024, 256)
+    assert (sizes(8), sizes(64)) == (1024, 32)
+
+
+def test_a_judged_set_holds_no_more_than_before(stored, monkeypatch):
+    """Each of many sets that are judged one after the other would otherwise keep its tensor until all are."""
+    from selmatch.train.judge import evaluate, trials
+    data = stored()
+    work = trials(data, 2, 0, network=SPEC, recipe=Recipe(steps=2, batch=16), tests={"test": stored()})
+    table = evaluate(work, computer=Computer(quiet=True))
+    assert not is_made(data) and not any(is_made(trial.data) for trial in work) and len(table) == 2
+    given = ImageSet(stored().images, data.labels, data.classes, data.mean, data.std)
+    assert given.read_afresh().images is given.images and data.read_afresh().key == data.key

@@ -6,15 +6,15 @@
 __all__ = ['image_suffixes', 'formats', 'fits', 'junk', 'ours', 'split_pattern', 'split_words', 'file_words', 'label_words',
            'table_names', 'show_progress', 'Reading', 'check_colour', 'open_file', 'find_white', 'scale_grey',
            'scale_white', 'hide_clear', 'flatten', 'square', 'read_pixels', 'read_image', 'is_hidden', 'real_folders',
-           'leave_out', 'list_images', 'is_image', 'is_folder', 'scan', 'spell', 'unify', 'check_place', 'check_folder',
+           'leave_out', 'list_images', 'is_image', 'is_folder', 'scan', 'spell', 'unify', 'check_folder',
            'list_image_folder', 'check_class_folders', 'listed_classes', 'split_of', 'visible_folders', 'holds_images',
            'holds_classes', 'say_no_training', 'find_splits', 'inner_folders', 'hints_split', 'list_some',
-           'check_level', 'read_table', 'columns_of', 'list_csv', 'find_table', 'add_suffix', 'resolve_file',
-           'read_cell', 'read_splits', 'list_table', 'check_labels_agree', 'Header', 'read_header', 'read_some',
-           'count_frames', 'read_headers', 'name_files', 'look_once', 'check_tables', 'check_names', 'list_part',
-           'count_unlabelled', 'list_splits', 'list_parts', 'name_splits', 'order_labels', 'list_most', 'is_uneven',
-           'Survey', 'count_parts', 'find_same', 'find_copies', 'find_leaked', 'find_conflicts', 'tabulate',
-           'say_counts', 'say_kinds', 'say_doubts', 'find_alike', 'say_copies', 'survey', 'decode_piece',
+           'check_level', 'Row', 'number_rows', 'read_table', 'columns_of', 'list_csv', 'find_table', 'add_suffix',
+           'resolve_file', 'read_cell', 'read_splits', 'list_table', 'check_labels_agree', 'Header', 'read_header',
+           'read_some', 'count_frames', 'read_headers', 'name_files', 'look_once', 'check_tables', 'check_names',
+           'list_part', 'count_unlabelled', 'list_splits', 'list_parts', 'name_splits', 'order_labels', 'list_most',
+           'is_uneven', 'Survey', 'count_parts', 'find_same', 'find_copies', 'find_leaked', 'find_conflicts',
+           'tabulate', 'say_counts', 'say_kinds', 'say_doubts', 'find_alike', 'say_copies', 'survey', 'decode_piece',
            'decode_or_skip', 'save_arrays', 'is_piece', 'measure', 'lay_out', 'join_pieces', 'check_room', 'find_shape',
            'decode_files', 'run_pieces']
 
@@ -31,7 +31,7 @@ import re
 import shutil
 import unicodedata
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import NamedTuple
@@ -41,7 +41,7 @@ import numpy as np
 from PIL import Image, ImageColor, ImageOps
 from tqdm import tqdm
 
-from ..core import InputError, check_choice, check_path, check_range, check_whole
+from ..core import InputError, check_choice, check_range, check_whole, read_path
 from ..core import fingerprint, home, malformed, read_json, write_atomic, write_json
 
 # %% ../../nbs/04_folders.ipynb #8fec0ad5
@@ -279,12 +279,6 @@ def unify(label: str) -> str:
     return unicodedata.normalize("NFC", spell(label))
 
 # %% ../../nbs/04_folders.ipynb #4920960b
-def check_place(thing: str, path: str | Path) -> Path:
-    "A path that can be; else `InputError`."
-    if not isinstance(path, (str, os.PathLike)):
-        raise InputError(f"{thing}={path!r} is not allowed: a path is needed")
-    return check_path(thing, path)
-
 def check_folder(root: str | Path) -> Path:
     "A folder that is there; else `InputError`."
     if not Path(root).is_dir():
@@ -432,15 +426,37 @@ label_words = ("label", "class", "category", "target", "labels", "class_name")
 table_names = ("metadata.csv", "metadata.jsonl", "labels.csv", "labels.jsonl")
 
 # %% ../../nbs/04_folders.ipynb #9420a071
-def read_table(path: Path) -> list[dict[str, str]]:
+class Row(dict):
+    "A row of a table, column -> value, and the number of the line where it ends."
+    line = 0
+
+def number_rows(text: str, is_json: bool) -> Iterator[tuple[int, dict]]:
+    "Each row with its line. Raises as `json` and `csv` do, naming the line."
+    if is_json:
+        for i, line in enumerate(text.split("\n"), 1):
+            try:
+                found = json.loads(line) if line.strip() else None
+            except json.JSONDecodeError as error:
+                raise ValueError(f"line {i}: {error.msg}") from error
+            if line.strip():
+                yield i, found
+        return
+    whole, text = text, text.lstrip("\r\n")
+    above = whole[:len(whole) - len(text)].count("\n")
+    mark = max(",;\t", key=text.partition("\n")[0].count)
+    reader = csv.DictReader(io.StringIO(text), delimiter=mark)
+    yield from ((above + reader.line_num, row) for row in reader)
+
+# %% ../../nbs/04_folders.ipynb #04rows002
+def read_table(path: Path) -> list[Row]:
     "Rows of a CSV or JSON-lines file, keys in small letters. Raises `InputError` naming it."
+    rows = []
     try:
-        text = path.read_text(encoding="utf-8-sig").lstrip("\r\n")
-        mark = max(",;\t", key=text.partition("\n")[0].count)
-        is_json = path.suffix.lower() == ".jsonl"
-        rows = map(json.loads, filter(str.strip, text.split("\n"))) if is_json \
-            else csv.DictReader(io.StringIO(text), delimiter=mark)
-        return [{str(k).strip().lower(): v for k, v in row.items()} for row in rows]
+        text = path.read_text(encoding="utf-8-sig")
+        for line, row in number_rows(text, path.suffix.lower() == ".jsonl"):
+            rows.append(Row({str(k).strip().lower(): v for k, v in row.items()}))
+            rows[-1].line = line
+        return rows
     except UnicodeDecodeError:
         raise InputError(f"table {path} is not UTF-8: save it as UTF-8") from None
     except AttributeError:
@@ -511,14 +527,14 @@ def read_cell(value) -> str:
 
 
 # %% ../../nbs/04_folders.ipynb #04cell04
-def read_splits(table: Path, rows: Sequence[dict]) -> list[str]:
+def read_splits(table: Path, rows: Sequence[Row]) -> list[str]:
     "The split of each row: `train`, `validation`, `test`, or nothing where the table names none."
     words = [read_cell(row.get("split")) for row in rows]
     splits = [split_of(word) or "" for word in words] if any(words) else []
     if "" in splits:
         i = splits.index("")
-        raise InputError(f"table {table}, line {i + 2}: split={words[i]!r} is not allowed: choose "
-                         f"one of {', '.join(split_words)}, or leave the column out")
+        raise InputError(f"table {table}, line {rows[i].line}: split={words[i]!r} is not allowed: "
+                         f"choose one of {', '.join(split_words)}, or leave the column out")
     if len({*splits}) > 1 and "train" not in splits:
         raise InputError(f"table {table}, column split: {', '.join(sorted({*splits}))} are there, "
                          "but no row is for training (train)")
@@ -533,11 +549,11 @@ def list_table(table: Path) -> dict[str, list[tuple[str, str]]]:    # split -> (
     if pair is None:
         raise InputError(f"table {table} needs a column for files ({', '.join(file_words[:3])}, …) "
                          f"and one for labels ({', '.join(label_words[:3])}, …)")
-    for i, (row, split) in enumerate(zip(rows, read_splits(table, rows)), 2):
+    for row, split in zip(rows, read_splits(table, rows)):
         name, label = (read_cell(row.get(key)) for key in pair)
         if not name or not label:
-            raise InputError(f"table {table}, line {i}: a file and a label are needed, not "
-                             f"{[row.get(key) for key in pair]}")
+            raise InputError(f"table {table}, line {row.line}: a file and a label are needed, "
+                             f"not {[row.get(key) for key in pair]}")
         parts.setdefault(split, []).append((resolve_file(folder, name, table), unify(label)))
     check_labels_agree(table, [pair for part in parts.values() for pair in part])
     return {split: sorted(set(files)) for split, files in parts.items()}
@@ -700,7 +716,7 @@ def list_parts(root: Path,                  # a folder of images
 ) -> tuple[dict, dict, Counter]:   # split -> (file, label); split -> where from; what was left out
     "All images of a folder. The split is `all` where a test set is still to be held out."
     left_out, root = Counter(), check_folder(root)
-    table = root / check_place("labels", labels).expanduser() if labels else find_table(root)
+    table = root / read_path("labels", labels) if labels else find_table(root)
     found = {} if table else find_splits(root, lambda p: holds_classes(p) or bool(find_table(p)))
     if table:
         parts = count_unlabelled(root, list_table(table), left_out)
@@ -908,7 +924,7 @@ def survey(folder: str | Path,             # a folder of images, in any of the l
            cache: str | Path | None = None,   # where the look is kept; None: `data` in `home()`
 ) -> Survey:
     "Look at a folder of images before anything is done with it. Raises `InputError`."
-    root = check_place("folder", folder).expanduser()
+    root = read_path("folder", folder)
     named, origin, left_out = list_parts(root, labels)
     classes = order_labels({label for part in named.values() for _, label in part})
     files = [file for part in named.values() for file, _ in part]

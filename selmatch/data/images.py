@@ -199,13 +199,17 @@ class ImageSet:
         rows = torch.as_tensor(rows, device=self.labels.device)
         return replace(self, images=self.source[rows], labels=self.labels[rows])
 
+    def read_afresh(self) -> "ImageSet":
+        "The same set; a tensor that it makes of its images ends with it, not with this one."
+        return replace(self, images=self.source)
+
     def to(self, device) -> "ImageSet":
         if self.labels.to(device) is self.labels:
             return self                                 # with the tensor it may have made
         return replace(self, images=self.source.to(device), labels=self.labels.to(device))
 
 # %% ../../nbs/03_images.ipynb #03parts3
-unread_numbers = 2**24     # sets of more numbers are read in parts, where that is enough
+unread_numbers = 2**22     # sets of more numbers are read in parts, where that is enough
 
 def is_unread(data: ImageSet) -> bool:
     "Whether no tensor of all images was made, nor should be: they are many, and on a CPU."
@@ -222,7 +226,7 @@ def split_images(data: ImageSet,
 ) -> Iterator[Tensor]:
     "The images in their order, `n` at a time; of an unread set only so many are held at once."
     on_cpu = data.labels.device.type == "cpu"
-    n = n or (max(1, min(1024, 2**20 // math.prod(data.shape))) if on_cpu else 1024)
+    n = n or (max(1, min(1024, 2**17 // math.prod(data.shape))) if on_cpu else 1024)
     if not is_unread(data):
         return iter(data.images.split(n))
     return (take_images(data, rows) for rows in torch.arange(len(data)).split(n))

@@ -30,9 +30,9 @@ from torch import Tensor
 
 from ..computer import claim
 from ..core import InputError, check_choice, check_range, check_seed, check_whole
-from ..core import fingerprint, home, set_aside
+from ..core import fingerprint, home, read_path, set_aside
 from selmatch.data.folders import (
-    Reading, Survey, check_place, decode_files, find_alike, fits, list_image_folder, name_files,
+    Reading, Survey, decode_files, find_alike, fits, list_image_folder, name_files,
     read_image, show_progress, spell, survey,
 )
 from selmatch.data.images import (
@@ -635,7 +635,7 @@ def load_data(name: str,  # a key of `datasets`
     for option in options:
         check_choice(f"option of dataset {name!r}:", option, known)
     check_seed(options.get("seed", 0))
-    check_place("root", options.get("root", "."))
+    read_path("root", options.get("root", "."))
     splits = loader(**options)
     check_filled(splits, find_shares(loader, options))
     return splits

@@ -42,7 +42,10 @@ class LastLayerGradients:
     def kernel(self) -> Tensor:
         "All inner products `(n, n)`, float64."
         errors, inputs = self.errors.double(), self.inputs.double()
-        return (errors @ errors.T).mul_(inputs @ inputs.T)
+        products = errors @ errors.T
+        for some, own in zip(products.split(1024), inputs.split(1024)):
+            some.mul_(own @ inputs.T)             # one matrix of this size, not two
+        return products
 
     def sum(self) -> Tensor:
         "The sum of all gradients, as a matrix `(k, f + 1)`."
@@ -221,21 +224,24 @@ def matching_pursuit(kernel: Tensor,      # (n, n) inner products of the gradien
     """Orthogonal matching pursuit by pivoted Cholesky; when nothing helps any more, the images
     most along the target fill up."""
     check_range("lam", lam, 0)
-    K, left = kernel.to(torch.float64, copy=True), target.double().clone()
-    K.diagonal().add_(lam * K.diagonal().mean())          # left: along what is still missing
-    factor, chosen, floor = K.new_zeros(len(K), m), [], 1e-9 * left.abs().max()
-    free = torch.ones(len(K), dtype=torch.bool, device=K.device)
+    left = target.double().clone()                        # along what is still missing
+    ridge = lam * kernel.diagonal().double().mean()
+    factor, chosen, floor = left.new_zeros(len(left), m), [], 1e-9 * left.abs().max()
+    free = torch.ones(len(left), dtype=torch.bool, device=left.device)
     for t in range(m):
         j = int(torch.where(free, left, -torch.inf).argmax())
-        column = K[:, j] - factor[:, :t] @ factor[j, :t]
-        if left[j] <= floor or column[j] <= 1e-9 * K[j, j]:
+        column = kernel[:, j].to(torch.float64, copy=True)
+        column[j] += ridge
+        whole = column[j].clone()
+        column -= factor[:, :t] @ factor[j, :t]
+        if left[j] <= floor or column[j] <= 1e-9 * whole:
             break
         factor[:, t] = column / column[j].sqrt()
         left = left - factor[:, t] * (left[j] / column[j].sqrt())
         chosen.append(j)
         free[j] = False
     rest = torch.where(free, target.double(), -torch.inf).argsort(descending=True, stable=True)
-    taken = torch.tensor(chosen, dtype=torch.int64, device=K.device)
+    taken = torch.tensor(chosen, dtype=torch.int64, device=left.device)
     return torch.cat([taken, rest[:m - len(chosen)]]), len(chosen)
 
 # %% ../../nbs/23_coresets.ipynb #503a0bf5

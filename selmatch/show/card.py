@@ -8,7 +8,7 @@ __all__ = ['titles', 'kept_draw', 'reading', 'fitted', 'training', 'use_it', 're
            'way_of', 'say_others', 'say_verdict', 'tabulate_sizes', 'say_resolution', 'h_by_w', 'say_fit', 'is_deep',
            'write_snippet', 'size_category', 'write_head', 'say_recipe', 'say_difficulty', 'say_making', 'write_readme',
            'what_is_here', 'say_order', 'check_new', 'write_shrunk', 'fill_folder', 'name_pictures', 'find_rows',
-           'digest_rows', 'write_origins', 'is_headed', 'keep_originals', 'shrink', 'name_table', 'say_leaks',
+           'digest_rows', 'write_origins', 'is_headed', 'keep_originals', 'shrink', 'name_table', 'warn_of_leaks',
            'base_profile', 'named_words', 'list_words', 'list_changes', 'asked_data']
 
 # %% ../../nbs/66_card.ipynb #fa15e3b3
@@ -27,9 +27,10 @@ import torch
 from torch import Tensor
 
 import selmatch
-from ..api import Data, Small, check_data, from_folder, read_place
-from ..core import InputError, check_choice, check_path, check_range, make_folder
-from ..core import write_atomic
+from ..api import Data, Small, check_data, from_folder
+from selmatch.core import (
+    InputError, check_choice, check_path, check_range, make_folder, read_path, write_atomic,
+)
 from ..data.export import remove_files, room_beside, swap_folders
 from ..data.folders import open_file, spell, survey
 from selmatch.data.images import (
@@ -38,6 +39,7 @@ from selmatch.data.images import (
 from ..data.loaders import list_decoded
 from ..distill.sets import SyntheticSet
 from ..methods import find_method
+from ..others import count_shared
 from ..select.scores import rank_classes
 from ..study.estimate import duration
 from ..study.profile import Profile, list_profiles, load_profile
@@ -45,7 +47,7 @@ from selmatch.study.shrink import (
     Shrunk, Sizes, choose_effort, find_small, fit_epochs, fit_network, say_plan, say_sizes,
     summarise_sets, without_flips,
 )
-from ..study.study import place_data
+from ..study.study import check_apart, place_data
 from ..train.training import settle_steps
 
 # %% ../../nbs/66_card.ipynb #cece2f1e
@@ -523,10 +525,7 @@ def check_new(out: Path, root: str | Path | None):
     if not above.is_dir() or not os.access(above, os.W_OK):
         raise InputError(f"--out {out} cannot be made: {above} is no folder one may write to")
     if root is not None:
-        source = Path(root).resolve()
-        if place == source or source in place.parents or place in source.parents:
-            raise InputError(f"--out {out} and the images in {source} lie in each other: choose a "
-                             "folder beside it")
+        check_apart(out, {"name": "folder", "root": str(Path(root).resolve())})
     free = shutil.disk_usage(above).free
     if free < 10**8:
         raise InputError(f"--out {out}: only {free / 1e6:.0f} MB are free there, 100 are needed")
@@ -651,12 +650,12 @@ def shrink(images: str | Path | Data,        # a folder, or data that are read a
     check_choice("originals", originals, ["none", "link", "copy"])
     check_choice("flips", flips, [None, True, False])
     check_range("budget", budget, 0)
-    out = read_place("out", out)
+    out = read_path("out", out)
     named = frozenset(settings.get("words") or {})
     if "seeds" in named:
         raise InputError(f"seeds={settings['words']['seeds']} is not allowed: one set is made")
     is_path = isinstance(images, (str, os.PathLike))
-    root = str(read_place("images", images).resolve()) if is_path else find_root(check_data(images))
+    root = str(read_path("images", images).resolve()) if is_path else find_root(check_data(images))
     check_new(out, root)
     if is_path:
         looked = {word: settings[word] for word in ("labels", "max_pixels", "cache")
@@ -673,7 +672,7 @@ def shrink(images: str | Path | Data,        # a folder, or data that are read a
     if not len(data.validation):
         raise InputError("there is no validation image to choose on: hold some out")
     files = list_originals(data)
-    warning = " ".join(filter(None, [say_resolution(data, files), say_leaks(data.splits)]))
+    warning = " ".join(filter(None, [say_resolution(data, files), warn_of_leaks(data.splits)]))
     sizes = data.sizes(ratio=ratio, images=number, per_class=per_class)
     tell(say_sizes(sizes))
     if warning:
@@ -704,10 +703,9 @@ def name_table(labels: str, root: str) -> str:
     return str(table.relative_to(root) if below else table.name)
 
 # %% ../../nbs/66_card.ipynb #66leaks2
-def say_leaks(splits: Splits) -> str:
+def warn_of_leaks(splits: Splits) -> str:
     "A warning where test images are training images, too; empty where none is."
-    known = set(digest_rows(splits.train))
-    shared = sum(digest in known for digest in digest_rows(splits.test))
+    shared = count_shared(splits.test, splits.train)
     if not shared:
         return ""
     return (f"{shared:,} of the {len(splits.test):,} test images are training images, too, so "
