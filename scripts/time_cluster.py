@@ -42,6 +42,16 @@ def work_on(p, computer: Computer, folder: Path) -> tuple[float, pd.DataFrame]:
     return time.perf_counter() - begin, pd.DataFrame(rows).drop(columns="seconds", errors="ignore")
 
 
+def weigh(plan, folder: Path) -> float:
+    """MB of large tensors and files behind all tasks of a plan: each goes to a worker once."""
+    parts = {}
+    for item in plan.items:
+        parcel = room.pack((plan.task, item), folder)
+        parts |= {key: tensor.nbytes for key, tensor in parcel.blobs.items()}
+        parts |= {key: file.stat().st_size for key, file in parcel.files.items()}
+    return sum(parts.values()) / 1e6
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--profile", default="digits")
@@ -55,7 +65,7 @@ def main():
     with tempfile.TemporaryDirectory() as place:
         place = Path(place)
         before = Study(p, Computer(workers=2, quiet=True), place / "home")
-        before.windows_plan()                        # asks for the scores of all runs
+        data_mb = weigh(before.windows_plan(), place / "home")      # asks for the scores of all runs, too
         client = room.connect("local:2")
         for turn in range(args.turns):
             for way in ("one process", "two processes", "two Dask workers"):
@@ -74,7 +84,7 @@ def main():
         client.cluster.close()
         client.close()
     assert all(table.equals(bits[0]) for table in bits), "another way gave other bits"
-    table = pd.DataFrame(rows).assign(profile=args.profile, ratio=args.ratio, processor=processor(),
+    table = pd.DataFrame(rows).assign(profile=args.profile, ratio=args.ratio, data_mb=round(data_mb, 3), processor=processor(),
                                       torch=version("torch"), dask=version("distributed"))
     write_atomic(args.out, lambda draft: table.to_csv(draft, index=False))
     medians = table.groupby("way", sort=False).seconds.median()

@@ -234,16 +234,28 @@ def write_plan() -> str:
     return markdown(pd.DataFrame(texts).rename_axis(f"profile ({seeds[0]} sets a row)"))
 
 
+def write_cluster() -> str:
+    """What two workers bring, here and by Dask, and what travels."""
+    table = pd.read_csv(FIGURES / "bench" / "cluster.csv")
+    one, medians = table.iloc[0], table.groupby("way", sort=False).seconds.median()
+    said = "; ".join(f"{way} {seconds:.1f} s ({medians['one process'] / seconds:.2f} times as fast)"
+                     for way, seconds in medians.items())
+    return (f"{one.tasks} networks of one size of `{one.profile}`, two cores of an {one.processor}, PyTorch {one.torch}, "
+            f"Dask {one.dask}, medians of {table.turn.nunique()} turns: {said}; the same bits in all. A task weighs "
+            f"{table['bytes'].median() / 1000:.1f} kB when it is sent (median); {one.data_mb:.2f} MB of images travel "
+            f"once to each worker.")
+
+
 def write_minutes() -> str:
     """How long each selection takes, what it holds in memory, and what its images teach."""
     table = pd.read_csv(FIGURES / "bench" / "minutes.csv")
-    one = table.iloc[0]
+    one, said = table.iloc[0], lambda numbers, form: ["–" if pd.isna(x) else form.format(x) for x in numbers]
     texts = {"method": table.method.map(lambda name: methods[name].title if name in methods else name),
              "epochs": [looks(row) for row in table.itertuples()],
              "processes × threads": [f"{row.workers} × {row.threads}" for row in table.itertuples()],
-             "minutes": table.minutes.map(lambda minutes: "–" if pd.isna(minutes) else f"{minutes:.1f}"),
-             "memory, all processes": table.memory_gb.map("{:.1f} GB".format),
-             "memory, the largest": table.largest_gb.map("{:.1f} GB".format),
+             "minutes": said(table.minutes, "{:.1f}"),
+             "memory, all processes": said(table.memory_gb, "{:.1f} GB"),
+             "memory, the largest": said(table.largest_gb, "{:.1f} GB"),
              "test accuracy": [f"{row.accuracy:.1f} ± {row.std:.1f} %" for row in table.itertuples()]}
     return (f"{one.images:,} of {one.of:,} images, {one.processor}, PyTorch {one.torch}; "
             f"means of {one.networks} networks, ± their standard deviation.\n\n"
@@ -273,6 +285,7 @@ def write_peaks() -> str:
 
 BLOCKS = {
     "plan": write_plan,
+    "cluster": write_cluster,
     "minutes": write_minutes,
     "peaks": write_peaks,
     "table digits": lambda: write_table("digits"),

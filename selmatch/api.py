@@ -530,7 +530,11 @@ class Small:
 # %% ../nbs/64_api.ipynb #8a5ed233
 def load(folder: str | Path) -> Small:
     "A set that was saved."
-    return Small(load_set(read_path("folder", folder)))
+    place = read_path("folder", folder)
+    if place.is_file():
+        raise InputError(f"folder {place} is a file: give the folder that a set was saved to, or "
+                         "`selmatch compare` a set of others")
+    return Small(load_set(place))
 
 # %% ../nbs/64_api.ipynb #a6a992e9
 def score(data: Data) -> pd.DataFrame:

@@ -120,6 +120,7 @@ def test_data_sets_that_cannot_be():
     refuses(lambda: sm.compare([1], data), "sets is a list")
     refuses(lambda: sm.load(None), "folder=None")
     refuses(lambda: sm.load(""), "empty text")
+    refuses(lambda: sm.load(__file__), "test_given.py is a file", "folder that a set was saved to")
     refuses(lambda: sm.shrink(data, "x", budget="10m"), "budget='10m'")
     refuses(lambda: sm.shrink(data, "x", flips="no"), "unknown flips 'no'")
     refuses(lambda: sm.from_folder("~nobody-of-this-name/x"), "~nobody-of-this-name")
