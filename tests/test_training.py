@@ -325,3 +325,12 @@ def test_the_estimate_knows_of_passes(tmp_path):
     nothing = replace(plain.profile, ratios=(), alpha={}, compared_at=())
     assert estimate.mean_steps(Study(nothing, Computer(quiet=True), tmp_path), plain.recipe("dsa")) == 40, "a study of no sizes, as that of a folder"
     assert more.proxy_words()[1].epochs == 0 and more.recipe("dsa").epochs == 20
+
+
+def test_what_the_compiler_says_to_itself_is_not_for_readers(caplog):
+    """A machine with `nvcc` and without a GPU would tell so in the midst of every bar."""
+    import logging
+    log = logging.getLogger("torch.utils.cpp_extension")
+    log.warning("No CUDA runtime is found, using CUDA_HOME='%s'", "/usr/local")
+    log.warning("something else")
+    assert [record.getMessage() for record in caplog.records] == ["something else"]

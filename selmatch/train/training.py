@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['precisions', 'enough_work', 'hushed', 'block_numbers', 'strip_numbers', 'standing', 'Recipe', 'learning_rate',
-           'batches', 'count_flops', 'worth_compiling', 'is_of_compiler', 'is_told', 'hide_compiler_log',
+           'batches', 'count_flops', 'worth_compiling', 'is_of_compiler', 'is_told', 'is_news', 'hide_compiler_log',
            'with_fallback', 'compiled_network', 'steps_per_epoch', 'settle_steps', 'batches_ahead', 'choose_source',
            'augmented_batches', 'set_products', 'arithmetic', 'begin_graphs', 'make_forward', 'renew_network',
            'replays', 'passing_network', 'make_optimiser', 'lay_out_momentum', 'train', 'predict', 'accuracy']
@@ -123,7 +123,12 @@ def is_told(record: logging.LogRecord) -> bool:
     "Whether a record comes from a thread that asked for no quiet."
     return record.thread not in hushed
 
+def is_news(record: logging.LogRecord) -> bool:
+    "Whether a record says more than that a machine with `nvcc` has no GPU."
+    return "No CUDA runtime is found" not in record.getMessage()
+
 logging.getLogger("torch._inductor.scheduler").addFilter(is_told)
+logging.getLogger("torch.utils.cpp_extension").addFilter(is_news)
 
 # %% ../../nbs/12_training.ipynb #5d18b7ab
 @contextlib.contextmanager
