@@ -5,13 +5,13 @@
 # %% auto #0
 __all__ = ['normalisations', 'imagenet', 'label_orders', 'read_torch_file', 'find_pair', 'say_content', 'as_numbers',
            'check_labels', 'find_labels', 'share_inside', 'find_normalisation', 'undo_normalisation', 'order_classes',
-           'read_set', 'check_shape', 'read_folder', 'name_classes', 'match_data', 'count_shared', 'digest_shades',
+           'read_set', 'check_shape', 'read_folder', 'name_classes', 'match_data', 'digest_shades', 'count_shared',
            'count_leaks', 'compare', 'say_table']
 
 # %% ../nbs/65_others.ipynb #6c3734a1
 import hashlib
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -284,19 +284,21 @@ def match_data(made: SyntheticSet, data: Data, path: Path) -> SyntheticSet:
     return check_small(made, data.study, f"set {path}")
 
 # %% ../nbs/65_others.ipynb #6ed4b4e4
-def count_shared(images: ImageSet, others: ImageSet) -> int:
-    "How many images are among the others, too, pixel by pixel, to 256 shades."
-    known = set(digest_shades(others))
-    return sum(digest in known for digest in digest_shades(images))
-
 def digest_shades(images: ImageSet) -> Iterator[bytes]:
     "A digest of each picture that an image would be; so many at a time as a forward pass takes."
     for part in split_images(images):
         for picture in pictures(replace(images, images=part, labels=images.labels[:len(part)])):
             yield hashlib.blake2b(picture.tobytes(), digest_size=16).digest()
 
+def count_shared(images: ImageSet, others: ImageSet,
+                 digest: Callable = digest_shades,   # of each image: by what they are compared
+) -> int:
+    "How many images are among the others, too."
+    known = set(digest(others))
+    return sum(one in known for one in digest(images))
+
 def count_leaks(made: SyntheticSet, data: Data) -> int:
-    "Images of a set that are test images; whitening is undone before."
+    "Images of a set that are test images, pixel by pixel; whitening is undone before."
     return count_shared(data.study.as_pictures(made.data), data.study.as_pictures(data.test))
 
 # %% ../nbs/65_others.ipynb #3a04f605

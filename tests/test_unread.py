@@ -4,7 +4,7 @@ import torch
 
 from selmatch.computer import Computer
 from selmatch.data import images
-from selmatch.data.images import ImageSet, StoredImages, is_unread, split_images, take_images, write_pixels
+from selmatch.data.images import ImageSet, StoredImages, is_unread, read_afresh, split_images, take_images, write_pixels
 from selmatch.select.coresets import gather
 from selmatch.train import training
 from selmatch.train.augment import Augmentation
@@ -71,4 +71,4 @@ def test_a_judged_set_holds_no_more_than_before(stored, monkeypatch):
     table = evaluate(work, computer=Computer(quiet=True))
     assert not is_made(data) and not any(is_made(trial.data) for trial in work) and len(table) == 2
     given = ImageSet(stored().images, data.labels, data.classes, data.mean, data.std)
-    assert given.read_afresh().images is given.images and data.read_afresh().key == data.key
+    assert read_afresh(given).images is given.images and read_afresh(data).key == data.key

@@ -428,7 +428,9 @@ table_names = ("metadata.csv", "metadata.jsonl", "labels.csv", "labels.jsonl")
 # %% ../../nbs/04_folders.ipynb #9420a071
 class Row(dict):
     "A row of a table, column -> value, and the number of the line where it ends."
-    line = 0
+    def __init__(self, columns: dict, line: int = 0):
+        super().__init__(columns)
+        self.line = line
 
 def number_rows(text: str, is_json: bool) -> Iterator[tuple[int, dict]]:
     "Each row with its line. Raises as `json` and `csv` do, naming the line."
@@ -450,13 +452,11 @@ def number_rows(text: str, is_json: bool) -> Iterator[tuple[int, dict]]:
 # %% ../../nbs/04_folders.ipynb #04rows002
 def read_table(path: Path) -> list[Row]:
     "Rows of a CSV or JSON-lines file, keys in small letters. Raises `InputError` naming it."
-    rows = []
     try:
         text = path.read_text(encoding="utf-8-sig")
-        for line, row in number_rows(text, path.suffix.lower() == ".jsonl"):
-            rows.append(Row({str(k).strip().lower(): v for k, v in row.items()}))
-            rows[-1].line = line
-        return rows
+        rows = number_rows(text, path.suffix.lower() == ".jsonl")
+        return [Row({str(k).strip().lower(): v for k, v in row.items()}, line)
+                for line, row in rows]
     except UnicodeDecodeError:
         raise InputError(f"table {path} is not UTF-8: save it as UTF-8") from None
     except AttributeError:

@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['unread_numbers', 'digest_images', 'write_pixels', 'map_tensors', 'check_stored', 'compare_pixels', 'moments_of_sums',
-           'StoredImages', 'moments', 'in_order', 'Images', 'ImageSet', 'is_unread', 'take_images', 'split_images',
-           'class_rows', 'pictures', 'Splits', 'split_rows', 'normalise', 'make_splits']
+           'StoredImages', 'moments', 'in_order', 'Images', 'ImageSet', 'is_unread', 'read_afresh', 'take_images',
+           'split_images', 'class_rows', 'pictures', 'Splits', 'split_rows', 'normalise', 'make_splits']
 
 # %% ../../nbs/03_images.ipynb #9bd1f242
 import contextlib
@@ -199,10 +199,6 @@ class ImageSet:
         rows = torch.as_tensor(rows, device=self.labels.device)
         return replace(self, images=self.source[rows], labels=self.labels[rows])
 
-    def read_afresh(self) -> "ImageSet":
-        "The same set; a tensor that it makes of its images ends with it, not with this one."
-        return replace(self, images=self.source)
-
     def to(self, device) -> "ImageSet":
         if self.labels.to(device) is self.labels:
             return self                                 # with the tensor it may have made
@@ -215,6 +211,10 @@ def is_unread(data: ImageSet) -> bool:
     "Whether no tensor of all images was made, nor should be: they are many, and on a CPU."
     many = len(data) * math.prod(data.shape) > unread_numbers
     return many and data.labels.device.type == "cpu" and "images" not in data.__dict__
+
+def read_afresh(data: ImageSet) -> ImageSet:
+    "The same set; a tensor that it makes of its images ends with it, not with this one."
+    return replace(data, images=data.source)
 
 def take_images(data: ImageSet, rows: Tensor) -> Tensor:
     "The images at `rows`, `(b, c, h, w)`; of an unread set no other is read."

@@ -705,7 +705,7 @@ def name_table(labels: str, root: str) -> str:
 # %% ../../nbs/66_card.ipynb #66leaks2
 def warn_of_leaks(splits: Splits) -> str:
     "A warning where test images are training images, too; empty where none is."
-    shared = count_shared(splits.test, splits.train)
+    shared = count_shared(splits.test, splits.train, digest_rows)
     if not shared:
         return ""
     return (f"{shared:,} of the {len(splits.test):,} test images are training images, too, so "

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from ..computer import Computer, run_all
 from ..core import InputError
-from ..data.images import ImageSet
+from ..data.images import ImageSet, read_afresh
 from selmatch.train.training import (
     Recipe, passing_network, predict, settle_steps, train,
 )
@@ -55,7 +55,7 @@ def score_tests(net: torch.nn.Module,
 def run_trial(trial: Trial) -> dict:  # tags, seed, an accuracy for each test set, seconds
     "Train one fresh network and test it once."
     begin = time.perf_counter()
-    data = trial.data.read_afresh().to(trial.device)
+    data = read_afresh(trial.data).to(trial.device)
     net, graphs = passing_network(trial.network, data, trial.seed, trial.recipe)
     order = torch.Generator().manual_seed(trial.seed)
     loss = trial.loss(data) if trial.loss else None

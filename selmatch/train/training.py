@@ -123,11 +123,13 @@ def is_told(record: logging.LogRecord) -> bool:
     "Whether a record comes from a thread that asked for no quiet."
     return record.thread not in hushed
 
+logging.getLogger("torch._inductor.scheduler").addFilter(is_told)
+
+# %% ../../nbs/12_training.ipynb #12news002
 def is_news(record: logging.LogRecord) -> bool:
     "Whether a record says more than that a machine with `nvcc` has no GPU."
     return "No CUDA runtime is found" not in record.getMessage()
 
-logging.getLogger("torch._inductor.scheduler").addFilter(is_told)
 logging.getLogger("torch.utils.cpp_extension").addFilter(is_news)
 
 # %% ../../nbs/12_training.ipynb #5d18b7ab
