@@ -304,6 +304,7 @@ BLOCKS = {
                                            "teaches more than random images", "under"),
     "table cifar10-jpeg-lite": lambda: write_table("cifar10-jpeg-lite", "cifar10"),
     "window cifar10-jpeg-lite": lambda: write_window("cifar10-jpeg-lite"),
+    "window claims cifar10-jpeg-lite": lambda: write_claims("cifar10-jpeg-lite", "fig3_window"),
     "first row": write_first_row,
     "bench cpu": lambda: write_bench("cpu.json"),
     "bench gpu": lambda: write_bench("h200.json"),
