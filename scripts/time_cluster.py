@@ -84,8 +84,8 @@ def main():
         client.cluster.close()
         client.close()
     assert all(table.equals(bits[0]) for table in bits), "another way gave other bits"
-    table = pd.DataFrame(rows).assign(profile=args.profile, ratio=args.ratio, data_mb=round(data_mb, 3), processor=processor(),
-                                      torch=version("torch"), dask=version("distributed"))
+    table = pd.DataFrame(rows).assign(profile=args.profile, ratio=args.ratio, data_mb=round(data_mb, 3),
+                                      processor=processor(), torch=version("torch"), dask=version("distributed"))
     write_atomic(args.out, lambda draft: table.to_csv(draft, index=False))
     medians = table.groupby("way", sort=False).seconds.median()
     print((medians / medians["one process"]).round(3).to_string())

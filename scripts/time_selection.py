@@ -147,7 +147,8 @@ def main():
                 continue
             rows.append(json.loads(done.stdout.strip().splitlines()[-1]))
             print(rows[-1], flush=True)
-    table = pd.DataFrame(rows).assign(workers=args.workers, threads=args.threads, processor=processor(), torch=version("torch"))
+    table = pd.DataFrame(rows).assign(workers=args.workers, threads=args.threads, processor=processor(),
+                                      torch=version("torch"))
     if args.add and args.out.exists():
         table = pd.concat([pd.read_csv(args.out), table])
     write_atomic(args.out, lambda draft: table.to_csv(draft, index=False))

@@ -945,8 +945,7 @@ def shrink_command(folder, ratio, images, per_class, budget, out, originals, fli
         why = "is a file" if folder.exists() else "does not exist"
         raise InputError(f"folder {folder} {why}: give a folder of images")
     from selmatch.api import limit_iterations
-    from selmatch.show.card import check_new, shrink
-    check_new(out, folder)
+    from selmatch.show.card import shrink
     p = load_profile(profile or "folder", seed=seed)
     p = p if iterations is None else limit_iterations(p, iterations)
     asked = shlex.join(["selmatch", *sys.argv[1:]]) if sys.argv[1:2] == ["shrink"] else ""

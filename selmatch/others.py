@@ -9,7 +9,6 @@ __all__ = ['normalisations', 'imagenet', 'label_orders', 'read_torch_file', 'fin
            'count_leaks', 'compare', 'say_table']
 
 # %% ../nbs/65_others.ipynb #6c3734a1
-import hashlib
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
@@ -25,7 +24,7 @@ from .data.export import class_name
 from selmatch.data.folders import (
     Reading, list_image_folder, listed_classes, order_labels, read_pixels, unify,
 )
-from .data.images import ImageSet, pictures, split_images
+from .data.images import ImageSet, digest_images, pictures, split_images
 from .data.whitening import fit_whitening, whitening_mark
 from .distill.sets import SyntheticSet, load_set
 from .study.shrink import judge_sets, summarise_sets
@@ -287,8 +286,8 @@ def match_data(made: SyntheticSet, data: Data, path: Path) -> SyntheticSet:
 def digest_shades(images: ImageSet) -> Iterator[bytes]:
     "A digest of each picture that an image would be; so many at a time as a forward pass takes."
     for part in split_images(images):
-        for picture in pictures(replace(images, images=part, labels=images.labels[:len(part)])):
-            yield hashlib.blake2b(picture.tobytes(), digest_size=16).digest()
+        shown = pictures(replace(images, images=part, labels=images.labels[:len(part)]))
+        yield from map(bytes, digest_images(torch.from_numpy(shown)).numpy())
 
 def count_shared(images: ImageSet, others: ImageSet,
                  digest: Callable = digest_shades,   # of each image: by what they are compared

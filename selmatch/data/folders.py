@@ -9,14 +9,14 @@ __all__ = ['image_suffixes', 'formats', 'fits', 'junk', 'ours', 'split_pattern',
            'leave_out', 'list_images', 'is_image', 'is_folder', 'scan', 'spell', 'unify', 'check_folder',
            'list_image_folder', 'check_class_folders', 'listed_classes', 'split_of', 'visible_folders', 'holds_images',
            'holds_classes', 'say_no_training', 'find_splits', 'inner_folders', 'hints_split', 'list_some',
-           'check_level', 'Row', 'number_rows', 'read_table', 'columns_of', 'list_csv', 'find_table', 'add_suffix',
-           'resolve_file', 'read_cell', 'read_splits', 'list_table', 'check_labels_agree', 'Header', 'read_header',
-           'read_some', 'count_frames', 'read_headers', 'name_files', 'look_once', 'check_tables', 'check_names',
-           'list_part', 'count_unlabelled', 'list_splits', 'list_parts', 'name_splits', 'order_labels', 'list_most',
-           'is_uneven', 'Survey', 'count_parts', 'find_same', 'find_copies', 'find_leaked', 'find_conflicts',
-           'tabulate', 'say_counts', 'say_kinds', 'say_doubts', 'find_alike', 'say_copies', 'survey', 'decode_piece',
-           'decode_or_skip', 'save_arrays', 'is_piece', 'measure', 'lay_out', 'join_pieces', 'check_room', 'find_shape',
-           'decode_files', 'run_pieces']
+           'check_level', 'Row', 'read_line', 'number_rows', 'read_table', 'columns_of', 'list_csv', 'find_table',
+           'add_suffix', 'resolve_file', 'read_cell', 'read_splits', 'list_table', 'check_labels_agree', 'Header',
+           'read_header', 'read_some', 'count_frames', 'read_headers', 'name_files', 'look_once', 'check_tables',
+           'check_names', 'list_part', 'count_unlabelled', 'list_splits', 'list_parts', 'name_splits', 'order_labels',
+           'list_most', 'is_uneven', 'Survey', 'count_parts', 'find_same', 'find_copies', 'find_leaked',
+           'find_conflicts', 'tabulate', 'say_counts', 'say_kinds', 'say_doubts', 'find_alike', 'say_copies', 'survey',
+           'decode_piece', 'decode_or_skip', 'save_arrays', 'is_piece', 'measure', 'lay_out', 'join_pieces',
+           'check_room', 'find_shape', 'decode_files', 'run_pieces']
 
 # %% ../../nbs/04_folders.ipynb #7759ab2b
 import contextlib
@@ -34,7 +34,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import joblib
 import numpy as np
@@ -428,20 +428,22 @@ table_names = ("metadata.csv", "metadata.jsonl", "labels.csv", "labels.jsonl")
 # %% ../../nbs/04_folders.ipynb #9420a071
 class Row(dict):
     "A row of a table, column -> value, and the number of the line where it ends."
-    def __init__(self, columns: dict, line: int = 0):
+    def __init__(self, columns: dict, line: int):
         super().__init__(columns)
         self.line = line
+
+def read_line(i: int, line: str) -> Any:
+    "What a line of JSON says. Raises `ValueError` naming it."
+    try:
+        return json.loads(line)
+    except json.JSONDecodeError as error:
+        raise ValueError(f"line {i}: {error.msg}") from error
 
 def number_rows(text: str, is_json: bool) -> Iterator[tuple[int, dict]]:
     "Each row with its line. Raises as `json` and `csv` do, naming the line."
     if is_json:
-        for i, line in enumerate(text.split("\n"), 1):
-            try:
-                found = json.loads(line) if line.strip() else None
-            except json.JSONDecodeError as error:
-                raise ValueError(f"line {i}: {error.msg}") from error
-            if line.strip():
-                yield i, found
+        lines = enumerate(text.split("\n"), 1)
+        yield from ((i, read_line(i, line)) for i, line in lines if line.strip())
         return
     whole, text = text, text.lstrip("\r\n")
     above = whole[:len(whole) - len(text)].count("\n")
