@@ -21,9 +21,9 @@ from selmatch import cluster as room
 from selmatch.cluster import Cluster, run_on_cluster
 from selmatch.computer import Computer
 from selmatch.core import write_atomic
+from selmatch.show.bench import cpu_model
 from selmatch.study.profile import load_profile
 from selmatch.study.study import Study
-from time_selection import processor
 
 
 def copy_home(home: Path, fresh: Path) -> Path:
@@ -85,7 +85,7 @@ def main():
         client.close()
     assert all(table.equals(bits[0]) for table in bits), "another way gave other bits"
     table = pd.DataFrame(rows).assign(profile=args.profile, ratio=args.ratio, data_mb=round(data_mb, 3),
-                                      processor=processor(), torch=version("torch"), dask=version("distributed"))
+                                      processor=cpu_model(), torch=version("torch"), dask=version("distributed"))
     write_atomic(args.out, lambda draft: table.to_csv(draft, index=False))
     medians = table.groupby("way", sort=False).seconds.median()
     print((medians / medians["one process"]).round(3).to_string())

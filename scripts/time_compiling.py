@@ -15,7 +15,7 @@ import time
 from importlib.metadata import version
 from pathlib import Path
 
-from time_selection import processor
+from selmatch.show.bench import cpu_model
 
 BATCH, SHAPE = 64, (3, 32, 32)
 
@@ -79,7 +79,7 @@ def main():
                                               capture_output=True, text=True, check=True)
                         rows.append({"cache": kind, **json.loads(done.stdout.strip().splitlines()[-1])})
                         print(rows[-1], flush=True)
-    table = pd.DataFrame(rows).assign(processor=processor(), torch=version("torch"))
+    table = pd.DataFrame(rows).assign(processor=cpu_model(), torch=version("torch"))
     write_atomic(args.out, lambda draft: table.to_csv(draft, index=False))
 
 

@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pandas as pd
 import torch
-from time_selection import processor
 
 from selmatch.core import write_atomic
+from selmatch.show.bench import cpu_model
 from selmatch.train.networks import make_network
 
 SHAPE = (3, 32, 32)
@@ -38,7 +38,7 @@ def main():
                         net(part)
                     seconds = time.perf_counter() - begin
                     rows.append({"width": width, "batch": batch, "turn": turn, "images_a_second": round(len(x) / seconds)})
-    table = pd.DataFrame(rows).assign(processor=processor(), torch=version("torch"))
+    table = pd.DataFrame(rows).assign(processor=cpu_model(), torch=version("torch"))
     write_atomic(args.out, lambda draft: table.to_csv(draft, index=False))
     print(table.groupby(["width", "batch"]).images_a_second.median().to_string())
 

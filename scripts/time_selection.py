@@ -11,7 +11,6 @@ part in a choice."""
 import argparse
 import json
 import os
-import platform
 import shutil
 import subprocess
 import sys
@@ -101,12 +100,6 @@ def time_one(args):
         shutil.rmtree(home, ignore_errors=True)
 
 
-def processor() -> str:
-    names = [line.partition(":")[2].strip() for line in Path("/proc/cpuinfo").read_text().splitlines()
-             if line.startswith("model name")] if Path("/proc/cpuinfo").exists() else []
-    return names[0] if names else platform.processor()
-
-
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder")
@@ -134,7 +127,7 @@ def main():
         data = open_data(args, Path(cache) / "home", quiet=False)
         count = len(data.train) + len(data.validation) + len(data.test)
         seconds = time.perf_counter() - begin
-        print(f"decoding: {count:,} images in {seconds:.1f} s, {count / seconds:,.0f} a second; {processor()}, "
+        print(f"decoding: {count:,} images in {seconds:.1f} s, {count / seconds:,.0f} a second; {cpu_model()}, "
               f"load {os.getloadavg()[0]:.1f}", flush=True)
         rows = []
         for method in args.methods:
@@ -147,7 +140,7 @@ def main():
                 continue
             rows.append(json.loads(done.stdout.strip().splitlines()[-1]))
             print(rows[-1], flush=True)
-    table = pd.DataFrame(rows).assign(workers=args.workers, threads=args.threads, processor=processor(),
+    table = pd.DataFrame(rows).assign(workers=args.workers, threads=args.threads, processor=cpu_model(),
                                       torch=version("torch"))
     if args.add and args.out.exists():
         table = pd.concat([pd.read_csv(args.out), table])

@@ -145,6 +145,7 @@ def open_study(profile: str | Path | Profile = "folder", data: Mapping | None = 
                results: str | Path | None = None, quiet: bool = False,
                named: Iterable[str] = (),  # places of the profile that somebody chose before:
                                            # `fit_study` leaves them, and `words`, as they are
+               cluster: Callable | None = None,   # see `Computer`; None: the work stays here
 ) -> Data:
     "What all ways to data end with. The profile's sizes are left out: each call names its own."
     check_kind("profile", profile, (str, Path, Profile), "a name, a path or a Profile")
@@ -160,7 +161,7 @@ def open_study(profile: str | Path | Profile = "folder", data: Mapping | None = 
     workers = min(2, os.cpu_count() or 1) if workers is None else workers
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"
-    computer = Computer(device, workers, threads, quiet=quiet)
+    computer = Computer(device, workers, threads, quiet=quiet, cluster=cluster)
     lost = [word for word in words or {} if given is not None and word.startswith("data.")
             and word != "data.flip"]
     if lost:

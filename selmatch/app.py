@@ -5,16 +5,16 @@
 # %% auto #0
 __all__ = ['data_names', 'longest_minutes', 'most', 'reading_options', 'shared_options', 'common', 'limits', 'settings',
            'sections', 'long_names', 'fetched_names', 'others', 'extras', 'find_path', 'choose_device', 'data_section',
-           'choose_profile', 'narrow_profile', 'make_study', 'places_of', 'make_computer', 'say_mirroring',
-           'read_parameters', 'say_words', 'settle_profile', 'make_data', 'read_time', 'say_costs', 'count_iterations',
-           'begin', 'check_writable', 'check_file', 'check_out', 'find_data_section', 'check_table', 'check_gallery',
-           'check_published', 'Place', 'within', 'is_seed', 'share', 'Sections', 'example', 'cli', 'write_table',
-           'figures_command', 'profiles_command', 'methods_command', 'fetch_command', 'fetch_official', 'score_command',
-           'window_command', 'experts_command', 'search_command', 'say_again', 'tune_command', 'say_balance',
-           'write_set', 'make_one', 'select_command', 'distill_command', 'read_given_set', 'find_set', 'read_any_set',
-           'read_network', 'fits_in', 'evaluate_command', 'coverage_command', 'shrink_command', 'of_others',
-           'import_command', 'compare_command', 'bench_command', 'cache_command', 'clean_cache', 'doctor_command',
-           'explain', 'tell_user', 'main', 'leave', 'keep_memory_of_command']
+           'choose_profile', 'narrow_profile', 'make_study', 'places_of', 'join_cluster', 'make_computer',
+           'say_mirroring', 'read_parameters', 'say_words', 'settle_profile', 'make_data', 'read_time', 'say_costs',
+           'count_iterations', 'begin', 'check_writable', 'check_file', 'check_out', 'find_data_section', 'check_table',
+           'check_gallery', 'check_published', 'Place', 'within', 'is_seed', 'share', 'Sections', 'example', 'cli',
+           'write_table', 'figures_command', 'profiles_command', 'methods_command', 'fetch_command', 'fetch_official',
+           'score_command', 'window_command', 'experts_command', 'search_command', 'say_again', 'tune_command',
+           'say_balance', 'write_set', 'make_one', 'select_command', 'distill_command', 'read_given_set', 'find_set',
+           'read_any_set', 'read_network', 'fits_in', 'evaluate_command', 'coverage_command', 'shrink_command',
+           'of_others', 'import_command', 'compare_command', 'bench_command', 'cache_command', 'clean_cache',
+           'doctor_command', 'explain', 'tell_user', 'main', 'leave', 'keep_memory_of_command']
 
 # %% ../nbs/68_app.ipynb #1ccb4a46
 import contextlib
@@ -130,15 +130,19 @@ def places_of(words: tuple[str, ...]) -> set[str]:    # KEY=VALUE
     return {word.partition("=")[0] for word in words}
 
 # %% ../nbs/68_app.ipynb #bb0ced66
+def join_cluster(address: str | None) -> Callable | None:
+    "What runs tasks on the cluster there; None without an address."
+    if not address:
+        return None
+    from selmatch.cluster import Cluster, run_on_cluster
+    return functools.partial(run_on_cluster, Cluster(address, home()))
+
 def make_computer(device: str, workers: int, cluster: str | None = None, quiet: bool = False,
                   threads: int = 1):
     "Where the work runs, from the options that say so."
     from selmatch.computer import Computer
-    there = None
-    if cluster:
-        from selmatch.cluster import Cluster, run_on_cluster
-        there = functools.partial(run_on_cluster, Cluster(cluster, home()))
-    return Computer(choose_device(device), workers, threads, quiet=quiet, cluster=there)
+    return Computer(choose_device(device), workers, threads, quiet=quiet,
+                    cluster=join_cluster(cluster))
 
 def say_mirroring(p):
     "Somebody's own images are mirrored where nobody says that they have a direction: say so."
@@ -193,17 +197,15 @@ def make_data(data: str | None = None, profile: str | None = None, root: str | N
               quiet: bool = False, words: tuple[str, ...] = (), iterations: int | None = None,
               **reading):
     "The images and settings of chapter 64, from the same options."
-    from selmatch.api import Data, open_study
+    from selmatch.api import open_study
     given = data_section(data, root, size=size, **reading)
     p = say_words(choose_profile(data, profile, given, seed), words, iterations)
     say_mirroring(p)
     if download:
         fetch_official(p.data["name"], p.data.get("root"))
-    found = open_study(p, p.data, seed=seed, workers=workers, threads=threads,
-                       device=choose_device(device),
-                       quiet=quiet, named=places_of(words))
-    computer = make_computer(device, workers, cluster, quiet, threads)
-    return Data(replace(found.study, computer=computer)) if cluster else found
+    return open_study(p, p.data, seed=seed, workers=workers, threads=threads,
+                      device=choose_device(device), quiet=quiet, named=places_of(words),
+                      cluster=join_cluster(cluster))
 
 # %% ../nbs/68_app.ipynb #68words3
 def read_time(text: str | float | None) -> float | None:    # seconds

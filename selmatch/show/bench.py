@@ -10,8 +10,8 @@ __all__ = ['memories', 'matching_ways', 'kept_shares', 'benches', 'row_words', '
            'bench_matching_cuda', 'bench_tiny_cuda', 'add_memory', 'bench_matching_cpu', 'bench_matching', 'PerImage',
            'plain_loader', 'plain_epoch', 'random_images', 'time_augmentation', 'time_epoch', 'bench_both',
            'bench_evaluation', 'plain_trial', 'time_windows', 'bench_window', 'plain_expert', 'stacked_experts',
-           'expert_ways', 'time_experts', 'open_task', 'write_expert', 'open_experts', 'bench_experts', 'processor',
-           'bench_card', 'is_row', 'load_bench', 'run_bench', 'bench_table']
+           'expert_ways', 'time_experts', 'open_task', 'write_expert', 'open_experts', 'bench_experts', 'cpu_model',
+           'processor', 'bench_card', 'is_row', 'load_bench', 'run_bench', 'bench_table']
 
 # %% ../../nbs/62_bench.ipynb #ca5d298e
 import contextlib
@@ -639,18 +639,20 @@ benches: dict[str, Callable] = {"matching": bench_matching, "experts": bench_exp
                                 "evaluation": bench_evaluation, "window": bench_window}
 
 # %% ../../nbs/62_bench.ipynb #9b1b1cad
+def cpu_model() -> str:
+    "The CPU's name as Linux gives it, elsewhere as Python does."
+    file = Path("/proc/cpuinfo")
+    for line in file.read_text().splitlines() if file.exists() else []:
+        if line.startswith("model name"):
+            return line.partition(":")[2].strip()
+    return platform.processor()
+
 def processor(device: str = "cuda") -> str:
-    """What computes: the GPU's name, or the CPU's as Linux gives it and the threads used, where no
-    GPU is there or asked for."""
+    """What computes: the GPU's name, or the CPU's and the threads used, where no GPU is there or
+    asked for."""
     if is_gpu(device) and torch.cuda.is_available():
         return torch.cuda.get_device_name(device)
-    file, name = Path("/proc/cpuinfo"), platform.processor()
-    lines = file.read_text().splitlines() if file.exists() else []
-    for line in lines:
-        if line.startswith("model name"):
-            name = line.split(":")[1].strip()
-            break
-    return f"{name}, {torch.get_num_threads()} threads"
+    return f"{cpu_model()}, {torch.get_num_threads()} threads"
 
 # %% ../../nbs/62_bench.ipynb #09aec6a6
 def bench_card(device: str, quick: bool) -> dict:
