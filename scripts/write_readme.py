@@ -208,7 +208,25 @@ def write_bench(file: str) -> str:
     memory = [row for row in result["rows"] if row["part"] == "memory" and row["batch"] == 125]
     said = "; ".join(f"{row['way']} at N = {row['n_steps']} {row['peak_mb'] / 1000:.1f} GB"
                      for row in memory if row.get("memory", "as it comes") == "as it comes")
-    return "\n".join([*lines, f"* Peak memory: {said}."])
+    return "\n".join([*lines, *write_limits(result["rows"], times), f"* Peak memory: {said}."])
+
+
+def write_limits(rows: list[dict], times: pd.DataFrame) -> list[str]:
+    """What no way with all steps kept can beat, and bfloat16 beside float32: for files that measured both."""
+    rows, lines = pd.DataFrame([{"memory": "as it comes"} | row for row in rows]), []
+    kept = rows[rows.memory == "kept"]
+    floor, half = kept[kept.part == "floor"].seconds, kept[kept.part == "precision"]
+    plain = times[(times.memory == "kept") & (times.way == "textbook")]
+    if len(floor) and len(plain):
+        shares = [f"{3 * floor.median() * row.n_steps / row.median:.2f} at N = {row.n_steps}" for row in plain.itertuples()]
+        lines.append(f"* The limit where all is kept: nine passes, at the rate of a compiled first-order step, which takes three in {floor.median():.2f} s, "
+                     f"would be {' and '.join(shares)} of the textbook's time.")
+    if len(half):
+        seconds, exact = half.groupby("way").seconds.median(), rows[(rows.part == "exactness") & (rows.way == "kept, bfloat16")]
+        cosines = ", ".join(f"{row.cosine:.4f} with {row.activation}" for row in exact.itertuples())
+        lines.append(f"* In bfloat16, all kept, N = {half.n_steps.iloc[0]:.0f}: {seconds['kept, bfloat16']:.2f} s, "
+                     f"{seconds['kept, bfloat16'] / seconds['kept']:.2f} of float32's; cosine to float64 (two steps): {cosines}.")
+    return lines
 
 
 def write_plan() -> str:

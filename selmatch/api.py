@@ -149,7 +149,7 @@ def open_study(profile: str | Path | Profile = "folder", data: Mapping | None = 
 ) -> Data:
     "What all ways to data end with. The profile's sizes are left out: each call names its own."
     check_kind("profile", profile, (str, Path, Profile), "a name, a path or a Profile")
-    check_kind("device", device, str, "auto, cpu, cuda or cuda:N")
+    check_kind("device", device, str, "auto, cpu, cuda, cuda:N or mps")
     check_kind("words", words or {}, Mapping, "a dict, place -> value")
     p = profile if isinstance(profile, Profile) else load_profile(profile)
     p = replace(p, ratios=(), transfer={}, window=replace(p.window, beta=None),

@@ -52,7 +52,7 @@ def find_path(thing: str, text: str | Path) -> Path:
 # %% ../nbs/68_app.ipynb #ae5d70ff
 data_names = ["digits", "cifar10", "cifar100", "tinyimagenet"]
 
-def choose_device(device: str) -> str:    # "auto", "cpu", "cuda" or "cuda:N"
+def choose_device(device: str) -> str:    # "auto", "cpu", "cuda", "cuda:N" or "mps"
     "`auto` is cuda where there is one."
     if device != "auto":
         from selmatch.computer import check_device
@@ -421,7 +421,7 @@ shared_options = {
                          help="Bring the images of a folder or of Tiny ImageNet to SIZE × SIZE "
                               "pixels."),
     "device": click.option("--device", default="auto", show_default=True,
-                           metavar="auto|cpu|cuda|cuda:N",
+                           metavar="auto|cpu|cuda|cuda:N|mps",
                            help="Where to compute."),
     "seed": click.option("--seed", default=0, show_default=True, callback=is_seed,
                          help="Every random number derives from it, but for which images are "

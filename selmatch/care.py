@@ -280,6 +280,7 @@ def describe_machine() -> list[str]:
     import selmatch
     compiler = shutil.which("g++") or shutil.which("c++") or shutil.which("clang++")
     devices = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
+    devices += ["mps"] * torch.backends.mps.is_available()
     return [f"selmatch {selmatch.__version__}, Python {platform.python_version()}, "
             f"{platform.system()} {platform.machine()}",
             ", ".join(f"{name} {find_version(name)}" for name in libraries),

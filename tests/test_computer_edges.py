@@ -37,7 +37,8 @@ def gpus(monkeypatch):
 
 
 @pytest.mark.parametrize("device, n, words", [("cuda", 0, ["'cuda'", "not available", "cpu or auto"]), ("cuda:0", 0, ["'cuda:0'", "not available"]), ("cuda:2", 2, ["'cuda:2'", "has 2 of them", "counted from 0"]),
-                                              ("cuda:", 2, ["'cuda:'", "cuda:N"]), ("cuda:x", 2, ["'cuda:x'", "cuda:N"]), ("cpu:0", 2, ["'cpu:0'", "cuda:N"]), ("tpu", 2, ["'tpu'", "cpu, cuda"])])
+                                              ("cuda:", 2, ["'cuda:'", "cuda:N"]), ("cuda:x", 2, ["'cuda:x'", "cuda:N"]), ("cpu:0", 2, ["'cpu:0'", "cuda:N"]), ("tpu", 2, ["'tpu'", "cpu, cuda, mps"]),
+                                              ("mps", 2, ["'mps'", "not available", "cpu or auto"]), ("mps:0", 2, ["'mps:0'", "mps"])])
 def test_a_device_that_is_not_there_is_named(device, n, words, gpus):
     gpus(n)
     for ask in (lambda: check_device(device), lambda: Computer(device)):
@@ -50,6 +51,61 @@ def test_all_gpus_share_the_tasks_or_one_has_them(gpus):
     assert [check_device(device) for device in ("cpu", "cuda", "cuda:2")] == ["cpu", "cuda", "cuda:2"]
     found = {device: (c.kind, c.places, c.side_by_side) for device in ("cpu", "cuda", "cuda:2") for c in [Computer(device, workers=2)]}
     assert found == {"cpu": ("cpu", 0, 2), "cuda": ("cuda", 3, 3), "cuda:2": ("cuda", 1, 2)}
+
+
+@pytest.fixture
+def mac(monkeypatch):
+    """A machine whose GPU is called mps, which computes nothing."""
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: True)
+
+
+def test_the_gpu_of_a_mac_is_taken_when_it_is_asked_for(mac, gpus):
+    from selmatch.app import choose_device
+    from selmatch.care import describe_machine
+    gpus(0)
+    computer = Computer("mps", workers=2)
+    assert (computer.kind, computer.places, computer.side_by_side) == ("mps", 0, 2)
+    assert choose_device("auto") == "cpu" and choose_device("mps") == "mps"
+    assert describe_machine()[-1] == "GPUs: mps"
+
+
+def test_nothing_is_compiled_for_the_gpu_of_a_mac(mac):
+    from selmatch.study.profile import load_profile
+    from selmatch.study.study import Study
+    from selmatch.train.networks import make_network
+    from selmatch.train.training import worth_compiling
+    p = load_profile("digits")
+    found = {device: [Study(p, Computer(device, quiet=True)).is_compiled(wish, p.network, 1e9) for wish in ("yes", "auto", "no")] for device in ("cpu", "mps")}
+    assert found == {"cpu": [True, True, False], "mps": [False, False, False]}
+    assert not worth_compiling(make_network(p.network, (1, 8, 8), 10, 0), (1, 8, 8), 1e30, "mps")
+
+
+def test_the_clock_waits_for_the_gpu_of_a_mac(monkeypatch):
+    from selmatch.study import estimate
+    waited = []
+    monkeypatch.setattr(torch.mps, "synchronize", lambda: waited.append("mps"))
+    assert len(estimate.now("mps")) == 1 and waited == ["mps"] and len(estimate.now("cpu")) == 2 and waited == ["mps"]
+
+
+def test_what_a_mac_cannot_do_is_refused(mac):
+    from selmatch.distill.kernels import check_dtype
+    from selmatch.show.bench import run_bench
+    with pytest.raises(InputError, match="float64.*mps.*float32"): check_dtype("float64", "mps")
+    check_dtype("float32", "mps"), check_dtype("float64", "cpu")
+    with pytest.raises(InputError, match="'mps'.*cpu, cuda"): run_bench("window", "mps", quick=True, say=print)
+
+
+def test_selections_look_at_a_mac_s_network_on_the_cpu(mac, monkeypatch, tmp_path):
+    """Its GPU has no float64, and selections compute in it: the proxy comes over before it is asked."""
+    from selmatch.study import study as room
+    from selmatch.study.profile import load_profile
+    from selmatch.study.study import Study
+    moved, asked = [], []
+    net = SimpleNamespace(cpu=lambda: moved.append("cpu") or "on the cpu")
+    monkeypatch.setattr(Study, "train_network", lambda self, *words: net)
+    monkeypatch.setattr(room, "gather", lambda net, *data: asked.append(net))
+    for device in ("mps", "cpu"): Study(load_profile("digits"), Computer(device, quiet=True), tmp_path).evidence()
+    assert moved == ["cpu"] and asked == ["on the cpu", net]
 
 
 def test_auto_is_a_gpu_where_there_is_one(gpus):

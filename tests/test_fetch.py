@@ -11,10 +11,12 @@ import numpy as np
 import pytest
 import yaml
 
+from conftest import ROOT
 from selmatch.app import main as leave
 from selmatch.core import InputError
 from selmatch.data import fetch as room
 from selmatch.data.fetch import OfficialFile, advise, fetch, find_md5, official_files
+from selmatch.data.images import pictures
 from test_data import write_cifar
 
 
@@ -262,3 +264,34 @@ def test_a_python_that_does_not_look_after_archives_is_looked_after(name, kind, 
     with tarfile.open(tmp_path / "b.tar", "w") as book: book.addfile(good)
     fetch.unpack_tar(tmp_path / "b.tar", tmp_path / "to")
     assert (tmp_path / "to" / "in" / "good").exists()
+
+
+@pytest.mark.filterwarnings("ignore:.*is not the official file")
+def test_a_folder_can_be_written_as_official_files(tmp_path, monkeypatch):
+    """For whoever has the images as a folder only: the profiles of the official files are tried on them."""
+    from PIL import Image
+    from selmatch.data.loaders import load_data
+    from selmatch.select.scores import load_difficulty
+    monkeypatch.syspath_prepend(str(ROOT / "scripts"))
+    import write_official
+    rng, order = np.random.default_rng(0), np.random.default_rng(1).permutation(20)
+    shades, labels = rng.integers(0, 256, (20, 3)), np.repeat(np.arange(10), 2)       # of the j-th file of the folder
+    for split, n in (("train", 2), ("test", 1)):
+        for i in range(10 * n):
+            place = tmp_path / "cifar10" / split / f"class {i // n}"
+            place.mkdir(parents=True, exist_ok=True)
+            Image.new("RGB", (32, 32), tuple(map(int, shades[i]))).save(place / f"{i % n:04d}.png")
+    known, scores = np.empty(20, int), rng.random(20)
+    known[order] = labels
+    np.savez(tmp_path / "scores.npz", folder_order=order, labels=known, c_score=scores)
+    monkeypatch.setattr("sys.argv", ["write_official.py", *(str(tmp_path / name) for name in ("cifar10", "scores.npz", "data"))])
+    write_official.main()
+    splits = load_data("cifar10", root=str(tmp_path / "data"), validation=0.0, cache=str(tmp_path / "c"))
+    assert splits.train.labels.tolist() == known.tolist() and splits.train.classes == tuple(f"class {i}" for i in range(10))
+    found = pictures(splits.train)[:, 0, 0]
+    assert (found[order] == shades).all()
+    difficulty = load_difficulty(tmp_path / "data" / "cifar10-cscores-orig-order.npz", "c_score", splits, "scores")
+    assert np.allclose(difficulty.numpy(), 1 - scores)
+    before = {file: file.read_bytes() for file in (tmp_path / "data").rglob("*") if file.is_file()}
+    with pytest.raises(SystemExit): write_official.main()
+    assert before == {file: file.read_bytes() for file in (tmp_path / "data").rglob("*") if file.is_file()}

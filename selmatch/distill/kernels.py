@@ -5,8 +5,8 @@
 # %% auto #0
 __all__ = ['pool_names', 'centred', 'ridge_predict', 'relu_angle', 'relu_moments', 'relu_ntk', 'ntk_scales', 'ImageGradients',
            'Contraction', 'tangent_kernel', 'with_leaves', 'answer', 'balanced_rows', 'KernelInducingPoints',
-           'InducePoints', 'kernel_accuracy', 'Penultimate', 'NeuralFeatureRegression', 'label_margin', 'adam_step',
-           'NetworkPool', 'make_pool', 'FeatureRegression', 'RegressFeatures']
+           'check_dtype', 'InducePoints', 'kernel_accuracy', 'Penultimate', 'NeuralFeatureRegression', 'label_margin',
+           'adam_step', 'NetworkPool', 'make_pool', 'FeatureRegression', 'RegressFeatures']
 
 # %% ../../nbs/36_kernels.ipynb #cca6cd8d
 import math
@@ -200,9 +200,16 @@ class KernelInducingPoints(Objective):
         return InducePoints(self, like)
 
 # %% ../../nbs/36_kernels.ipynb #7e84fb39
+def check_dtype(dtype: str, device: torch.device | str):
+    "Raises `InputError` for float64 on a device that has none."
+    if dtype == "float64" and torch.device(device).type == "mps":
+        raise InputError("dtype='float64' is not to be had on mps: choose 'float32', or another "
+                         "device")
+
 class InducePoints(RunningObjective):
     "The running form of `KernelInducingPoints`. It keeps nothing between iterations."
     def __init__(self, spec: KernelInducingPoints, like: ImageSet):
+        check_dtype(spec.dtype, like.images.device)
         self.spec, self.train = spec, spec.train.to(like.images.device)
         self.dtype, self.classes = getattr(torch, spec.dtype), spec.train.hard_labels.cpu()
         self.flat = spec.network and FlatNetwork(make_network(spec.network, like.shape, 1, seed=0))
@@ -345,6 +352,7 @@ def make_pool(fresh: Callable[[torch.Generator], Tensor], size: int, max_age: in
 class FeatureRegression:
     "FRePo's loss for one kind of network: features, targets, and the ridge between them."
     def __init__(self, spec: NeuralFeatureRegression, like: ImageSet):
+        check_dtype(spec.dtype, like.images.device)
         self.spec, self.train = spec, spec.train.to(like.images.device)
         self.k, self.dtype = like.n_classes, getattr(torch, spec.dtype)
         net = make_network(spec.network, like.shape, like.n_classes, 0)

@@ -171,7 +171,7 @@ def read_answer(answer: Answer,
     given = (answer.loss, answer.images, answer.labels, answer.lr)
     finite = [g.isfinite().all() for g in given if g is not None]
     usable = torch.stack(finite).all() & (answer.loss <= descent.skip_above)
-    loss, rate, good = torch.stack([answer.loss, lr.mean(), usable]).double().tolist()
+    loss, rate, good = torch.stack([answer.loss, lr.mean(), usable]).tolist()
     return loss, rate, bool(good)
 
 # %% ../../nbs/39_loop.ipynb #fc01237f

@@ -704,6 +704,7 @@ def run_bench(only: str | None = None,       # one of `benches`; None: all
               say: Callable = print) -> dict:
     "Run the measurements; returns machine, versions, what is done, and rows."
     names = list(benches) if only is None else [check_choice("bench", only, list(benches))]
+    check_choice("device", device.partition(":")[0], ["cpu", "cuda"])
     result = load_bench(file, bench_card(device, quick))
     # seconds and memory are asked of the GPU that is current
     here = torch.cuda.device(device) if is_gpu(device) else contextlib.nullcontext()

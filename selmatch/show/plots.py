@@ -829,7 +829,7 @@ def cost_panels(table: pd.DataFrame,        # way, n_steps, batch, and seconds o
         if floor is not None:
             end = table[table.seconds.notna() & (table.batch == batch)].n_steps.max()
             axes[0, 0].plot([0, end], [0, floor * end], color="#888888", ls=(0, (1, 1)), lw=2,
-                            label="floor")
+                            label="floor, each step taken twice")
         handles, labels = axes[0, 0].get_legend_handles_labels()
         fig.legend(handles, labels, loc="outside upper center", ncols=2 if narrow else 4,
                    handlelength=3.2)

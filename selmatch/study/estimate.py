@@ -58,6 +58,9 @@ def now(device: str) -> np.ndarray:
     if device.startswith("cuda"):
         torch.cuda.synchronize(device)        # of several GPUs the one that works
         return np.array([time.perf_counter()])
+    if device.startswith("mps"):
+        torch.mps.synchronize()
+        return np.array([time.perf_counter()])
     return np.array([time.perf_counter(), time.process_time()])
 
 def between(begin: np.ndarray, end: np.ndarray) -> float:

@@ -119,7 +119,7 @@ def find_start(item: tuple[Study, str, float, int, bool]) -> dict[str, Tensor]:
     if "evidence" in words:
         seen = words["evidence"]
         right = seen.probabilities.argmax(1) == seen.labels
-        about = {"proxy_accuracy": right.double().mean().cpu()}
+        about = {"proxy_accuracy": right.cpu().double().mean()}
     if isinstance(found, ImageSet):
         return {"images": found.images, "labels": found.labels} | about
     return {"rows": found} | about

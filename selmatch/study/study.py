@@ -351,6 +351,8 @@ class StudyRecipes(StudyData):
 
     def is_compiled(self, wish: str, network: dict, passes: float) -> bool:
         "Whether to compile: as wished, or by counting the images that will pass through."
+        if self.computer.kind == "mps":        # its compiler is a prototype
+            return False
         if wish != "auto":
             return wish == "yes"
         train = self.splits.train
@@ -569,7 +571,10 @@ class Study(StudyScores):
     def evidence(self) -> Evidence:
         "What the proxy of this run sees in the training and validation images."
         validation = self.splits.validation if len(self.splits.validation) else None
-        return gather(self.train_network(*self.proxy_words()), self.splits.train, validation)
+        net = self.train_network(*self.proxy_words())
+        if self.computer.kind == "mps":    # no float64, in which selections compute
+            net = net.cpu()
+        return gather(net, self.splits.train, validation)
 
     def teacher_words(self, i: int) -> tuple:
         "Teacher number `i`, as `network_plan` takes it."

@@ -96,15 +96,16 @@ def count_flops(net: nn.Module,
     return counter.get_total_flops()
 
 # %% ../../nbs/12_training.ipynb #13cddf18
-enough_work = {"cpu": 2e12, "cuda": 3e13}     # multiplications that win back compiling
+enough_work = {"cpu": 2e12, "cuda": 3e13}     # multiplications that win back compiling; on
+                                              # others (MPS) none do
 
 def worth_compiling(net: nn.Module,
                     shape: tuple,    # (c, h, w) of an image
                     passes: float,   # images that will pass forward; backward counts as two more
-                    kind: str = "cpu",   # of the device: "cpu" or "cuda"
+                    kind: str = "cpu",   # of the device: "cpu", "cuda" or "mps"
 ) -> bool:
     "Will the work win back the time of compiling? Decided by counting, so the same everywhere."
-    return count_flops(net, shape) * passes > enough_work[kind]
+    return count_flops(net, shape) * passes > enough_work.get(kind, math.inf)
 
 # %% ../../nbs/12_training.ipynb #889e8e63
 def is_of_compiler(error: BaseException | None) -> bool:
