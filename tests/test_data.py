@@ -1,9 +1,7 @@
 """Loaders: official files, folders, the tensor file behind them, and score files in the order of either."""
 
-import io
 import os
 import pickle
-import struct
 import subprocess
 import sys
 import tarfile
@@ -26,6 +24,9 @@ from selmatch.data.export import save_folder
 from selmatch.select.scores import load_difficulty
 from selmatch.study.study import Study
 from test_input import profile, refuses
+
+sys.path.insert(0, str(ROOT / "scripts"))
+from write_official import write_batch  # noqa: E402
 
 TAR_WORDS = {"filter": "data"} if hasattr(tarfile, "data_filter") else {}      # since Python 3.11.4
 DATA = Path(os.environ.get("SELMATCH_DATA", ROOT.parent / "shared" / "data"))
@@ -53,11 +54,6 @@ def mine(tmp_path):
     return tmp_path / "mine", digits
 
 
-class OldPickler(pickle._Pickler):
-    """Writes bytes as Python 2 wrote its texts: as the official files hold them."""
-    dispatch = {**pickle._Pickler.dispatch, bytes: lambda self, b: self.write(b"T" + struct.pack("<i", len(b)) + b)}
-
-
 def write_cifar(folder, kind, n=7, change=lambda batch: batch):
     """Files in the format of CIFAR-10 or CIFAR-100 with random pixels; returns what torchvision reads from them."""
     import torchvision.datasets as official
@@ -65,11 +61,9 @@ def write_cifar(folder, kind, n=7, change=lambda batch: batch):
     place, key, k = folder / cifar.base_folder, {"CIFAR10": "labels", "CIFAR100": "fine_labels"}[kind], {"CIFAR10": 10, "CIFAR100": 100}[kind]
     place.mkdir(parents=True)
     n = max(n, k)
-    def write(name, content):
-        stream = io.BytesIO(); OldPickler(stream, 2).dump(content); (place / name).write_bytes(stream.getvalue())
     for name, _ in cifar.train_list + cifar.test_list:
-        write(name, change({b"data": rng.integers(0, 256, (n, 3072), dtype=np.uint8), key.encode(): rng.permutation(np.arange(n) % k).tolist(), b"batch_label": name.encode()}))
-    write(cifar.meta["filename"], {cifar.meta["key"].encode(): [f"class {i}".encode() for i in range(k)]})
+        write_batch(place / name, change({b"data": rng.integers(0, 256, (n, 3072), dtype=np.uint8), key.encode(): rng.permutation(np.arange(n) % k).tolist(), b"batch_label": name.encode()}))
+    write_batch(place / cifar.meta["filename"], {cifar.meta["key"].encode(): [f"class {i}".encode() for i in range(k)]})
     trusting = type(kind, (cifar,), {"_check_integrity": lambda self: True})
     def read(train):
         with pytest.MonkeyPatch.context() as patch:

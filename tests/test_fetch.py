@@ -11,13 +11,13 @@ import numpy as np
 import pytest
 import yaml
 
-from conftest import ROOT
 from selmatch.app import main as leave
 from selmatch.core import InputError
 from selmatch.data import fetch as room
 from selmatch.data.fetch import OfficialFile, advise, fetch, find_md5, official_files
 from selmatch.data.images import pictures
 from test_data import write_cifar
+import write_official
 
 
 def main(words):
@@ -272,8 +272,6 @@ def test_a_folder_can_be_written_as_official_files(tmp_path, monkeypatch):
     from PIL import Image
     from selmatch.data.loaders import load_data
     from selmatch.select.scores import load_difficulty
-    monkeypatch.syspath_prepend(str(ROOT / "scripts"))
-    import write_official
     rng, order = np.random.default_rng(0), np.random.default_rng(1).permutation(20)
     shades, labels = rng.integers(0, 256, (20, 3)), np.repeat(np.arange(10), 2)       # of the j-th file of the folder
     for split, n in (("train", 2), ("test", 1)):
