@@ -103,21 +103,9 @@ def plan(name: str) -> pd.DataFrame:
     with tempfile.TemporaryDirectory() as place:
         study = Study(p, Computer(workers=1, quiet=True), Path(place), given=stand_in(name, p.data["validation"]))
         table = costs(study, prices=MeasuredPrices(study), chosen=True)
-        weights = sum(w.numel() for w in make_network(study.network, study.splits.train.shape,
-                                                      study.splits.train.n_classes, 0).parameters())
-    pixels = study.splits.train.images[0].numel()
-    expert = 4 * weights * len(p.matching.asked_epochs) / 1e9
-    kept = {f"{ratio:.0%}": 4 * pixels * sum(count_each(study.take(ratio), study.splits.train.n_classes)) / 1e9
-            for ratio in p.ratios}
-    stops = len(p.matching.evaluate_at) + 2                          # the start and the last as well
-
-    def gigabytes(row) -> float:
-        if row.stage == "train experts":
-            return row.tasks * expert
-        return row.tasks * stops * kept[row.stage.split(", ")[-1]] if row.stage.startswith("distill ") else 0.0
     return pd.DataFrame({"profile": name, "seeds": p.seeds, "stage": table.stage, "jobs": table.tasks,
                          "seconds": table.each.round(2), "gpu_hours": (table.tasks * table.each / 3600).round(2),
-                         "gigabytes": [round(gigabytes(row), 2) for row in table.itertuples()]})
+                         "gigabytes": (table.disk / 1e9).round(2)})
 
 
 def main():

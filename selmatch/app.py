@@ -223,11 +223,10 @@ def read_time(text: str | float | None) -> float | None:    # seconds
     return check_range(f"time {text!r}: seconds", seconds, 1e-3, 60 * longest_minutes)
 
 # %% ../nbs/68_app.ipynb #48c5cb2e
-def say_costs(table, study):    # from `estimate.costs` or `command_costs`
+def say_costs(table, study):    # from `estimate.costs`
     "What is left to be done, stage by stage, and the time."
-    from selmatch.study.estimate import duration, wall_seconds
-    shown = table.assign(each=table.each.map(duration), time=table.seconds.map(duration))
-    click.echo(shown.drop(columns="seconds").to_string(index=False))
+    from selmatch.study.estimate import duration, list_costs, wall_seconds
+    click.echo(list_costs(table))
     wall = duration(wall_seconds(table, study))
     click.echo(f"in all about {wall} with {study.computer.workers} workers")
 
@@ -240,14 +239,19 @@ def count_iterations(study, what: str, method: str | None) -> int:
     return plan_descent(study, chosen, *describe_objective(study, chosen, ratio)).iterations
 
 def begin(what: str, options: dict, method: str | None = None):
-    """The study of a stage command; None after `--estimate` has said what it takes. With
-    `--minutes` raises `InputError` when it takes longer, unless fewer iterations help."""
+    """The study of a stage command; None after `--estimate` has said what it takes. Raises
+    `InputError` where the disk is too small, and with `--minutes` when it takes longer, unless
+    fewer iterations help."""
     only_say, limit = options.pop("estimate"), read_time(options.pop("minutes"))
     study = make_study(**options)
+    from selmatch.study.estimate import (
+        check_disk, command_parts, duration, tabulate_parts, wall_seconds)
+    parts = command_parts(study, what, method)
+    if not only_say:
+        check_disk(study, parts)
     if not only_say and limit is None:
         return study
-    from selmatch.study.estimate import command_costs, duration, wall_seconds
-    table = command_costs(study, what, method)
+    table = tabulate_parts(parts)
     wall = wall_seconds(table, study)
     if only_say:
         return say_costs(table, study)

@@ -77,11 +77,11 @@ def priced(monkeypatch):
     p = load_profile("smoke")
     def make_study(**options):
         made.append(options)
-        return SimpleNamespace(profile=p, computer=Computer(quiet=True), narrowed=options.get("iterations"))
+        return SimpleNamespace(profile=p, computer=Computer(quiet=True), folder=Path("."), narrowed=options.get("iterations"))
     monkeypatch.setattr(app, "make_study", make_study)
     def price(**stages):
-        rows = [{"stage": stage.replace("_", " "), "tasks": 1, "left": 1, "each": float(s), "seconds": float(s)} for stage, s in stages.items()]
-        monkeypatch.setattr(estimate, "command_costs", lambda study, what, method: pd.DataFrame(rows))
+        parts = [estimate.Part(stage.replace("_", " "), 1, 1, lambda s=s: float(s)) for stage, s in stages.items()]
+        monkeypatch.setattr(estimate, "command_parts", lambda study, what, method: parts)
         return made
     return price
 
@@ -93,7 +93,7 @@ def begin(what="distill", method="selmatch", estimate=False, minutes=None):
 def test_without_a_limit_nothing_is_measured(priced, monkeypatch):
     from selmatch.study import estimate
     priced()
-    monkeypatch.setattr(estimate, "command_costs", lambda *given: pytest.fail("measured"))
+    monkeypatch.setattr(estimate, "tabulate_parts", lambda *given: pytest.fail("measured"))
     assert begin() is not None
 
 

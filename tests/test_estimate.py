@@ -1,11 +1,16 @@
 """The estimate counts what is done: before a figure is computed, task by task, and after it nothing is left."""
+import shutil
 from collections import Counter
 
 import pytest
 
 from selmatch.computer import Computer
+from selmatch.core import InputError
+from selmatch.methods import find_method
 from selmatch.show.figures import figures, open_rooms
+from selmatch.study.estimate import costs, find_task
 from selmatch.study.profile import load_profile
+from selmatch.study.sets import set_task, sets_plan, small_sets
 from selmatch.study.study import Study
 
 QUIET = Computer(quiet=True)
@@ -17,7 +22,7 @@ def count(study, name):
     rooms, figure = open_rooms(), figures[name]
     prices = rooms.estimate.Prices(study)
     parts = figure.parts(rooms, prices)
-    return rooms.estimate.costs(study, figure.wants(rooms, study), figure.windows, parts, figure.full, prices)
+    return rooms.estimate.costs(study, figure.wants(rooms, study), figure.windows, parts, figure.full, prices=prices)
 
 
 def compare(name, folder, monkeypatch, **words):
@@ -56,6 +61,45 @@ def test_a_race_is_counted_to_its_last_survivor(tmp_path, monkeypatch):
     ran = sum(n for label, n in done.items() if label.startswith("judge candidates"))
     assert judged <= ran <= judged + winners
     assert after.left.sum() == 0
+
+
+@pytest.mark.parametrize("command", [
+    ("figures", "--only", "tab1_accuracy", "--set", "evaluation.steps=10000000"), ("experts",), ("distill", "--method", "mtt", "--ratio", "0.3", "--out", "small"),
+    ("tune", "--only", "mtt"), ("search", "--method", "mtt")])
+def test_a_disk_that_is_too_small_is_refused_before_anything_starts(command, say, tmp_path, monkeypatch):
+    """Ten gigabytes of experts were trained, and the disk was full at the last of them."""
+    monkeypatch.chdir(tmp_path)
+    free = shutil.disk_usage(tmp_path)
+    monkeypatch.setattr(shutil, "disk_usage", lambda place: free._replace(free=20_000))
+    ran = []
+    monkeypatch.setattr(Study, "run", lambda self, plan, *more: ran.append(plan.label))
+    code, _, errors = say(*command, "--profile", "smoke")
+    assert code == 2 and "what is still to be made: 0." in errors and "0.0 MB are free: free some" in errors and str(tmp_path / "home") in errors, errors
+    assert not ran and not (tmp_path / "small").exists()
+
+
+def test_each_stage_asks_for_room_as_well(tmp_path, monkeypatch):
+    """In Python nobody asks for an estimate first: the experts of a set are refused before the first of them is trained, the sets as well."""
+    study = Study(load_profile("smoke"), QUIET, tmp_path / "home")
+    free = shutil.disk_usage(tmp_path)
+    task = find_task(study, find_method("mtt"), 0.3, 0) or set_task(study, "mtt", 0.3, 0)
+    assert study.store.bytes_left(sets_plan(study, [task])) == len(task.descent.stops) * task.start.data.images.nbytes
+    monkeypatch.setattr(shutil, "disk_usage", lambda place: free._replace(free=4_000))
+    with pytest.raises(InputError, match="^distill: .* are needed in .*home, where 0.0 MB are free"): small_sets(study, ["mtt"], [0.3], 1)
+    other = Study(load_profile("smoke", seed=3), QUIET, tmp_path / "home")
+    with pytest.raises(InputError, match="^train experts: "): other.experts()
+    assert not list((tmp_path / "home" / "sets").glob("*"))
+
+
+def test_what_is_counted_is_what_lies_on_the_disk(tmp_path):
+    study = Study(load_profile("smoke", **SMALL), QUIET, tmp_path / "home")
+    before = costs(study).set_index("stage").disk
+    small_sets(study, ["mtt", "selmatch"])
+    lies = {part: sum(f.stat().st_size for f in (tmp_path / "home" / part).rglob("*.safetensors")) for part in ("experts", "sets")}
+    counted = {"experts": before["train experts"], "sets": before[before.index.str.startswith("distill")].sum()}
+    # with their cards, a few kilobytes each
+    assert all(counted[part] <= lies[part] <= counted[part] + 8000 * n for part, n in {"experts": 4, "sets": 12}.items()), (counted, lies)
+    assert costs(study).disk.sum() == 0
 
 
 def test_each_figure_says_what_it_wants():

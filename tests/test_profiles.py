@@ -17,7 +17,7 @@ from selmatch.data.loaders import load_digits, load_folder
 from selmatch.data.export import save_folder
 from selmatch.distill.sets import load_set
 from selmatch.methods import find_method, methods
-from selmatch.study.estimate import costs, estimate_flops, sizes, wall_seconds
+from selmatch.study.estimate import costs, estimate_flops, memory, wall_seconds
 from selmatch.train.networks import make_network
 from selmatch.show.published import beside_published, published_accuracies, published_data
 from selmatch.study.profile import Profile, list_profiles, load_profile, profile_folder, read_section
@@ -194,10 +194,9 @@ def test_every_method_can_be_estimated(tmp_path):
 
 def test_sizes_by_hand():
     study = Study(profile(experts={"n": 3, "epochs": 4, "keep": "needed", "precision": "float16"}), QUIET)
-    n, found = sum(p.numel() for p in make_network(study.network, (1, 8, 8), 10, 0).parameters()), sizes(study)
-    assert found["disk: experts"] == 3 * len({0, 1, 2, 3, 4}) * n * 2
-    assert found["disk: decoded images"] == 0
-    assert found["memory: one step"] > 32 * 8 * 64
+    n, disk = sum(p.numel() for p in make_network(study.network, (1, 8, 8), 10, 0).parameters()), costs(study).set_index("stage").disk
+    assert disk["train experts"] == study.profile.seeds * 3 * len({0, 1, 2, 3, 4}) * n * 2
+    assert memory(study)["one step"] > 32 * 8 * 64
     assert estimate_flops(study, ["random"]) < estimate_flops(study, ["random", "mtt"])
 
 
@@ -205,7 +204,7 @@ def test_figures_estimate_prints_and_stops(say, tmp_path):
     code, out, errors = say("figures", "--profile", "smoke", "--estimate")
     assert code == 0, errors
     assert "evaluate" in out, errors
-    assert "disk: experts" in out, errors
+    assert "train experts" in out and "to be written" in out and "memory of one worker" in out, errors
     assert not (tmp_path / "home" / "sets").exists()
     assert not list((tmp_path / "home").rglob("*.pkl"))      # nothing was computed
     assert expect(Study(profile(), QUIET, tmp_path / "home"), ["tab1_accuracy"], quick=True) == (0.0, "")

@@ -141,7 +141,7 @@ def test_watching_a_loop_ends_when_enough_was_seen(monkeypatch):
 def test_a_command_costs_its_own_stages(what, stages, study, monkeypatch):
     monkeypatch.setattr(estimate.Prices, "training", lambda self, *given: 2.0)
     monkeypatch.setattr(estimate.Prices, "looking", lambda self, *given: 1.0)
-    table = estimate.command_costs(study, what)
+    table = estimate.tabulate_parts(estimate.command_parts(study, what))
     assert table.stage.tolist() == stages and (table.left == table.tasks).all() and (table.seconds > 0).all()
 
 

@@ -16,7 +16,7 @@ __all__ = ['image_suffixes', 'formats', 'fits', 'junk', 'ours', 'split_pattern',
            'list_most', 'is_uneven', 'Survey', 'count_parts', 'find_same', 'find_copies', 'find_leaked',
            'find_conflicts', 'tabulate', 'say_counts', 'say_kinds', 'say_doubts', 'find_alike', 'say_copies', 'survey',
            'decode_piece', 'decode_or_skip', 'save_arrays', 'is_piece', 'measure', 'lay_out', 'join_pieces',
-           'check_room', 'find_shape', 'decode_files', 'run_pieces']
+           'check_decoded', 'find_shape', 'decode_files', 'run_pieces']
 
 # %% ../../nbs/04_folders.ipynb #7759ab2b
 import contextlib
@@ -41,8 +41,9 @@ import numpy as np
 from PIL import Image, ImageColor, ImageOps
 from tqdm import tqdm
 
-from ..core import InputError, check_choice, check_range, check_whole, read_path
-from ..core import fingerprint, home, malformed, read_json, write_atomic, write_json
+from ..core import InputError, check_choice, check_range, check_room, check_whole
+from ..core import fingerprint, home, malformed, read_json, read_path, write_atomic
+from ..core import write_json
 
 # %% ../../nbs/04_folders.ipynb #8fec0ad5
 # torchvision's, JPEG's other name, and GIF
@@ -1035,14 +1036,11 @@ def join_pieces(pieces: Sequence[Path],  # .npz files, in order
             file.write(np.concatenate(parts).tobytes())
 
 # %% ../../nbs/04_folders.ipynb #729a6407
-def check_room(place: Path, needed: int):    # bytes
-    "Is there room for a file? Raises `InputError` before any work."
-    above = next(p for p in place.resolve().parents if p.exists())
-    free = shutil.disk_usage(above).free
-    if needed > free:
-        raise InputError(f"decoded images need {needed / 1e9:,.1f} GB in {above}, where "
-                         f"{free / 1e9:,.1f} are free: give a smaller size= (--size), or another "
-                         "folder by the environment variable SELMATCH_HOME")
+def check_decoded(place: Path, shape: tuple[int, ...], n: int):
+    "Is there room for so many decoded images, and for their pieces beside them?"
+    check_room("decoded images", place.parent, 2 * n * int(np.prod(shape)),
+               "give a smaller size= (--size), or another folder by the environment variable "
+               "SELMATCH_HOME")
 
 # %% ../../nbs/04_folders.ipynb #6148f329
 def find_shape(files: Sequence[str], how: Reading, skip: bool) -> tuple[tuple, str]:
@@ -1062,7 +1060,7 @@ def decode_files(files: Sequence[str],    # image files
 ):
     "Decode files of one shape. Pieces stay where it is interrupted, and go where it fails."
     shape, first = find_shape(files, how, skip)
-    check_room(place, 2 * len(files) * int(np.prod(shape)))
+    check_decoded(place, shape, len(files))
     room, length = place.with_suffix(".parts"), 256 if os.path.getsize(first) < 10**5 else 32
     pieces = {room / f"{i:08d}.npz": files[i:i + length] for i in range(0, len(files), length)}
     work = functools.partial(decode_piece, how=how, shape=shape, first=first, skip=skip)

@@ -29,7 +29,8 @@ from torch import Tensor
 import selmatch
 from ..api import Data, Small, check_data, from_folder
 from selmatch.core import (
-    InputError, check_choice, check_path, check_range, make_folder, read_path, write_atomic,
+    InputError, check_choice, check_path, check_range, check_room, make_folder, read_path,
+    write_atomic,
 )
 from ..data.export import remove_files, room_beside, swap_folders
 from ..data.folders import open_file, spell, survey
@@ -526,9 +527,7 @@ def check_new(out: Path, root: str | Path | None):
         raise InputError(f"--out {out} cannot be made: {above} is no folder one may write to")
     if root is not None:
         check_apart(out, {"name": "folder", "root": str(Path(root).resolve())})
-    free = shutil.disk_usage(above).free
-    if free < 10**8:
-        raise InputError(f"--out {out}: only {free / 1e6:.0f} MB are free there, 100 are needed")
+    check_room(f"--out {out}", above, 10**8, "choose another folder")
 
 # %% ../../nbs/66_card.ipynb #f1cbe8cb
 def write_shrunk(found: Shrunk, out: Path, name: str, root: str | None,

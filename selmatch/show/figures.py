@@ -465,8 +465,9 @@ def write_gallery(folder: Path) -> Path:    # the page
 
 # %% ../../nbs/63_figures.ipynb #74b51ca9
 def expect(study, names: Sequence[str], quick: bool = False) -> tuple[float, str]:
-    """Seconds until these figures are drawn, and the estimate in words. `quick`: nothing where
-    little is to be counted. Raises `InputError` for a profile without a size."""
+    """Seconds until these figures are drawn, and the estimate in words. `quick`: just before they
+    are drawn; nothing where little is to be counted, and `InputError` where the disk is too small.
+    Raises `InputError` for a profile without a size."""
     check_some_size(study)
     rooms = open_rooms()
     estimate, asked = rooms.estimate, [figures[name] for name in names]
@@ -478,7 +479,10 @@ def expect(study, names: Sequence[str], quick: bool = False) -> tuple[float, str
     parts = [part for figure in asked for part in figure.parts(rooms, prices)]
     windows, full, chosen = (any(getattr(f, word) for f in asked)
                              for word in ("windows", "full", "chosen"))
-    table = estimate.costs(study, wishes, windows, parts, full, prices, chosen)
+    parts = estimate.list_parts(prices, wishes, windows, parts, full, chosen)
+    if quick:
+        estimate.check_disk(study, parts)
+    table = estimate.tabulate_parts(parts)
     return estimate.wall_seconds(table, study), estimate.describe_costs(table, study)
 
 # %% ../../nbs/63_figures.ipynb #63dur002

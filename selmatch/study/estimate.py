@@ -7,13 +7,14 @@ __all__ = ['patience', 'compiled_share', 'tried_sets', 'now', 'between', 'second
            'walk_seconds', 'kernel_seconds', 'replayed_seconds', 'difficulty_plans', 'all_difficulty_plans',
            'start_steps', 'find_task', 'Wish', 'wish', 'as_wishes', 'same_images', 'mean_steps', 'Prices', 'share',
            'is_made', 'judge_seconds', 'one_answer', 'iteration_seconds', 'Part', 'runs_of', 'watch_part',
-           'window_part', 'expert_part', 'set_seconds', 'join_titles', 'set_parts', 'watch_helper_parts',
+           'window_part', 'expert_part', 'set_seconds', 'set_bytes', 'join_titles', 'set_parts', 'watch_helper_parts',
            'choose_helper_parts', 'is_completed', 'asking_share', 'taught_part', 'teacher_parts', 'completed_part',
            'needs_teachers', 'judged_changes', 'count_choices', 'chosen_parts', 'judge_parts', 'count_judgements',
            'race_judgements', 'find_candidate', 'race_parts', 'race_share', 'reading_parts', 'feature_part',
-           'walk_parts', 'needs_flat_experts', 'costs', 'difficulty_parts', 'follow_parts', 'asks_experts',
-           'answer_part', 'tabulate_parts', 'wall_seconds', 'command_costs', 'judging_costs', 'measure_kept_bytes',
-           'sizes', 'duration', 'describe_costs', 'estimate_flops']
+           'walk_parts', 'needs_flat_experts', 'list_parts', 'costs', 'difficulty_parts', 'follow_parts',
+           'asks_experts', 'answer_part', 'tabulate_parts', 'check_disk', 'wall_seconds', 'command_parts',
+           'judging_costs', 'measure_kept_bytes', 'memory', 'duration', 'list_costs', 'describe_costs',
+           'estimate_flops']
 
 # %% ../../nbs/56_estimate.ipynb #03d6d925
 import functools
@@ -30,8 +31,8 @@ import torch
 import torch.nn.functional as F
 
 from ..computer import with_threads
-from ..core import InputError
-from ..data.images import ImageSet, StoredImages, class_rows
+from ..core import InputError, check_room, count_free, say_bytes
+from ..data.images import ImageSet, class_rows
 from ..distill.objectives import SetState
 from ..distill.sweep import (
     draw_steps, first_order, reverse_sweep, second_order, walk_forward)
@@ -42,7 +43,7 @@ from ..select.window import window_start
 from . import sets
 from .search import field_sizes, list_candidates, list_rungs, race_cost
 from .store import Plan
-from .study import Study, typical_size
+from .study import Study, expert_bytes, typical_size
 from .tables import full_trials, reading_trials, set_trials, starts_plan
 from ..train.augment import Augmentation
 from ..train.networks import FlatNetwork, carry, flatten, make_network, n_params
@@ -369,6 +370,7 @@ class Part:
     tasks: int
     left: int
     each: Callable       # -> seconds of one task
+    nbytes: int = 0      # of the files that one task leaves; 0: next to none
 
 # %% ../../nbs/56_estimate.ipynb #ff0crunso
 def runs_of(study: Study, wishes: Iterable[Wish]) -> list[Study]:
@@ -403,12 +405,19 @@ def expert_part(prices: Prices, flat: bool, runs: list[Study] | None = None) -> 
     each = lambda: (1 + flat) * prices.training(study.network, plans[0].items[0].recipe)
     name = "train flat experts" if flat else "train experts"
     left = sum(study.left(plan) for plan in plans)
-    return Part(name, sum(map(len, plans)), left, each)
+    size = max((expert_bytes(plan.items[0]) for plan in plans), default=0)
+    return Part(name, sum(map(len, plans)), left, each, size)
 
 # %% ../../nbs/56_estimate.ipynb #9c7823ce
 def set_seconds(prices: Prices, method: Method, ratio: float, iterations: int) -> float:
     "Seconds of making one set."
     return iterations * iteration_seconds(prices, method, ratio)
+
+def set_bytes(study: Study, ratio: float, stops: int) -> int:
+    "Bytes of the images that making one set leaves: a set of this size at every stop."
+    train = study.splits.train
+    images = sum(sets.count_each(study.take(ratio), train.n_classes))
+    return 4 * stops * images * math.prod(train.shape)
 
 # %% ../../nbs/56_estimate.ipynb #9c7cjoint
 def join_titles(titles: Iterable[str]) -> str:
@@ -429,9 +438,10 @@ def set_parts(prices: Prices, wishes: list[Wish]) -> list[Part]:
         first, titles = group[0].method, join_titles(one.method.title for one in group)
         left = sum(not is_made(prices, one) for one in own.values())
         asked = sets.describe_objective(study, first, ratio)
-        n = sets.plan_descent(study, first, *asked).iterations
-        each = functools.partial(set_seconds, prices, first, ratio, n)
-        parts.append(Part(f"distill {titles}, {ratio:.0%}", len(own), left, each))
+        descent = sets.plan_descent(study, first, *asked)
+        each = functools.partial(set_seconds, prices, first, ratio, descent.iterations)
+        parts.append(Part(f"distill {titles}, {ratio:.0%}", len(own), left, each,
+                          set_bytes(study, ratio, len(descent.stops))))
     return parts
 
 # %% ../../nbs/56_estimate.ipynb #56help01
@@ -628,16 +638,16 @@ def race_parts(prices: Prices, name: str | Method,
             left = sum(not find_candidate(study, method, ratio, c).done for c in moving)
         share = 1.0 if grid else race_share(study, method, ratio)
         whole = list_rungs(study, method, ratio)[-1]
-        iterations = share * whole
-        each = functools.partial(set_seconds, prices, method, ratio, iterations)
+        each = functools.partial(set_seconds, prices, method, ratio, share * whole)
+        kept = set_bytes(study, ratio, 1 + len(list_rungs(study, method, ratio)))
         looks = search.judges * sum(race_judgements(study, method, ratio, grid))
-        parts += [Part(f"distill candidates, {ratio:.0%}", n, left, each),
+        parts += [Part(f"distill candidates, {ratio:.0%}", n, left, each, round(share * kept)),
                   Part(f"judge candidates, {ratio:.0%}", looks, looks if left else 0, trial)]
         if grid:
             again = functools.partial(set_seconds, prices, method, ratio, whole)
             judged = 2 * runs * study.profile.evaluation.n
             parts += [Part(f"distill winners, {ratio:.0%}", 2 * runs, 2 * runs if left else 0,
-                           again),
+                           again, kept),
                       Part(f"judge winners, {ratio:.0%}", judged, judged if left else 0, trial)]
     return parts
 
@@ -697,17 +707,15 @@ def needs_flat_experts(method: Method) -> bool | None:
     return False
 
 # %% ../../nbs/56_estimate.ipynb #0f9ccosts
-def costs(study: Study,
-          asked: Iterable[str | Method | Wish] | None = None,   # None: the profile's methods
-          windows: bool = False,                   # whether all windows are tried in any case
-          others: Iterable[Part] = (),             # stages that are no wish for a set
-          full: bool = True,                       # networks on all the data, too
-          prices: "Prices | None" = None,          # what was measured before
-          chosen: bool = False,                    # checkpoints are chosen and judged, too
-) -> pd.DataFrame:                      # stage, tasks, left, each (seconds of one), seconds
-    """What a study of these methods or sets still takes, stage by stage. Measures single steps, a
-    few seconds in all; computes nothing else."""
-    prices, given = prices or Prices(study), set(study.profile.window.beta or {})
+def list_parts(prices: Prices,
+               asked: Iterable[str | Method | Wish] | None = None,   # None: the profile's methods
+               windows: bool = False,           # whether all windows are tried in any case
+               others: Iterable[Part] = (),     # stages that are no wish for a set
+               full: bool = True,               # networks on all the data, too
+               chosen: bool = False,            # checkpoints are chosen and judged, too
+) -> list[Part]:
+    "All stages of a study of these methods or sets. Counts what is left, and measures nothing."
+    study, given = prices.study, set(prices.study.profile.window.beta or {})
     wishes = as_wishes(study, study.profile.methods if asked is None else asked)
     windows = windows or any(w.made and "beta" in sets.asks(w.method.start)
                              and w.ratio not in given for w in wishes)
@@ -715,7 +723,15 @@ def costs(study: Study,
     parts += watch_helper_parts(prices, wishes) + choose_helper_parts(prices, wishes)
     parts += set_parts(prices, wishes) + teacher_parts(prices, wishes)
     parts += judge_parts(prices, wishes, full) + chosen * chosen_parts(prices, wishes)
-    return tabulate_parts([*parts, *others])
+    return [*parts, *others]
+
+def costs(study: Study, *asked,       # as `list_parts` takes it after the prices
+          prices: Prices | None = None,            # what was measured before
+          **words,
+) -> pd.DataFrame:      # stage, tasks, left, each (seconds of one), seconds, disk (bytes)
+    """What a study of these methods or sets still takes, stage by stage. Measures single steps, a
+    few seconds in all; computes nothing else."""
+    return tabulate_parts(list_parts(prices or Prices(study), *asked, **words))
 
 # %% ../../nbs/56_estimate.ipynb #0f9cdiffic
 def difficulty_parts(prices: Prices, wishes: list[Wish], windows: bool) -> list[Part]:
@@ -758,10 +774,15 @@ def answer_part(prices: Prices, runs: list[Study]) -> Part:
 def tabulate_parts(parts: list[Part]) -> pd.DataFrame:
     "A row for each stage that has tasks; measures single steps of what is left."
     rows = [{"stage": p.stage, "tasks": p.tasks, "left": p.left,
-             "each": p.each() if p.left else 0.0}
+             "each": p.each() if p.left else 0.0, "disk": p.left * p.nbytes}
             for p in parts if p.tasks]
-    table = pd.DataFrame(rows, columns=["stage", "tasks", "left", "each"])
+    table = pd.DataFrame(rows, columns=["stage", "tasks", "left", "each", "disk"])
     return table.assign(seconds=lambda t: t.left * t.each)
+
+def check_disk(study: Study, parts: Iterable[Part]):
+    "Is there room for what these stages leave? Raises `InputError` before any work."
+    needed = sum(p.left * p.nbytes for p in parts)
+    check_room("what is still to be made", study.folder, needed)
 
 # %% ../../nbs/56_estimate.ipynb #0f9cwalls
 def wall_seconds(table: pd.DataFrame, study: Study) -> float:
@@ -770,27 +791,27 @@ def wall_seconds(table: pd.DataFrame, study: Study) -> float:
     return table.seconds.sum() / workers
 
 # %% ../../nbs/56_estimate.ipynb #56cmdc01
-def command_costs(study: Study,
+def command_parts(study: Study,
                   what: str,                  # the name of a command that does one stage
                   method: str | None = None,  # of those that make a set
-) -> pd.DataFrame:                            # as `costs`
-    "What one command still takes, stage by stage."
+) -> list[Part]:
+    "The stages that one command still takes."
     prices, p = Prices(study), study.profile
     if what in ("select", "distill"):
         chosen = find_method(method)
-        table = costs(study, wish(study, [chosen], judges=[None]), prices=prices)
+        parts = list_parts(prices, wish(study, [chosen], judges=[None]))
         if not sets.is_ordered(study, chosen) and "beta" not in sets.asks(chosen.start):
-            table = table[table.stage != "watch networks learn"].reset_index(drop=True)
-        return table
+            parts = [p for p in parts if p.stage != "watch networks learn"]
+        return parts
     if what == "search":
         begins = wish(study, [method], seeds=[0], judges=[None], made=False)
         races = race_parts(prices, method, p.ratios, grid=False)
-        return costs(study, begins, others=races, full=False, prices=prices)
+        return list_parts(prices, begins, others=races, full=False)
     parts = {"score": lambda: [watch_part(prices)],
              "window": lambda: [watch_part(prices), window_part(prices)],
              "experts": lambda: [expert_part(prices, False)],
-             "coverage": lambda: [watch_part(prices), feature_part(prices)]}[what]()
-    return tabulate_parts(parts)
+             "coverage": lambda: [watch_part(prices), feature_part(prices)]}
+    return parts[what]()
 
 def judging_costs(study: Study, images: int,     # of the set
                   networks: int | None = None, network: Mapping | None = None,
@@ -829,25 +850,16 @@ def measure_kept_bytes(data: ImageSet, network: dict, batch: int) -> int:
         second_order(flat, theta, data.images[:batch], data.labels[:batch], torch.ones_like(theta))
     return sum(seen.values())
 
-def sizes(study: Study) -> dict[str, float]:     # what -> bytes
-    "Disk of experts, sets and decoded images; memory of one worker that matches."
+def memory(study: Study) -> dict[str, float]:     # what -> bytes
+    "What one worker that matches holds at a time."
     p, train = study.profile, study.splits.train
-    numbers = math.prod(train.shape)
     weights = n_params(make_network(study.network, train.shape, train.n_classes, 0))
-    epochs = len(p.matching.asked_epochs) if p.experts.keep == "needed" else p.experts.epochs + 1
-    made = sum(find_method(name).objective is not None for name in p.methods)
-    small = sum(study.ipc(r) for r in p.ratios) * train.n_classes
     parts = (train, study.splits.validation, study.splits.test)
-    images = sum(len(part) for part in parts) * numbers
-    stored = isinstance(train.source, StoredImages)
-    item = getattr(torch, p.experts.precision).itemsize
+    images = sum(len(part) for part in parts) * math.prod(train.shape)
     kept = measure_kept_bytes(Prices(study).few, study.network, p.matching.batch)
-    return {"disk: experts": p.experts.n * epochs * weights * item,
-            "disk: sets": 4 * numbers * small * p.seeds * made * (2 + len(p.matching.evaluate_at)),
-            "disk: decoded images": images if stored else 0,
-            "memory: images": 4 * images,
-            "memory: path of the student": 4 * (p.matching.n_steps + 1) * weights,
-            "memory: one step": kept}
+    return {"images": 4 * images,
+            "path of the student": 4 * (p.matching.n_steps + 1) * weights,
+            "one step": kept}
 
 # %% ../../nbs/56_estimate.ipynb #74913a29
 def duration(s: float) -> str:
@@ -856,15 +868,24 @@ def duration(s: float) -> str:
     unit, size = next(((u, n) for u, n in units if s >= 2 * n), ("seconds", 1))
     return f"{s / size:.1f} {unit}"
 
+def list_costs(table: pd.DataFrame) -> str:     # of `costs`
+    "The stages in lines: tasks, how many are left, their time and what they leave on the disk."
+    disk = table.disk.map(lambda b: say_bytes(b) if b else "")
+    shown = table[["stage", "tasks", "left"]].assign(
+        each=table.each.map(duration), time=table.seconds.map(duration), disk=disk)
+    shown = shown if disk.any() else shown.drop(columns="disk")
+    return shown.to_string(index=False)
+
 def describe_costs(table: pd.DataFrame, study: Study) -> str:
     "Time by stage, disk and memory, in lines."
-    c = study.computer
-    shown = table.assign(each=table.each.map(duration), time=table.seconds.map(duration))
-    parts = "; ".join(f"{what} {b / 1e9:.2f} GB" for what, b in sizes(study).items() if b)
-    return (f"{shown.drop(columns='seconds').to_string(index=False)}\n"
+    c, needed = study.computer, table.disk.sum()
+    held = ", ".join(f"{what} {say_bytes(b)}" for what, b in memory(study).items())
+    return (f"{list_costs(table)}\n"
             f"in all about {duration(wall_seconds(table, study))} with {c.workers} workers on "
             f"{c.device} (measured step by step; times of one worker above, what is done already "
-            f"left out)\n{parts}")
+            f"left out)\n"
+            f"disk: {say_bytes(needed)} to be written, {say_bytes(count_free(study.folder))} "
+            f"free in {study.folder}\nmemory of one worker: {held}")
 
 # %% ../../nbs/56_estimate.ipynb #c82c926c
 def estimate_flops(study: Study, asked: Iterable[str | Method | Wish]) -> float:

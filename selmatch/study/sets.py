@@ -366,6 +366,12 @@ class SetFiles:
         return self.objective is None or (has_history(self.folder)
                                           and all(map(self.is_kept, self.descent.stops)))
 
+    @property
+    def nbytes(self) -> int:
+        "Bytes of the images of all sets that are to be kept: one set a stop."
+        images = self.start.data.images
+        return 0 if self.objective is None else len(self.descent.stops) * images.nbytes
+
     def is_kept(self, iteration: int) -> bool:
         return is_whole_set(self.at(iteration))
 
@@ -586,7 +592,8 @@ def sets_plan(study: Study, tasks: Iterable[SetTask], until: int | None = None) 
     make = functools.partial(make_set, device=study.computer.device, until=until,
                              quiet=study.computer.quiet or not alone)
     label = "distill" if until is None else f"distill to {until}"
-    return Plan(label, make, tasks, [str(t.folder) for t in tasks], lambda t: t.reached(until))
+    return Plan(label, make, tasks, [str(t.folder) for t in tasks], lambda t: t.reached(until),
+                lambda t: t.nbytes)
 
 def make_sets(study: Study, tasks: Iterable[SetTask], until: int | None = None):
     "Run what is not yet on disk. `until`: pause after that stop."

@@ -26,8 +26,8 @@ import torch
 
 import selmatch
 from ..computer import Computer, claim, note_use, run_all, sweep_litter
-from ..core import InputError, fingerprint, load_tensors, malformed, refuse_damaged
-from ..core import save_tensors, set_aside
+from ..core import InputError, check_room, fingerprint, load_tensors, malformed
+from ..core import refuse_damaged, save_tensors, set_aside
 
 # %% ../../nbs/51_store.ipynb #7553fc71
 def drop_docstrings(tree: ast.AST) -> ast.AST:
@@ -141,6 +141,7 @@ class Plan:
     items: Sequence            # the independent pieces of work
     keys: Sequence[str]        # one for each item
     is_done: Callable | None = None   # for tasks with files of their own: is it there?
+    nbytes: Callable | None = None    # and the bytes of an item's files; None: next to none
 
     def __len__(self):
         return len(self.keys)
@@ -214,6 +215,12 @@ class Store(StoredResults):
         pairs = dict(zip(plan.keys, plan.items)).items()
         return [(key, item) for key, item in pairs if not self.is_done(plan, key, item)]
 
+    def bytes_left(self, plan: Plan) -> int:
+        "Bytes of the files that are still to be written for a plan."
+        if plan.nbytes is None:
+            return 0
+        return sum(plan.nbytes(item) for _, item in self.missing(plan))
+
     def is_done(self, plan: Plan, key: str, item: Any) -> bool:
         "Whether a task has its result, or the files of its own."
         return plan.is_done(item) if plan.is_done else self.has(key)
@@ -281,10 +288,12 @@ def note_plan(store: Store, plan: Plan):
             note_use(file)
 
 def run_plan(store: Store, plan: Plan, computer: Computer = Computer()) -> list:
-    "Make what is missing, on this machine or elsewhere, and read all results."
+    """Make what is missing, on this machine or elsewhere, and read all results. Raises
+    `InputError` before any work where the disk has no room for them."""
     sweep_once(store.folder)
     missing = store.missing(plan)
     if missing:
+        check_room(plan.label, store.folder, store.bytes_left(plan))
         there = settle_all if computer.cluster is None else keep_elsewhere
         there(store, plan, missing, computer)
     note_plan(store, plan)

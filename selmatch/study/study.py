@@ -6,7 +6,7 @@
 __all__ = ['official_places', 'seed_uses', 'judged_together', 'data_folder', 'find_data', 'place_data', 'find_roots',
            'list_sources', 'is_same', 'check_apart', 'check_home', 'seed_for', 'shared', 'StudyStore', 'StudyNetworks',
            'advise_on_scores', 'StudyData', 'count_images', 'typical_size', 'check_equal', 'check_data', 'StudyRecipes',
-           'StudyScores', 'Study', 'train_weights', 'say_scores', 'open_study']
+           'StudyScores', 'expert_bytes', 'Study', 'train_weights', 'say_scores', 'open_study']
 
 # %% ../../nbs/52_study.ipynb #88befe67
 import contextlib
@@ -43,7 +43,7 @@ from .profile import Evaluation, Profile, at_place, load_profile, read_judges
 from .store import Plan, Store, code_key
 from ..train.augment import Augmentation
 from ..train.judge import Trial, run_trial, trials
-from ..train.networks import carry, make_network
+from ..train.networks import carry, make_network, n_params
 from ..train.teacher import OnlineTeachers
 from ..train.training import Recipe, steps_per_epoch, worth_compiling
 
@@ -442,6 +442,13 @@ class StudyScores(StudyRecipes):
         seen = self.at(0).observations
         return easy_half(break_ties(seen["watched"], seen["watched_el2n"]))
 
+# %% ../../nbs/52_study.ipynb #52xbytes0
+def expert_bytes(task: ExpertTask) -> int:
+    "Bytes of the weights that an expert's file will hold: a row for every epoch that is kept."
+    weights = n_params(make_network(task.network, task.data.shape, task.data.n_classes, 0))
+    rows = task.epochs + 1 if task.keep is None else len(set(task.keep))
+    return rows * weights * getattr(torch, task.precision).itemsize
+
 # %% ../../nbs/52_study.ipynb #4a442a31
 class Study(StudyScores):
     "A profile, a store and a computer: what every table of this book is made from."
@@ -525,7 +532,8 @@ class Study(StudyScores):
     def experts_plan(self, flat: bool = False) -> Plan:
         "One task per expert; each keeps a file of its own."
         tasks = self.expert_tasks(flat)
-        return Plan("train experts", train_expert, tasks, [str(t.path) for t in tasks], is_trained)
+        places = [str(t.path) for t in tasks]
+        return Plan("train experts", train_expert, tasks, places, is_trained, expert_bytes)
 
     def experts(self, flat: bool = False) -> list[Path]:
         "Expert trajectories on the training set, trained once for all methods."

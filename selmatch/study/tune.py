@@ -5,8 +5,8 @@
 # %% auto #0
 __all__ = ['carried', 'list_leaders', 'default_pace', 'with_step', 'trial_task', 'tuned_sizes', 'try_set', 'list_trials',
            'list_looks', 'look_trials', 'judge_looks', 'tuning_plan', 'tune', 'tuning_wishes', 'count_trials',
-           'tuning_parts', 'count_incomplete', 'tuning_costs', 'standard_error', 'mark_picks', 'list_picks',
-           'write_tuned']
+           'tuning_parts', 'count_incomplete', 'tuning_stages', 'tuning_costs', 'standard_error', 'mark_picks',
+           'list_picks', 'write_tuned']
 
 # %% ../../nbs/57_tune.ipynb #f2986a21
 import functools
@@ -21,8 +21,9 @@ from ..core import InputError, write_atomic
 from ..methods import Method, find_method, methods, variants
 from .profile import read_yaml
 from . import sets
-from .estimate import (
-    Part, Prices, Wish, completed_part, costs, set_seconds, wish)
+from selmatch.study.estimate import (
+    Part, Prices, Wish, check_disk, completed_part, list_parts, set_bytes, set_seconds,
+    tabulate_parts, wish)
 from .sets import SetTask, descent_words, finish_sets, make_set, set_leader, set_task
 from .store import Plan
 from .study import Study
@@ -126,7 +127,8 @@ def tuning_plan(study: Study, listed: pd.DataFrame) -> Plan:    # from `list_tri
     "One task for each trial; one that gives up stays unfinished."
     make = functools.partial(try_set, device=study.computer.device, quiet=True)
     tasks = list(listed.task)
-    return Plan("tune", make, tasks, [str(t.folder) for t in tasks], lambda t: t.done)
+    return Plan("tune", make, tasks, [str(t.folder) for t in tasks], lambda t: t.done,
+                lambda t: t.nbytes)
 
 def tune(study: Study, names: Iterable[str] | None = None) -> pd.DataFrame:
     """Every look at every trial: method, objective, ratio, factor, lr_images (0: the start),
@@ -135,6 +137,7 @@ def tune(study: Study, names: Iterable[str] | None = None) -> pd.DataFrame:
     if len(study.splits.validation) == 0:
         raise InputError(f"data.validation={study.profile.data.get('validation')} leaves no "
                          "validation image to tune on: hold some out")
+    check_disk(study, tuning_stages(study, names))
     listed = list_trials(study, names)
     study.run(tuning_plan(study, listed))
     looks = list_looks(study, listed)
@@ -171,7 +174,8 @@ def tuning_parts(prices: Prices, names: Iterable[str] | None = None) -> list[Par
         descent = sets.plan_descent(tried, one.method, *asked)      # without a tuned share of it
         every, left = count_trials(prices, one)
         each = functools.partial(set_seconds, prices, one.method, one.ratio, descent.iterations)
-        parts.append(Part(f"tune {one.method.title}, {one.ratio:.0%}", every, left, each))
+        parts.append(Part(f"tune {one.method.title}, {one.ratio:.0%}", every, left, each,
+                          set_bytes(study, one.ratio, len(descent.stops))))
         own = 1 + every * sum(stop > 0 for stop in descent.stops)
         looks, joined, waits = looks + own, joined + own * bool(one.method.completed), waits + left
     incomplete = joined if waits else count_incomplete(study, names)
@@ -195,13 +199,16 @@ def count_incomplete(study: Study, names: Iterable[str] | None) -> int:
     looks += [(task, s) for task in listed.task for s in task.kept() if s.card["iteration"]]
     return study.left(sets.completion_plan(study, looks))
 
-def tuning_costs(study: Study, names: Iterable[str] | None = None) -> pd.DataFrame:
-    "What tuning still takes, stage by stage, as `estimate.costs` says it."
+def tuning_stages(study: Study, names: Iterable[str] | None = None) -> list[Part]:
+    "All that tuning still takes, what the trials start from included."
     prices = Prices(study)
     wishes, given = tuning_wishes(study, names), study.profile.window.beta or {}
     windows = any("beta" in sets.asks(w.method.start) and w.ratio not in given for w in wishes)
-    return costs(study, wishes, windows=windows, full=False, prices=prices,
-                 others=tuning_parts(prices, names))
+    return list_parts(prices, wishes, windows, tuning_parts(prices, names), full=False)
+
+def tuning_costs(study: Study, names: Iterable[str] | None = None) -> pd.DataFrame:
+    "What tuning still takes, stage by stage, as `estimate.costs` says it."
+    return tabulate_parts(tuning_stages(study, names))
 
 # %% ../../nbs/57_tune.ipynb #bfc64c6c
 def standard_error(score: pd.Series, images: int) -> pd.Series:    # shares of so many images
