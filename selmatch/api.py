@@ -26,7 +26,7 @@ import torch
 from PIL import Image, ImageOps
 from torch import Tensor
 
-from .computer import Computer
+from .computer import Computer, choose_device
 from .core import (
     InputError, check_choice, check_range, check_seed, check_whole, home, read_path)
 from .data.folders import Reading, flatten, split_of
@@ -159,9 +159,7 @@ def open_study(profile: str | Path | Profile = "folder", data: Mapping | None = 
     if words:
         p = change_words(p, words)
     workers = min(2, os.cpu_count() or 1) if workers is None else workers
-    if device == "auto":
-        device = "cuda" if torch.cuda.is_available() else "cpu"
-    computer = Computer(device, workers, threads, quiet=quiet, cluster=cluster)
+    computer = Computer(choose_device(device), workers, threads, quiet=quiet, cluster=cluster)
     lost = [word for word in words or {} if given is not None and word.startswith("data.")
             and word != "data.flip"]
     if lost:

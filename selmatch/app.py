@@ -4,17 +4,17 @@
 
 # %% auto #0
 __all__ = ['data_names', 'longest_minutes', 'most', 'reading_options', 'shared_options', 'common', 'limits', 'settings',
-           'sections', 'long_names', 'fetched_names', 'others', 'extras', 'find_path', 'choose_device', 'data_section',
-           'choose_profile', 'narrow_profile', 'make_study', 'places_of', 'join_cluster', 'make_computer',
-           'say_mirroring', 'read_parameters', 'say_words', 'settle_profile', 'make_data', 'read_time', 'say_costs',
-           'count_iterations', 'begin', 'check_writable', 'check_file', 'check_out', 'find_data_section', 'check_table',
-           'check_gallery', 'check_published', 'Place', 'within', 'is_seed', 'share', 'Sections', 'example', 'cli',
-           'write_table', 'figures_command', 'profiles_command', 'methods_command', 'fetch_command', 'fetch_official',
-           'score_command', 'window_command', 'experts_command', 'search_command', 'say_again', 'tune_command',
-           'say_balance', 'write_set', 'make_one', 'select_command', 'distill_command', 'read_given_set', 'find_set',
-           'read_any_set', 'read_network', 'fits_in', 'evaluate_command', 'coverage_command', 'shrink_command',
-           'of_others', 'import_command', 'compare_command', 'bench_command', 'cache_command', 'clean_cache',
-           'doctor_command', 'explain', 'tell_user', 'main', 'leave', 'keep_memory_of_command']
+           'sections', 'long_names', 'fetched_names', 'others', 'extras', 'find_path', 'data_section', 'choose_profile',
+           'narrow_profile', 'make_study', 'places_of', 'join_cluster', 'make_computer', 'say_mirroring',
+           'read_parameters', 'say_words', 'settle_profile', 'make_data', 'read_time', 'say_costs', 'count_iterations',
+           'begin', 'check_writable', 'check_file', 'check_out', 'find_data_section', 'check_table', 'check_gallery',
+           'check_published', 'Place', 'within', 'is_seed', 'share', 'Sections', 'example', 'cli', 'write_table',
+           'figures_command', 'profiles_command', 'methods_command', 'fetch_command', 'fetch_official', 'score_command',
+           'window_command', 'experts_command', 'search_command', 'say_again', 'tune_command', 'say_balance',
+           'write_set', 'make_one', 'select_command', 'distill_command', 'read_given_set', 'find_set', 'read_any_set',
+           'read_network', 'fits_in', 'evaluate_command', 'coverage_command', 'shrink_command', 'of_others',
+           'import_command', 'compare_command', 'bench_command', 'cache_command', 'clean_cache', 'doctor_command',
+           'explain', 'tell_user', 'main', 'leave', 'keep_memory_of_command']
 
 # %% ../nbs/68_app.ipynb #1ccb4a46
 import contextlib
@@ -51,14 +51,6 @@ def find_path(thing: str, text: str | Path) -> Path:
 
 # %% ../nbs/68_app.ipynb #ae5d70ff
 data_names = ["digits", "cifar10", "cifar100", "tinyimagenet"]
-
-def choose_device(device: str) -> str:    # "auto", "cpu", "cuda", "cuda:N" or "mps"
-    "`auto` is cuda where there is one."
-    if device != "auto":
-        from selmatch.computer import check_device
-        return check_device(device)
-    import torch
-    return "cuda" if torch.cuda.is_available() else "cpu"
 
 # %% ../nbs/68_app.ipynb #ae5d7datasec
 def data_section(
@@ -140,7 +132,7 @@ def join_cluster(address: str | None) -> Callable | None:
 def make_computer(device: str, workers: int, cluster: str | None = None, quiet: bool = False,
                   threads: int = 1):
     "Where the work runs, from the options that say so."
-    from selmatch.computer import Computer
+    from selmatch.computer import Computer, choose_device
     return Computer(choose_device(device), workers, threads, quiet=quiet,
                     cluster=join_cluster(cluster))
 
@@ -204,7 +196,7 @@ def make_data(data: str | None = None, profile: str | None = None, root: str | N
     if download:
         fetch_official(p.data["name"], p.data.get("root"))
     return open_study(p, p.data, seed=seed, workers=workers, threads=threads,
-                      device=choose_device(device), quiet=quiet, named=places_of(words),
+                      device=device, quiet=quiet, named=places_of(words),
                       cluster=join_cluster(cluster))
 
 # %% ../nbs/68_app.ipynb #68words3
@@ -961,7 +953,7 @@ def shrink_command(folder, ratio, images, per_class, budget, out, originals, fli
     found = shrink(folder, out, ratio=ratio, number=images, per_class=per_class, budget=seconds,
                    originals=originals, flips={"yes": True, "no": False}.get(flips),
                    only_plan=estimate, asked=asked, tell=click.echo, profile=p,
-                   device=choose_device(device), seed=seed, workers=workers, threads=threads,
+                   device=device, seed=seed, workers=workers, threads=threads,
                    words=read_parameters(words), **reading)
     if found is not None:
         from selmatch.others import say_table
@@ -1043,6 +1035,7 @@ def compare_command(sets, draws, no_full, augmentation, label_file, normalised, 
 def bench_command(only, quick, file, device):
     "Measure ours against the plain way, in turns."
     check_file("--json", file)
+    from selmatch.computer import choose_device
     from selmatch.show.bench import bench_table, run_bench
     result = run_bench(only, choose_device(device), quick, file, click.echo)
     click.echo(f"{result['processor']}, PyTorch {result['versions']['torch']}")

@@ -56,11 +56,12 @@ def test_all_gpus_share_the_tasks_or_one_has_them(gpus):
 @pytest.fixture
 def mac(monkeypatch):
     """A machine whose GPU is called mps, which computes nothing."""
+    import torch._dynamo        # looks at this function when it is loaded, and wants the true one
     monkeypatch.setattr(torch.backends.mps, "is_available", lambda: True)
 
 
 def test_the_gpu_of_a_mac_is_taken_when_it_is_asked_for(mac, gpus):
-    from selmatch.app import choose_device
+    from selmatch.computer import choose_device
     from selmatch.care import describe_machine
     gpus(0)
     computer = Computer("mps", workers=2)
@@ -109,7 +110,7 @@ def test_selections_look_at_a_mac_s_network_on_the_cpu(mac, monkeypatch, tmp_pat
 
 
 def test_auto_is_a_gpu_where_there_is_one(gpus):
-    from selmatch.app import choose_device
+    from selmatch.computer import choose_device
     gpus(0)
     assert choose_device("auto") == "cpu"
     gpus(1)

@@ -56,13 +56,13 @@ patience = 5.0       # seconds for one measurement, unless its first step takes 
 def now(device: str) -> np.ndarray:
     """The clocks, after all work on the device is done: the wall's and, for work on a processor,
     this process's."""
-    if device.startswith("cuda"):
-        torch.cuda.synchronize(device)        # of several GPUs the one that works
-        return np.array([time.perf_counter()])
-    if device.startswith("mps"):
+    if device == "cpu":
+        return np.array([time.perf_counter(), time.process_time()])
+    if device == "mps":
         torch.mps.synchronize()
-        return np.array([time.perf_counter()])
-    return np.array([time.perf_counter(), time.process_time()])
+    else:
+        torch.cuda.synchronize(device)        # of several GPUs the one that works
+    return np.array([time.perf_counter()])
 
 def between(begin: np.ndarray, end: np.ndarray) -> float:
     "Seconds between two looks at the clocks, without those that other programs took."
