@@ -301,11 +301,42 @@ def write_peaks() -> str:
     return markdown(table.rename_axis(f"before ({old}) → now"))
 
 
+def write_official(profile: str, folder: str) -> str:
+    """What the window figure from official files has in common with the one from a folder."""
+    place = ["ratio", "beta", "set_seed", "seed"]
+    both = [read_figure(name, "fig3_window")[0].set_index(place) for name in (profile, folder)]
+    parts = {"validation": "validation_accuracy", "test": "test_accuracy"}
+    same = {part: int((both[0][column] == both[1][column]).sum()) for part, column in parts.items()}
+    n = len(both[0].index.union(both[1].index))
+    said = " and ".join(f"{count} on {part} images" for part, count in same.items())
+    return f"Of {n} networks, {said} have the same accuracy to the last digit whichever way the images came."
+
+
+def write_convolutions() -> str:
+    """What steps take beside their own convolutions, and where the rest goes."""
+    table = pd.read_csv(FIGURES / "bench" / "convolutions.csv")
+    said = lambda numbers: [f"{x:.1f} ms" for x in numbers]
+    share = lambda part: [f"{x:.2f}" for x in part / table.step_ms]
+    names = {"judge": "training", "matching": "matching, all kept"}
+    rows = [f"{names[row.what]}, width {row.width}, batch {row.batch}, {row.threads} thread{'s' * (row.threads > 1)}"
+            for row in table.itertuples()]
+    inner = table.inside_ms + table.fused_ms + table.other_ms
+    texts = {"one step": said(table.step_ms), "its convolutions, alone": said(table.convolutions_ms),
+             "their share": share(table.convolutions_ms),
+             "within the compiled code: convolutions": [f"{x:.2f}" for x in table.inside_ms / inner],
+             "norms, ReLUs, pooling": [f"{x:.2f}" for x in table.fused_ms / inner],
+             "all else": [f"{x:.2f}" for x in table.other_ms / inner]}
+    wide = pd.DataFrame(texts, index=pd.Index(rows, name="step of"))
+    one = table.iloc[0]
+    return f"{one.processor}, PyTorch {one.torch}, medians, freed memory kept.\n\n{markdown(wide)}"
+
+
 BLOCKS = {
     "plan": write_plan,
     "cluster": write_cluster,
     "minutes": write_minutes,
     "peaks": write_peaks,
+    "convolutions": write_convolutions,
     "table digits": lambda: write_table("digits"),
     "verdicts digits": lambda: count_verdicts("digits", "tab1_accuracy"),
     "window digits": lambda: write_window("digits"),
@@ -323,6 +354,7 @@ BLOCKS = {
     "table cifar10-jpeg-lite": lambda: write_table("cifar10-jpeg-lite", "cifar10"),
     "window cifar10-jpeg-lite": lambda: write_window("cifar10-jpeg-lite"),
     "window claims cifar10-jpeg-lite": lambda: write_claims("cifar10-jpeg-lite", "fig3_window"),
+    "official cifar10-lite": lambda: write_official("cifar10-lite", "cifar10-jpeg-lite"),
     "first row": write_first_row,
     "bench cpu": lambda: write_bench("cpu.json"),
     "bench gpu": lambda: write_bench("h200.json"),

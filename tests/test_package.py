@@ -9,7 +9,7 @@ import pytest
 
 from conftest import FIGURES, ROOT
 
-LEFT_OUT = shutil.ignore_patterns(".git", ".venv", ".selmatch", "build", "dist", "*.egg-info", ".pytest_cache", "__pycache__", "digits", "cifar10-jpeg-lite")
+LEFT_OUT = shutil.ignore_patterns(".git", ".venv", ".selmatch", "build", "dist", "*.egg-info", ".pytest_cache", "__pycache__", "digits", "cifar10-jpeg-lite", "cifar10-lite")
 
 
 @pytest.fixture(scope="module")
