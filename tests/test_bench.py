@@ -3,6 +3,7 @@ import contextlib
 import json
 import mmap
 import pickle
+import sys
 from functools import partial
 from pathlib import Path
 
@@ -402,3 +403,18 @@ def test_the_command_says_times_memory_and_errors(say, monkeypatch, tmp_path):
     assert f"Written: {tmp_path / 'b.json'}" in said and json.loads((tmp_path / "b.json").read_text())["rows"] == rows
     code, said, errors = say("bench", "--only", "speed", "--device", "cpu")
     assert code == 2 and "speed" in errors and "matching" in errors
+
+
+def test_the_convolutions_that_are_timed_are_those_of_a_training_step():
+    sys.path.insert(0, str(Path(__file__).parent.parent / "scripts"))
+    from time_convolutions import convolution_calls
+    calls = convolution_calls(4, 2, torch.channels_last, True)
+    assert len(calls) == 9 and len(convolution_calls(4, 2, torch.contiguous_format, False)) == 8
+    for layer, side in ((1, 32), (2, 16), (3, 8)):
+        x, w = (thing.clone().requires_grad_() for thing in calls[f"{layer} forward"].args[:2])
+        assert tuple(x.shape) == (2, 3 if layer == 1 else 4, side, side)
+        y, slope = torch.conv2d(x, w, None, 1, 1), calls[f"{layer} by weights"].args[0]
+        assert torch.equal(y, calls[f"{layer} forward"]())
+        by_images, by_weights = torch.autograd.grad(y, (x, w), slope)
+        torch.testing.assert_close(calls[f"{layer} by weights"]()[1], by_weights)
+        torch.testing.assert_close(calls[f"{layer} by images"]()[0], by_images)
