@@ -7,12 +7,14 @@ from types import SimpleNamespace
 
 import nbformat
 import pytest
+import torch
 
 from conftest import refuses
 from selmatch.computer import Computer
 from selmatch.core import InputError
 from selmatch.show import figures as room
 from selmatch.study.profile import load_profile
+from selmatch.study.study import open_study
 
 CARD = {"figure": "fig3_window", "caption": "words", "profile": {"name": "smoke", "title": "t", "seed": 0}, "versions": {"selmatch": "1", "torch": "2"}, "data": {"fingerprint": "ab"}}
 CLAIM = {"sentence": "A beats B.", "verdict": "yes", "gap": 1.5, "half": 0.25, "p_holm": 0.01, "sets": 5}
@@ -137,9 +139,10 @@ def test_a_notebook_that_stops_says_where(evalue, said, papermill, tmp_path):
 @pytest.fixture
 def drawing(monkeypatch, tmp_path):
     """A study whose figures cost nothing; `state.fails`: what stops one of them."""
-    state = SimpleNamespace(fails={}, computed=[], drawn=[], said=[])
+    state = SimpleNamespace(fails={}, computed=[], drawn=[], said=[], threads=[])
     def compute(name):
         def call(study):
+            state.threads.append(torch.get_num_threads())
             if name in state.fails: raise state.fails[name]
             state.computed.append(name)
         return room.Figure(call)
@@ -160,6 +163,18 @@ def drawing(monkeypatch, tmp_path):
 def test_what_takes_long_is_said_first_and_all_is_drawn(drawing, tmp_path):
     assert drawing.run() == tmp_path and drawing.computed == ["a", "b", "c"] and sorted(drawing.drawn) == ["a", "b", "c"]
     assert drawing.said[0] == "an hour" and "[2/3] b" in drawing.said and sum(line.startswith("drawn: ") for line in drawing.said) == 3
+
+
+def test_processes_that_draw_side_by_side_leave_each_other_room(drawing):
+    """Each took every core: five figures whose results were there took 154 seconds on two cores, and 44 with a thread each."""
+    before = torch.get_num_threads()
+    try:
+        torch.set_num_threads(3)
+        drawing.run()
+        assert drawing.threads == [1, 1, 1] and torch.get_num_threads() == 3
+        study = open_study("smoke")
+        assert torch.get_num_threads() == study.computer.threads == 1, "and so does a figure's notebook"
+    finally: torch.set_num_threads(before)
 
 
 def test_one_that_fails_stops_no_other_and_is_said_twice(drawing):

@@ -529,6 +529,8 @@ def draw_figures(
     say: Callable = print,             # is told of the progress, a line at a time
 ) -> Path:
     "Compute, draw and collect figures; returns the folder. Raises `InputError` before any work."
+    from selmatch.computer import some_threads
+
     given, begin = dict(parameters or {}), time.perf_counter()
     check_extras()
     study.splits                                      # loads the data: a bad profile ends here
@@ -545,7 +547,9 @@ def draw_figures(
             write_gallery(folder)
             passed = time.perf_counter() - begin
             say(f"drawn: {folder / name}.png   ({passed:.0f} s since the start)")
-    with (ThreadPoolExecutor(min(2, study.computer.workers)) as pool, stopped_kernels(drawn)):
+    side_by_side = min(2, study.computer.workers)
+    with (some_threads(study.computer.threads), ThreadPoolExecutor(side_by_side) as pool,
+          stopped_kernels(drawn)):
         for i, name in enumerate(names, 1):
             say(f"[{i}/{len(names)}] {name}")
             with said_at_the_end(failed, name, say):

@@ -637,8 +637,10 @@ def say_scores(path: Path, data: ImageSet, network: dict, device: str) -> Tensor
 
 def open_study(profile: str = "digits", home: str = "", device: str = "cpu", workers: int = 2,
                seed: int | None = None) -> Study:
-    "What a figure notebook begins with."
+    """What a figure notebook begins with. From then on PyTorch has as many threads here as a task
+    has: a notebook that took every core would stand in the way of all others."""
     changes = {} if seed is None else {"seed": seed}
     place = {"folder": Path(home)} if home else {}
     computer = Computer(device=device, workers=workers)
+    torch.set_num_threads(computer.threads)
     return Study(load_profile(profile, **changes), computer, **place)
