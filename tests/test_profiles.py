@@ -200,6 +200,18 @@ def test_sizes_by_hand():
     assert estimate_flops(study, ["random"]) < estimate_flops(study, ["random", "mtt"])
 
 
+def test_judges_may_learn_in_bfloat16(tmp_path):
+    """Nine tenths of a paper's bill are its judges: how exactly they learn is a word of the profile, and of the key."""
+    words = {"ratios": [0.1], "alpha": {0.1: 0.5}, "seeds": 1}
+    plain, half = (Study(profile(**words, evaluation={"n": 1, "steps": 20, "precision": how}), QUIET, tmp_path / "home") for how in ("float32", "bfloat16"))
+    assert plain.recipe("dsa") == Study(profile(**words, evaluation={"n": 1, "steps": 20}), QUIET, tmp_path / "home").recipe("dsa")
+    assert replace(half.recipe("dsa"), precision="float32") == plain.recipe("dsa") != half.recipe("dsa")
+    there, other = (tables.accuracies(study, ["random"]) for study in (plain, half))
+    assert len(other) == 1 and 0 < other.test_accuracy[0] <= 1 and len(list((tmp_path / "home" / "results").rglob("*.safetensors"))) >= 2
+    assert abs(other.test_accuracy[0] - there.test_accuracy[0]) < 0.3
+    with pytest.raises(InputError, match="evaluation.precision 'float16'.*bfloat16"): profile(evaluation={"precision": "float16"})
+
+
 def test_figures_estimate_prints_and_stops(say, tmp_path):
     code, out, errors = say("figures", "--profile", "smoke", "--estimate")
     assert code == 0, errors

@@ -212,9 +212,11 @@ class Evaluation:
     weight_decay: float = 5e-4
     schedule: str = "cosine"      # "cosine", "step" or "constant"
     compile: str = "auto"         # "yes", "no", or "auto": when the run is long enough
+    precision: str = "float32"    # while it learns: "float32", "tf32" or "bfloat16"
 
     def __post_init__(self):
         check_choice("evaluation.compile", self.compile, ["auto", "yes", "no"])
+        check_choice("evaluation.precision", self.precision, ["float32", "tf32", "bfloat16"])
         check_choice("evaluation.schedule", self.schedule, ["cosine", "step", "constant"])
         check_least(self, "evaluation", 1, "n batch")
         check_least(self, "evaluation", 0, "steps epochs lr momentum weight_decay")

@@ -370,7 +370,7 @@ class StudyRecipes(StudyData):
         passes = judged_together * 3 * e.steps * e.batch
         compiled = self.is_compiled(e.compile, e.network or self.network, passes)
         return Recipe(e.steps, e.batch, e.lr, e.momentum, e.weight_decay, e.schedule,
-                      self.policy(augmentation), compiled, epochs=e.epochs)
+                      self.policy(augmentation), compiled, epochs=e.epochs, precision=e.precision)
 
     @cached_property
     def watch_recipe(self) -> Recipe:
