@@ -77,13 +77,12 @@ def training_ways(width: int, batch: int, steps: int = 20) -> dict:
     import torch
     import torch.nn.functional as F
 
-    from selmatch.data.images import ImageSet
+    from selmatch.show.bench import random_images
     from selmatch.train.augment import Augmentation
     from selmatch.train.networks import make_network
     from selmatch.train.training import Recipe, compiled_network, train
-    chance = torch.Generator().manual_seed(0)
-    images, labels = torch.randn(4000, 3, SIDE, SIDE, generator=chance), torch.randint(0, 10, (4000,), generator=chance)
-    data = ImageSet(images, labels, tuple("abcdefghij"), (0.5,) * 3, (0.2,) * 3)
+    data = random_images(4000, torch.Generator().manual_seed(0), SIDE)
+    images, labels = data.images, data.labels
     spec = {"name": "ConvNet", "width": width, "depth": 3, "norm": "batch"}
     net = make_network(spec, data.shape, 10, 0)
     forward = compiled_network(net)

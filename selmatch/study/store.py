@@ -5,8 +5,8 @@
 # %% auto #0
 __all__ = ['package', 'without_effect', 'compared', 'own_marks', 'drop_docstrings', 'module_file', 'imported_modules',
            'import_closure', 'minor_version', 'code_key', 'own_code', 'code_of', 'pack', 'unpack', 'Plan',
-           'name_processor', 'describe_maker', 'StoredResults', 'Store', 'settle_task', 'settle_all', 'keep_elsewhere',
-           'find_leftovers', 'sweep_once', 'note_plan', 'run_plan']
+           'name_processor', 'describe_maker', 'StoredResults', 'count_bytes', 'Store', 'settle_task', 'settle_all',
+           'keep_elsewhere', 'find_leftovers', 'sweep_once', 'note_plan', 'run_plan']
 
 # %% ../../nbs/51_store.ipynb #f3a9a0d6
 import ast
@@ -204,6 +204,10 @@ class StoredResults:
         save_tensors(self.file(key), tensors, card)
 
 # %% ../../nbs/51_store.ipynb #3b9806a7
+def count_bytes(plan: Plan, missing: list[tuple]) -> int:    # (key, item)
+    "Bytes of the files that these tasks of a plan leave."
+    return sum(plan.nbytes(item) for _, item in missing) if plan.nbytes else 0
+
 class Store(StoredResults):
     "Results on disk, each under the key of everything it depends on; what plans ask for is made."
     def left(self, plan: Plan) -> int:
@@ -217,9 +221,7 @@ class Store(StoredResults):
 
     def bytes_left(self, plan: Plan) -> int:
         "Bytes of the files that are still to be written for a plan."
-        if plan.nbytes is None:
-            return 0
-        return sum(plan.nbytes(item) for _, item in self.missing(plan))
+        return count_bytes(plan, self.missing(plan))
 
     def is_done(self, plan: Plan, key: str, item: Any) -> bool:
         "Whether a task has its result, or the files of its own."
@@ -293,7 +295,7 @@ def run_plan(store: Store, plan: Plan, computer: Computer = Computer()) -> list:
     sweep_once(store.folder)
     missing = store.missing(plan)
     if missing:
-        check_room(plan.label, store.folder, store.bytes_left(plan))
+        check_room(plan.label, store.folder, count_bytes(plan, missing))
         there = settle_all if computer.cluster is None else keep_elsewhere
         there(store, plan, missing, computer)
     note_plan(store, plan)
