@@ -203,8 +203,8 @@ def name_beyond(ax: plt.Axes,
     ground, place, mark = ((ax.get_xaxis_transform(), (at, .045), "v") if axis == "y" else
                            (ax.get_yaxis_transform(), (.03, at), "<"))
     ax.plot(*place, mark, ms=6, color=color, transform=ground)
-    ax.annotate(text, place, (6, 0), xycoords=ground, textcoords="offset points", va="center",
-                fontsize=small, color="#222222", bbox=on_paper)
+    ax.annotate(text, place, (6, -4), xycoords=ground, textcoords="offset points", va="bottom",
+                fontsize=small, color="#222222", bbox=on_paper, zorder=2.4)
 
 def give_room(ax: plt.Axes,
               found: pd.DataFrame,       # mean and half of all that is drawn
