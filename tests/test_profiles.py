@@ -2,6 +2,7 @@
 import json
 import shutil
 from dataclasses import fields, replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -302,6 +303,22 @@ def test_all_methods_are_made_at_the_sizes_that_there_are():
     assert load_profile("digits", ratios=(0.3,), alpha={0.3: 0.2}).compared_ratios == (0.3,)
     assert load_profile("digits", ratios=(0.2,), alpha={0.2: 0.2}).compared_ratios == (0.2,)
     assert load_profile("smoke").compared_ratios == load_profile("smoke").ratios
+
+
+def test_a_profile_may_compare_some_methods_only():
+    """On photographs forty methods take a week: a profile names those that stand in the table of everything, and are tuned."""
+    from selmatch.methods import methods, variants
+    from selmatch.show.figures import everything
+    from selmatch.study.profile import compared_methods
+    from selmatch.study.tune import list_leaders, tuned_methods
+    every, few = load_profile("digits"), load_profile("digits", compared=["random", "dm", "herding"], methods=["random", "mtt"])
+    assert compared_methods(every) == tuple(methods) and compared_methods(few) == ("random", "dm", "herding")
+    assert everything(SimpleNamespace(profile=few)) == (("random", "dm", "herding"), (0.1, 0.3))
+    assert {m.name for m in list_leaders(None, tuned_methods(few))} == {"dm", "mtt"} | {m.name for m in list_leaders(variants)}
+    assert [m.name for m in list_leaders(None, tuned_methods(every))] == [m.name for m in list_leaders()]
+    with pytest.raises(InputError, match="nobody"): load_profile("digits", compared=["nobody"])
+    for names, lacking in ((["dm"], "'random'.*'dm'"), (["random", "window-teacher"], "'random-teacher'.*'window-teacher'"), (["random", "window-online"], "'random-online'")):
+        with pytest.raises(InputError, match=f"compared lacks {lacking}"): load_profile("digits", compared=names)
 
 
 def test_a_profile_that_is_written_is_read_back(tmp_path):

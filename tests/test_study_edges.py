@@ -184,7 +184,7 @@ def test_a_plan_counts_rounds_of_workers():
 @pytest.mark.parametrize("changes, words", [({"score": {"kind": "file"}}, ["score.path is missing"]), ({"search": {"alphas": []}}, ["search.alphas=() is empty"]), ({"tuning": {"factors": []}}, ["tuning.factors=() is empty"]),
                                             ({"tuning": {"number": 1}}, ["tuning.number=1", "2 runs"]), ({"tuning": {"ratios": [0.7]}}, ["tuning.ratios", "0.7"]), ({"tuned": {"window": {"lr_images": 1.0}}}, ["tuned.window", "distils nothing"]),
                                             ({"tuned": {"dm": {"lr_imagez": 1.0}}}, ["tuned.dm", "lr_imagez"]), ({"objectives": {"dm": {"lr_images": {0.1: 1.0}}}}, ["objectives.dm.lr_images", "0.3"]), ({"teacher": {"temperature": 0}}, ["teacher.temperature=0"]),
-                                            ({"compared_at": [2.0]}, ["compared_at", "2.0"]), ({"published": "mnist"}, ["published", "mnist"]), ({"balance": "fair"}, ["balance", "fair"]), ({"seed": -1}, ["seed=-1"]), ({"seeds": 0}, ["seeds=0"]),
+                                            ({"compared_at": [2.0]}, ["compared_at", "2.0"]), ({"compared": ["nobody"]}, ["nobody"]), ({"published": "mnist"}, ["published", "mnist"]), ({"balance": "fair"}, ["balance", "fair"]), ({"seed": -1}, ["seed=-1"]), ({"seeds": 0}, ["seeds=0"]),
                                             ({"transfer": {"X": {"network": {"name": "Foo"}}}}, ["Foo"]), ({"curriculum": {"alpha": {0.1: 2.0}}}, ["curriculum.alpha=2.0"]), ({"methods": ["dmm"]}, ["dmm"])], ids=str)
 def test_what_no_profile_may_say(changes, words):
     refuses(lambda: load_profile("smoke", **changes), *words)

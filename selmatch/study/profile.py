@@ -7,8 +7,8 @@ __all__ = ['profile_folder', 'most_words', 'truth', 'unbounded', 'supplied', 'Pr
            'read_yaml', 'list_profiles', 'convert', 'check_numbers', 'read_section', 'check_least', 'Score',
            'Evaluation', 'Strength', 'Window', 'Experts', 'Matching', 'nearest_size', 'Teacher', 'Curriculum', 'Proxy',
            'Search', 'Tuning', 'at_place', 'check_network', 'read_judges', 'BySize', 'read_value', 'at_size',
-           'read_words', 'Profile', 'nearest_alpha', 'check_sizes', 'check_words', 'check_sizes_of', 'load_profile',
-           'as_yaml', 'write_profile']
+           'read_words', 'Profile', 'compared_methods', 'check_compared', 'nearest_alpha', 'check_sizes', 'check_words',
+           'check_sizes_of', 'load_profile', 'as_yaml', 'write_profile']
 
 # %% ../../nbs/50_profile.ipynb #a79bc614
 import re
@@ -23,7 +23,7 @@ import yaml
 
 import selmatch
 from ..core import InputError, check_choice, check_range, check_seed, write_atomic
-from ..methods import find_method, load_registers
+from ..methods import find_method, load_registers, methods
 
 # %% ../../nbs/50_profile.ipynb #0e0ed513
 profile_folder = Path(selmatch.__file__).parent / "profiles"
@@ -508,8 +508,8 @@ class Profile:
     differs: str = ""                         # what differs from what was published, in words
     transfer: dict[str, dict] = field(default_factory=dict)     # title -> words of another judge
     methods: tuple[str, ...] = ("random", "hardest", "window", "mtt", "selmatch", "selmatch-dsa")
-    compared_at: tuple[float, ...] = ()       # sizes at which all methods and all variants are made
-                                              # (tab1_everything, tab6_variants); (): all sizes
+    compared: tuple[str, ...] = ()            # whom tab1_everything and fig9_beside compare
+    compared_at: tuple[float, ...] = ()       # its sizes, and tab6_variants'; (): all (of both)
     seeds: int = 2                            # sets made by each method
     seed: int = 0                             # every random number derives from it
 
@@ -534,6 +534,20 @@ class Profile:
         check_words(self)
 
 # %% ../../nbs/50_profile.ipynb #459766a7
+def compared_methods(p: Profile) -> tuple[str, ...]:
+    "The methods that are compared with each other, and tuned: those of `compared`, or all."
+    return p.compared or tuple(methods)
+
+def check_compared(p: Profile):
+    """Gains are over random images with labels of the same kind: they must be compared, too.
+    Raises `InputError`."""
+    rivals = {"teacher": "random-teacher", "online": "random-online"}
+    for name in p.compared:
+        rival = rivals.get(find_method(name).labels, "random")
+        if rival not in p.compared:
+            raise InputError(f"compared lacks {rival!r}, over which the gain of {name!r} is "
+                             "counted: name it, too")
+
 def nearest_alpha(p: Profile, ratio: float) -> float:
     "The distilled share of a size, or of the one nearest to it; `InputError` without any."
     if not p.alpha:
@@ -579,6 +593,7 @@ def check_words(p: Profile):
     from selmatch.train.augment import Augmentation
     for name in p.methods:
         find_method(name)
+    check_compared(p)
     official = [n for n in datasets if n not in ("digits", "folder")]
     check_choice("published", p.published, [None, *official])
     read_section(p.flatness, Flatness, "flatness")
