@@ -184,7 +184,8 @@ def write_first_row() -> str:
     return (f"{machine['processor']}, PyTorch {machine['torch'].split('+')[0]}: {s['ipc']} images a "
             f"class, {s['judge']['name']}, one network a set (± the standard deviation between them), "
             f"{s['experts']} experts of {s['expert_epochs']} epochs for 100 of 100, {s['judge_steps']:,} "
-            f"steps of the judges for 19,500.\n\n{markdown(pd.DataFrame(lines, index=titles).T)}\n\n"
+            f"steps of the judges for 19,500; judges in {s['precision']['judge']}, experts and "
+            f"matching in {s['precision']['match'].upper()}.\n\n{markdown(pd.DataFrame(lines, index=titles).T)}\n\n"
             f"{said}\n\n{notes}")
 
 
@@ -331,6 +332,21 @@ def write_convolutions() -> str:
     return f"{one.processor}, PyTorch {one.torch}, medians, freed memory kept.\n\n{markdown(wide)}"
 
 
+def write_tuning(file: str) -> str:
+    """Every trial of the step sizes: validation accuracy after the last iteration, the pick in bold."""
+    rows = pd.read_csv(FIGURES / "bench" / file)
+    last = rows[(rows.share == 1) | (rows.factor == 0)]      # before any, or after the last iteration
+    texts = (100 * last.score).map("{:.1f}".format).where(~last.picked, (100 * last.score).map("**{:.1f}**".format))
+    columns = last.factor.map(lambda f: f"{f:g} of the default" if f else "the start")
+    wide = last.assign(text=texts, column=columns, method=[methods[name].title for name in last.method])
+    wide = wide.pivot(index="method", columns="column", values="text")[list(dict.fromkeys(columns))]
+    (ratio,), (networks,), error = rows.ratio.unique(), rows.networks.unique(), 100 * rows.error.max()
+    return (f"Accuracy on validation images in percent at {ratio:.0%}, one set a trial and {networks} networks a set "
+            f"(one standard error of a share is at most {error:.1f}); of each trial what it has after its last iteration. "
+            f"Bold: picked, which is, of all looks within one standard error of the best, the one nearest to the "
+            f"default.\n\n{markdown(wide)}")
+
+
 BLOCKS = {
     "plan": write_plan,
     "cluster": write_cluster,
@@ -351,6 +367,7 @@ BLOCKS = {
         "teaches more than random images(?: under the same (?:online )?teacher)?"),
     "transfer digits": lambda: write_gains("digits", "tab3_transfer",
                                            "teaches more than random images", "under"),
+    "tuning cifar10-jpeg-lite": lambda: write_tuning("photo_tuning.csv"),
     "table cifar10-jpeg-lite": lambda: write_table("cifar10-jpeg-lite", "cifar10"),
     "window cifar10-jpeg-lite": lambda: write_window("cifar10-jpeg-lite"),
     "window claims cifar10-jpeg-lite": lambda: write_claims("cifar10-jpeg-lite", "fig3_window"),

@@ -37,7 +37,7 @@ import selmatch
 from .care import Stopped, heed_signals
 from .core import InputError, check_choice, check_range, check_seed, read_path
 from .core import find_stop, fingerprint, home, root, set_aside, write_atomic
-from .methods import find_method, methods
+from .methods import Method, find_method, methods
 from .show.figures import compare_published, draw_figures, expect, figures, read_card
 from .study.profile import list_profiles, load_profile, nearest_alpha
 
@@ -222,7 +222,7 @@ def say_costs(table, study):    # from `estimate.costs`
     wall = duration(wall_seconds(table, study))
     click.echo(f"in all about {wall} with {study.computer.workers} workers")
 
-def count_iterations(study, what: str, method: str | None) -> int:
+def count_iterations(study, what: str, method: str | Method | None) -> int:
     "For how many iterations a command distils: those of the method, as the profile has them."
     if what not in ("distill", "search"):
         return study.profile.matching.iterations
@@ -230,7 +230,7 @@ def count_iterations(study, what: str, method: str | None) -> int:
     chosen, ratio = find_method(method), study.profile.ratios[0]
     return plan_descent(study, chosen, *describe_objective(study, chosen, ratio)).iterations
 
-def begin(what: str, options: dict, method: str | None = None):
+def begin(what: str, options: dict, method: str | Method | None = None):
     """The study of a stage command; None after `--estimate` has said what it takes. Raises
     `InputError` where the disk is too small, and with `--minutes` when it takes longer, unless
     fewer iterations help."""
@@ -734,7 +734,7 @@ def say_balance(small) -> list[str]:
     said = [f"of each class ({card['balance']}): {', '.join(parts)}"]
     return said + (whole if card["taken_whole"] else [])
 
-def write_set(method: str, study, ratio: float, out: Path):
+def write_set(method: Method, study, ratio: float, out: Path):
     "Make one set (or find it) and write it with its card and its images."
     from selmatch.api import Data
     from selmatch.distill.sets import save_set
@@ -742,15 +742,16 @@ def write_set(method: str, study, ratio: float, out: Path):
     from selmatch.study.beside import gain_over_start, say_gain
     from selmatch.study.sets import last_sets, small_sets
     tasks = small_sets(study, [method], [ratio], 1)
+    task = tasks[method, ratio, 0]
     small, gain = last_sets(study, tasks)[method, ratio, 0], None
-    if tasks[method, ratio, 0].objective is not None:
-        gain = gain_over_start(study, tasks[method, ratio, 0])
+    if task.objective is not None:
+        gain = gain_over_start(study, task)
     if gain:
         small = replace(small, card=small.card | {"gain_over_start": gain})
     save_set(replace(small, data=study.as_pictures(small.data)), out, export=True)
     if study.whitening:
         save_set(small, out)       # pictures as anybody reads them, numbers as they were optimised
-    traced = write_origins(Data(study), small, tasks[method, ratio, 0].start.data, out)
+    traced = write_origins(Data(study), small, task.start.data, out)
     click.echo(f"{len(small)} images of {len(study.splits.train)} ({int(small.distilled.sum())} "
                f"distilled), kept at iteration {small.card.get('iteration', 0)}")
     for line in say_balance(small):
@@ -761,11 +762,11 @@ def write_set(method: str, study, ratio: float, out: Path):
                f"{out}/set.safetensors" + f", {out}/files.csv (from which photographs)" * traced)
 
 # %% ../nbs/68_app.ipynb #4f0a3fd7
-def make_one(what: str, method: str, out: Path | None, options: dict, alpha: float | None = None,
-             beta: float | None = None):
+def make_one(what: str, method: Method, out: Path | None, options: dict,
+             alpha: float | None = None, beta: float | None = None):
     "What `select` and `distill` do."
     ratio = options["ratio"]
-    out = out or Path(f"{method}-{ratio}")
+    out = out or Path(f"{method.name}-{ratio}")
     check_out(out, find_data_section(options))
     study = begin(what, options | {"alpha": alpha, "beta": beta}, method)
     if study is not None:
@@ -784,7 +785,7 @@ def select_command(method, out, beta, **options):
     "Choose real images and write them with their card."
     pure = [m.name for m in methods.values() if m.objective is None]
     check_choice("selection method", find_method(method).name, pure)
-    make_one("select", method, out, options, beta=beta)
+    make_one("select", find_method(method), out, options, beta=beta)
 
 # %% ../nbs/68_app.ipynb #c3f9e615
 @cli.command("distill", epilog=example(
@@ -799,8 +800,11 @@ def select_command(method, out, beta, **options):
 @share(*common, *limits, "iterations", "ratio", "balance", "out")
 def distill_command(method, out, alpha, beta, **options):
     "Make a small set and write it with card and images."
-    find_method(method)
-    make_one("distill", method, out, options, alpha, beta)
+    from selmatch.study.shrink import with_share
+    chosen = find_method(method)
+    if alpha is not None and (chosen.alpha is not None or chosen.completed):
+        chosen = with_share(chosen, alpha)      # else the profile's is asked, which `alpha` becomes
+    make_one("distill", chosen, out, options, alpha, beta)
 
 # %% ../nbs/68_app.ipynb #1b414501
 def read_given_set(path: Path, study):    # a folder written by `selmatch distill`

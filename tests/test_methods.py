@@ -127,3 +127,13 @@ def test_checkpoints_are_chosen_once_a_set_and_never_at_the_start(study, monkeyp
     work = sets.checkpoint_trials(study, tasks.values())
     later = sum(s.card["iteration"] > 0 for s in tasks["mtt", 0.3, 0].kept())
     assert len(work) == 2 * later * study.profile.matching.judges        # two folders, though three rows
+
+
+def test_a_cell_of_the_ablation_takes_no_step_of_a_method_that_real_images_complete():
+    """CCFS shares its start and its open alpha with "random start, part distilled"; its step is tuned for a base of another size, and is its own."""
+    from selmatch.methods import Method, find_method
+    from selmatch.study.sets import set_leader
+    for start, leader in (("random", "mtt"), ("window", "selmatch")):
+        for alpha in (None, 0.3, 1.0):
+            assert set_leader(Method("cell", "cell", start, alpha, "trajectory")) == leader
+    assert set_leader(find_method("ccfs")) == "ccfs" and set_leader(Method("more", "more", "random", None, "trajectory", labels="online", completed="curriculum")) == "ccfs"

@@ -793,7 +793,7 @@ def wall_seconds(table: pd.DataFrame, study: Study) -> float:
 # %% ../../nbs/56_estimate.ipynb #56cmdc01
 def command_parts(study: Study,
                   what: str,                  # the name of a command that does one stage
-                  method: str | None = None,  # of those that make a set
+                  method: str | Method | None = None,   # of those that make a set
 ) -> list[Part]:
     "The stages that one command still takes."
     prices, p = Prices(study), study.profile

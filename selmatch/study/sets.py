@@ -37,7 +37,7 @@ from ..data.images import ImageSet, class_rows
 from ..distill.loop import Descent, distill
 from ..distill.sweep import advice, probe_network, second_order, student_loss
 from ..distill.sets import SyntheticSet, distilled_mask, load_set, relabel, save_set
-from ..distill.trajectories import right_labels
+from ..distill.trajectories import TrajectoryMatching, right_labels
 from selmatch.methods import (
     Method, find_method, following, load_registers, methods, variants,
 )
@@ -260,14 +260,21 @@ def start_set(study: Study, name: str | Method, ratio: float, seed: int) -> Synt
     return SyntheticSet(data, distilled, card=card)
 
 # %% ../../nbs/53_sets.ipynb #329baf69
-def descent_words(study: Study, method: Method, ratio: float) -> tuple[dict, dict]:
+def descent_words(study: Study, method: Method, ratio: float,
+                  tuned: bool = True,      # with what was found for the method
+) -> tuple[dict, dict]:
     """The words of a method's objective and of its outer loop at one size: the defaults of its
-    class, then the profile's for the objective, then those tuned for the method."""
+    class, then the profile's for the objective, then those tuned for the method. Whatever else
+    matches trajectories goes at the profile's pace for that."""
     p, kind = study.profile, objective_class(method)
     leader = set_leader(method)
-    places = {f"objectives.{method.objective}": p.objectives.get(method.objective, {}),
-              f"tuned.{leader}": p.tuned.get(leader, {})}
+    places = {f"objectives.{method.objective}": p.objectives.get(method.objective, {})}
+    if tuned:
+        places[f"tuned.{leader}"] = p.tuned.get(leader, {})
     words, moves = {}, dict(kind.descent)
+    if issubclass(kind, TrajectoryMatching):
+        where, settings = "objectives.trajectory", p.objectives.get("trajectory", {})
+        moves |= at_size(read_words("trajectory", settings, where)[1], ratio, where)
     for where, settings in places.items():
         for found, part in zip((words, moves), read_words(method.objective, settings, where)):
             found |= at_size(part, ratio, where)
@@ -277,8 +284,8 @@ def set_leader(method: Method) -> str:
     """Methods that share their sets share what is tuned: the first of them in the catalogue. One
     that is not there, such as SelMatch at another alpha, takes that of its nearest kin."""
     def kin(m):
-        return (m.objective == method.objective, m.labels == method.labels == "soft"
-                or "soft" not in (m.labels, method.labels),
+        return (m.objective == method.objective, m.completed == method.completed,
+                m.labels == method.labels == "soft" or "soft" not in (m.labels, method.labels),
                 m.start == method.start, m.alpha == method.alpha)
     known = [*methods.values(), *variants.values()]
     if method in known and method.name in variants:
@@ -298,7 +305,9 @@ def describe_objective(study: Study, method: Method, ratio: float) -> tuple[Any,
         tasks = study.expert_tasks(flat="flat experts" in kind.needs)
         given["experts"] = tuple(task.path for task in tasks)
         given["compiled"] = study.is_compiled(p.matching.compile, study.network, p.matching.passes)
-    asked = kind.matching_words(p.matching.words(), p.matching.iterations)
+    planned = descent_words(study, method, ratio, tuned=False)[1]     # a run that stops early keeps
+    length = planned.get("iterations", p.matching.iterations)         # the bounds of the whole
+    asked = kind.matching_words(p.matching.words(), length)
     objective = kind(**given | asked | words)
     if getattr(getattr(objective, "augmentation", None), "kind", "none") == "dsa":
         objective = replace(objective, augmentation=study.policy("dsa"))

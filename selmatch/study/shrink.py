@@ -5,11 +5,12 @@
 # %% auto #0
 __all__ = ['most_seen', 'least_epochs', 'brief', 'efforts', 'Sizes', 'count_classes', 'count_given', 'count_small', 'say_sizes',
            'fill_classes', 'window_of_counts', 'choose_rows', 'rows_of_class', 'take_rows', 'start_of_counts',
-           'at_size', 'plan_small', 'make_small', 'depth_for', 'fit_network', 'limit_epochs', 'fit_epochs',
-           'without_flips', 'brief_trials', 'flip_trials', 'compare_flips', 'settle_flips', 'random_rows', 'random_set',
-           'shorten', 'judge_trials', 'judge_sets', 'name_given', 'teacher_of', 'summarise_sets', 'window_trials',
-           'best_window', 'Effort', 'apply_effort', 'count_windows', 'plan_stages', 'wall_of', 'choose_effort',
-           'say_plan', 'Shrunk', 'choose_set', 'find_small', 'keep_random', 'judge_pictures', 'read_pictures']
+           'at_size', 'with_share', 'plan_small', 'make_small', 'depth_for', 'fit_network', 'limit_epochs',
+           'fit_epochs', 'without_flips', 'brief_trials', 'flip_trials', 'compare_flips', 'settle_flips', 'random_rows',
+           'random_set', 'shorten', 'judge_trials', 'judge_sets', 'name_given', 'teacher_of', 'summarise_sets',
+           'window_trials', 'best_window', 'Effort', 'apply_effort', 'count_windows', 'plan_stages', 'wall_of',
+           'choose_effort', 'say_plan', 'Shrunk', 'choose_set', 'find_small', 'keep_random', 'judge_pictures',
+           'read_pictures']
 
 # %% ../../nbs/59_shrink.ipynb #9ae8de04
 import functools
@@ -211,13 +212,22 @@ def at_size(study: Study, sizes: Sizes, beta: float | None = None,
     return study.with_profile(replace(p, **words), *shared)
 
 # %% ../../nbs/59_shrink.ipynb #75e85a93
+def with_share(method: Method, alpha: float) -> Method:
+    "The method with this distilled share; with none it is its start. Raises `InputError`."
+    if method.objective is None:
+        return method
+    if method.completed:
+        raise InputError(f"alpha={alpha} is not allowed for {method.name!r}: the share of its base "
+                         "is a word of the profile, curriculum.alpha")
+    return replace(method, alpha=alpha, objective=method.objective if alpha else None)
+
 def plan_small(study: Study, method: Method, sizes: Sizes,
                beta: float | None = None, alpha: float | None = None,
 ) -> tuple[Study, SetTask, Tensor | None]:
     "The task of a set of these sizes, the study at this size, and the rows that it begins from."
     if alpha is not None:
         check_range("alpha", alpha, 0, 1)
-        method = replace(method, alpha=alpha) if method.objective and alpha else method
+        method = with_share(method, alpha)
     start, rows = start_of_counts(study, method, sizes, beta)
     there = at_size(study, sizes, start.card["beta"], start.card["alpha"])
     return there, set_task(there, method, sizes.ratio, 0, start=start), rows

@@ -224,10 +224,13 @@ def standard_error(score: pd.Series, images: int) -> pd.Series:    # shares of s
 
 def mark_picks(rows: pd.DataFrame) -> pd.DataFrame:    # method, factor, share, ratio, score, error
     """The rows with a column `picked`: of each method the factor and the share that are nearest to
-    the defaults among those within one standard error of the best, over all its sizes."""
+    the defaults among those within one standard error of the best, over all its sizes; a look
+    that a size lacks is none. The sizes share their validation images, so their errors are added."""
     looks = rows[rows.factor > 0].groupby(["method", "factor", "share"])
-    means = looks.score.agg(lambda s: s.mean(skipna=False)).dropna()
-    errors = looks.error.agg(lambda e: (e**2).sum()**0.5 / len(e))
+    sizes = rows.groupby("method").ratio.nunique()
+    full = looks.ratio.nunique() == sizes.reindex(looks.ratio.nunique().index, level="method")
+    means = looks.score.agg(lambda s: s.mean(skipna=False))[full].dropna()
+    errors = looks.error.mean()
     picks = {}
     for method, scores in means.groupby(level="method"):
         margin = errors[scores.idxmax()]

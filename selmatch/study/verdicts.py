@@ -66,8 +66,8 @@ def pair_test(differences: np.ndarray,    # (S,) of two methods on the same seed
     gap, p = float(looks.mean()), float("nan")
     if len(looks) > 1 and looks.std() > 1e-9:
         p = float(scipy.stats.ttest_1samp(looks, 0).pvalue)
-    elif len(looks) > 1 and gap == 0:
-        p = 1.0                        # another difference without scatter stays unknown
+    elif len(looks) > 1:
+        p = 1.0        # without scatter there is nothing to test by; the question was asked, though
     return {"gap": gap, "half": half_width(looks), "p": p, "sets": len(looks)}
 
 # %% ../../nbs/41_verdicts.ipynb #6709b60e
@@ -137,12 +137,15 @@ def main_effect(table: pd.DataFrame,        # one row per network, with a column
                 by: Sequence[str] = ("ratio",),
                 value: str = "test_accuracy",
 ) -> pd.DataFrame:                          # by group: gap, half (points), p, sets, pairs
-    """The mean difference between two settings of a factor over all cells that have a partner.
-    Raises `InputError` for a setting that the table lacks."""
+    """The mean difference between two settings of a factor over all cells that have a partner with
+    every seed: cells of some seeds only would count as scatter between seeds. Raises `InputError`
+    for a setting that the table lacks."""
     for setting in (a, b):
         check_choice(factor, setting, list(table[factor].unique()))
     wide = set_means(table, [*by, *others, factor], value).unstack(factor)
     apart = (wide[a] - wide[b]).dropna()
+    seeds = apart.groupby(list(by)).transform(count_sets)
+    apart = apart[apart.groupby([*by, *others]).transform("size") == seeds]
     looks = apart.groupby([*by, "set_seed"]).mean()
     pairs = apart.groupby(list(by)).size() // apart.groupby(list(by)).apply(count_sets)
     level = list(by) if len(by) > 1 else by[0]          # one name: plain values, no tuples of one
