@@ -5,6 +5,7 @@
 Figures of one folder that were drawn at different times may come from different versions of a profile. Their JSONs
 say so, one by one; the page says it side by side."""
 import json
+import re
 import sys
 from pathlib import Path
 
@@ -12,8 +13,7 @@ from selmatch.core import write_atomic
 
 WORDS = {     # what is shown of a profile: column -> where it stands
     "iterations": ("matching", "iterations"), "lr_images": ("matching", "lr_images"),
-    "joined at": ("matching", "max_start"), "β": ("window", "beta"), "experts": ("experts", "n"), "judge steps": ("evaluation", "steps"),
-    "sets": ("seeds",), "networks": ("evaluation", "n"),
+    "β": ("window", "beta"), "experts": ("experts", "n"), "judge steps": ("evaluation", "steps"),
 }
 
 
@@ -26,6 +26,18 @@ def read_word(profile: dict, place: tuple[str, ...]) -> str:
     return "searched" if profile is None else str(profile)
 
 
+def say_joined(profile: dict) -> str:
+    """The epochs of an expert at which a student may join it, the last one included."""
+    first = profile["objectives"].get("trajectory", {}).get("min_start", 0)
+    return f"{first} to {profile['matching']['max_start'] - 1}"
+
+
+def say_sample(caption: str) -> str:
+    """What the caption says of the sample: sets, and networks on each."""
+    found = re.search(r"\d+ sets? × \d+ networks?|n = \d+ per \w+", caption)
+    return found[0] if found else "–"
+
+
 def describe_folder(folder: Path) -> str:
     """The page of a folder of figures."""
     cards = [json.loads(path.read_text(encoding="utf-8")) for path in sorted(folder.glob("*.json"))]
@@ -33,12 +45,15 @@ def describe_folder(folder: Path) -> str:
     lines = [f"# {folder.name}: which profile drew what", "",
              "This page is made from the JSONs beside the figures (`python scripts/say_origins.py`). " + (
                  "All figures come from one version of the profile." if len(versions) == 1 else
-                 f"The figures come from **{len(versions)} versions of the profile**, so numbers of rows with different letters may not be read as of one experiment."),
-             "", "| figure | profile | " + " | ".join(WORDS) + " | code | PyTorch |", "|---" * (len(WORDS) + 4) + "|"]
+                 f"The figures come from **{len(versions)} versions of the profile**, so numbers of rows with different letters may not be read as of one experiment.") +
+             " What is said of distilling concerns those that show distilled sets; figures 3 and 7 judge real images only.",
+             "", "| figure | sample | profile | " + " | ".join(WORDS) + " | joined at epochs | code | PyTorch | processor |",
+             "|---" * (len(WORDS) + 7) + "|"]
     for card in cards:
         version = "ABCDEFGH"[versions.index(json.dumps(card["profile"], sort_keys=True))]
         cells = [read_word(card["profile"], place) for place in WORDS.values()]
-        lines.append(f"| [{card['figure']}]({card['figure']}.ipynb) | {version} | " + " | ".join(cells) + f" | `{card['code']}` | {card['versions']['torch'].split('+')[0]} |")
+        lines.append(f"| [{card['figure']}]({card['figure']}.ipynb) | {say_sample(card['caption'])} | {version} | " + " | ".join(cells) +
+                     f" | {say_joined(card['profile'])} | `{card['code']}` | {card['versions']['torch'].split('+')[0]} | {card.get('processor', '–')} |")
     return "\n".join(lines) + "\n"
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import pandas as pd
 
 from selmatch.core import write_atomic
-from selmatch.methods import methods
+from selmatch.methods import find_method, methods
 from selmatch.select.window import best_beta
 from selmatch.show.bench import bench_table
 from selmatch.show.plots import accuracy_table, same_images
@@ -332,6 +332,26 @@ def write_convolutions() -> str:
     return f"{one.processor}, PyTorch {one.torch}, medians, freed memory kept.\n\n{markdown(wide)}"
 
 
+def compare_picks(profile: str) -> str:
+    """Whether the step sizes that a profile has are those that its record of trials picks today."""
+    rows, card = read_figure(profile, "tab5_tuning")
+    tuned, same, others = card["profile"]["tuned"], [], []
+    for name, mine in rows[rows.picked].groupby("method"):
+        words = {"lr_images": float(mine.lr_images.iloc[0])}
+        if mine.share.iloc[0] < 1:
+            words["iterations"] = int(mine.iterations.iloc[0])
+        if tuned.get(name) == words:
+            same.append(name)
+        else:
+            others.append((name, mine.iloc[0], rows[(rows.method == name) & (rows.lr_images == words["lr_images"])]))
+    said = [f"{find_method(name).title} with {pick.iterations} iterations ({100 * pick.score:.1f} % of the validation images, "
+            f"{100 * looks.score.iloc[-1]:.1f} after all {looks.iterations.iloc[-1]}; one standard error is "
+            f"{100 * pick.error:.1f})" for name, pick, looks in others]
+    rest = f" Today it would pick otherwise: {'; '.join(said)}." * bool(others)
+    return (f"The picks were made when the record was drawn first; drawn anew, where last bits differ, it picks the same "
+            f"for {len(same)} of {len(same) + len(others)} methods, and the tables have the first picks.{rest}")
+
+
 def write_tuning(file: str) -> str:
     """Every trial of the step sizes: validation accuracy after the last iteration, the pick in bold."""
     rows = pd.read_csv(FIGURES / "bench" / file)
@@ -367,6 +387,7 @@ BLOCKS = {
         "teaches more than random images(?: under the same (?:online )?teacher)?"),
     "transfer digits": lambda: write_gains("digits", "tab3_transfer",
                                            "teaches more than random images", "under"),
+    "picks digits": lambda: compare_picks("digits"),
     "tuning cifar10-jpeg-lite": lambda: write_tuning("photo_tuning.csv"),
     "table cifar10-jpeg-lite": lambda: write_table("cifar10-jpeg-lite", "cifar10"),
     "window cifar10-jpeg-lite": lambda: write_window("cifar10-jpeg-lite"),

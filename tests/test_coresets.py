@@ -350,3 +350,23 @@ def test_join_classes_keeps_the_order_of_picking_among_equals():
     difficulty[9] = 1
     assert join_classes(DIGITS.train, picks).tolist() == [5, 2, 9, 1, 0, 3]
     assert join_classes(DIGITS.train, picks, difficulty).tolist() == [9, 5, 2, 1, 0, 3]
+
+
+def test_what_chooses_by_accuracy_says_when_it_cannot():
+    """Without validation images a judge gave NaN, and the first of all draws or cuts was taken in silence."""
+    from selmatch.select.dynamics import ccs
+    none = DIGITS.validation.subset(torch.arange(0))
+    with pytest.raises(InputError, match="validation has 0 images"): validation_judge(none, SPEC, Recipe(steps=1))
+    blind = lambda data: float("nan")
+    with pytest.raises(InputError, match="judge gave .nan"): judged_draws(DIGITS.train, 2, judge=blind, draws=2, generator=seed(0))
+    asked = dict(difficulty=DIFFICULTY, generator=seed(0))
+    with pytest.raises(InputError, match="is a number"): ccs(DIGITS.train, 2, judge=blind, **asked)
+    with pytest.raises(InputError, match="judge=None"): ccs(DIGITS.train, 2, **asked)
+    assert len(ccs(DIGITS.train, 2, cuts=(0.1,), **asked)) == 20
+
+
+def test_scores_that_are_equal_in_both_keep_the_order_of_the_data():
+    from selmatch.select.scores import break_ties
+    alike = torch.zeros(3)
+    assert torch.argsort(break_ties(alike, torch.ones(3)), descending=True).tolist() == [0, 1, 2]
+    with pytest.raises(InputError, match="1 of 3 second scores"): break_ties(alike, torch.tensor([0., float("nan"), 1.]))

@@ -137,3 +137,29 @@ def test_a_cell_of_the_ablation_takes_no_step_of_a_method_that_real_images_compl
         for alpha in (None, 0.3, 1.0):
             assert set_leader(Method("cell", "cell", start, alpha, "trajectory")) == leader
     assert set_leader(find_method("ccfs")) == "ccfs" and set_leader(Method("more", "more", "random", None, "trajectory", labels="online", completed="curriculum")) == "ccfs"
+
+
+def test_a_share_that_is_asked_for_is_the_share_that_is_distilled():
+    """`distill(data, "mtt", alpha=0)` repainted everything, and `--alpha` reached those only whose share is the profile's."""
+    from selmatch.methods import find_method
+    from selmatch.study.shrink import with_share
+    mtt = find_method("mtt")
+    assert with_share(mtt, 0.5).alpha == 0.5 and with_share(mtt, 0.5).objective == "trajectory"
+    assert with_share(mtt, 0).objective is None and with_share(find_method("selmatch"), 0).alpha == 0
+    assert with_share(find_method("random"), 0.5) == find_method("random")
+    with pytest.raises(InputError, match="alpha=0.5 is not allowed for 'ccfs'"): with_share(find_method("ccfs"), 0.5)
+
+
+def test_a_profile_s_pace_of_matching_holds_for_all_that_match_trajectories(tmp_path):
+    """A profile that gave MTT ten times the step left TESLA, FTD and DATM at the old one; a run that stops early keeps DATM's bounds."""
+    from selmatch.study.profile import load_profile
+    from selmatch.study.study import Study
+    from selmatch.study.sets import descent_words, describe_objective
+    from selmatch.methods import find_method
+    p = load_profile("smoke", objectives={"trajectory": {"lr_images": 7.0}, "datm": {"iterations": 40, "first_max_start": 1}}, tuned={"datm": {"iterations": 4}})
+    study, ratio = Study(p, Computer(quiet=True), tmp_path), p.ratios[0]
+    for name in ("mtt", "tesla", "ftd", "datm", "selmatch"):
+        assert descent_words(study, find_method(name), ratio)[1]["lr_images"] == 7.0, name
+    assert descent_words(study, find_method("dm"), ratio)[1]["lr_images"] != 7.0
+    objective, moves = describe_objective(study, find_method("datm"), ratio)
+    assert moves["iterations"] == 4 and objective.expansion_end == 20

@@ -9,6 +9,7 @@ __all__ = ['distances', 'block_numbers', 'draw_real', 'siamese', 'ClassCompariso
            'together', 'CompareMeans']
 
 # %% ../../nbs/35_condensation.ipynb #d5330cca
+import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from typing import ClassVar
@@ -228,7 +229,7 @@ def match_means(embed: Callable,                   # images -> features (n, f)
     return ((class_means(embed(x), y, n_classes) - goal).square().sum(1) * present).sum()
 
 # %% ../../nbs/35_condensation.ipynb #35blocks1
-block_numbers = 2**25      # numbers of images that are embedded together, at most; one class always
+block_numbers = 2**26      # in one map of the images that are embedded together; one class always
 
 def split_classes(kinds: Tensor,      # classes of all images, on the CPU
                   n_classes: int,
@@ -266,7 +267,9 @@ class DistributionMatching(Objective):
 # %% ../../nbs/35_condensation.ipynb #35blocks5
 def together(spec, like: ImageSet, kinds: Tensor) -> Iterator[Tensor]:   # classes of all images
     "Classes that are embedded together: all of them where images meet in a batch norm."
-    most = block_numbers // like.images[0].numel()
+    channels, *side = like.images[0].shape
+    widest = max(channels, spec.network.get("width", 64)) * math.prod(side)
+    most = block_numbers // widest
     if spec.network.get("norm") == "batch":
         most = len(kinds)
     return split_classes(kinds, like.n_classes, most)

@@ -316,7 +316,10 @@ def validation_judge(validation: ImageSet, network: dict, recipe: Recipe,
                      computer: Computer = Computer(quiet=True),
 ) -> Callable[[ImageSet], float]:             # a set -> mean validation accuracy, in [0, 1]
     """A judge of sets: train `n` fresh networks on the set, ask the validation images.
-    All sets get the same seeds."""
+    All sets get the same seeds. Raises `InputError` where there is no validation image."""
+    if len(validation) == 0:
+        raise InputError("validation has 0 images: a selection that is chosen by accuracy needs "
+                         "some (data.validation holds them out)")
     settings = dict(network=network, recipe=recipe, tests={"validation": validation})
     def judge(data: ImageSet) -> float:
         table = evaluate(trials(data, n, seed, **settings), "judge a set", computer)
@@ -330,10 +333,13 @@ def judged_draws(data: ImageSet, ipc: int, *,
                  generator: torch.Generator,           # on the CPU
                  difficulty: Tensor | None = None,     # (n,) to order each set by
 ) -> list[tuple[float, Tensor]]:      # (score, rows), best first; equals in the order drawn
-    "Random sets, judged."
+    "Random sets, judged. Raises `InputError` for a score that is no number."
     check_range("draws", draws, 1)
     drawn = [random(data, ipc, generator=generator, difficulty=difficulty) for _ in range(draws)]
     judged = [(judge(data.subset(rows)), rows) for rows in drawn]
+    scores = [score for score, _ in judged]
+    if not np.isfinite(scores).all():
+        raise InputError(f"judge gave {scores}: every score must be a number")
     return sorted(judged, key=lambda pair: -pair[0])
 
 # %% ../../nbs/23_coresets.ipynb #64038a4d

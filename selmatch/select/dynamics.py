@@ -10,6 +10,7 @@ __all__ = ['ccs_cuts', 'share_budget', 'stratify', 'cut_and_spread', 'ccs', 'rec
 from collections.abc import Callable, Sequence
 
 import numpy as np
+import pandas as pd
 import scipy
 import torch
 from torch import Tensor
@@ -19,6 +20,7 @@ from ..data.images import ImageSet, class_rows
 from .coresets import Evidence, check_evidence
 from .scores import Run, rank_classes
 from .window import check_ipc, selections, window
+from ..train.judge import find_best
 from ..train.networks import make_network
 from ..train.training import train
 
@@ -71,14 +73,18 @@ def ccs(data: ImageSet, ipc: int, *, difficulty: Tensor, generator: torch.Genera
         judge: Callable | None = None,                  # set -> validation accuracy
         cuts: Sequence[float] = ccs_cuts,
 ) -> Tensor:
-    "Coverage-centric selection (Zheng et al. 2023), by class; the cut chosen by `judge`."
+    """Coverage-centric selection (Zheng et al. 2023), by class; the cut chosen by `judge`. Raises
+    `InputError` for several cuts without one, and where no score is a number."""
     check_ipc(data, ipc)
     for cut in cuts:
         check_range("cut", cut, 0, 1)
     drawn = [cut_and_spread(data, ipc, difficulty, generator, cut) for cut in cuts]
-    if judge is None or len(drawn) == 1:
+    if len(drawn) == 1:
         return drawn[0]
-    return max(drawn, key=lambda rows: judge(data.subset(rows)))
+    if judge is None:
+        raise InputError(f"cuts={tuple(cuts)} are several, and judge=None: give a judge that "
+                         "chooses among them, or one cut")
+    return drawn[find_best(pd.Series([judge(data.subset(rows)) for rows in drawn]))]
 
 # %% ../../nbs/24_dynamics.ipynb #c2e1234e
 def record_dynamics(run: Run) -> dict[str, Tensor]:    # "probabilities": (epochs, n)

@@ -282,8 +282,17 @@ def break_ties(first: Tensor,   # (n,) the score that decides
                second: Tensor,  # (n,) orders images of equal `first`
 ) -> Tensor:                    # (n,) float64
     """Order images of equal `first` by `second`: adds less than the smallest gap of `first`,
-    so no other order changes."""
+    so no other order changes. Equal are values that only rounding parts; of images that are equal
+    in both, the first in the data counts as the harder. `InputError` for a `second` that is no
+    number."""
+    if not second.isfinite().all():
+        raise InputError(f"{int((~second.isfinite()).sum())} of {len(second)} second scores are no "
+                         "numbers: nothing can be ordered by them")
     values = first.double().unique()
-    gap = values.diff().min() if len(values) > 1 else torch.tensor(1.0, dtype=torch.float64)
-    rank = torch.argsort(torch.argsort(second, stable=True), stable=True).double()
+    gaps = values.diff()
+    gaps = gaps[gaps > 1e-9 * (values[-1] - values[0])]
+    gap = gaps.min() if len(gaps) else torch.tensor(1.0, dtype=torch.float64)
+    last_first = torch.argsort(second.flip(0), stable=True)      # of equals the last in the data
+    rank = torch.empty(len(second), dtype=torch.float64)
+    rank[len(second) - 1 - last_first] = torch.arange(len(second), dtype=torch.float64)
     return first.double() + gap * rank / (2 * len(rank))

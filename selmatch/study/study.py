@@ -469,8 +469,11 @@ class Study(StudyScores):
 
     def window_starts(self, ratio: float, step: float) -> list[float]:
         """The grid of beta for one size: up to the last window that fits the smallest class; the
-        average one where classes are uneven, or one small class would end it for all."""
-        return beta_grid(typical_size(self.splits.train), self.ipc(ratio), step)
+        average one where classes are uneven, or where a class has fewer images than are asked of
+        each: one small class would end it for all."""
+        train, alike = self.splits.train, isinstance(self.take(ratio), int)
+        size = typical_size(train) if alike else round(len(train) / train.n_classes)
+        return beta_grid(size, self.ipc(ratio), step)
 
     def window_trials(self, ratio: float,
                       difficulty: Callable | None = None, # run -> (n,); None: the run's own
