@@ -360,7 +360,7 @@ def compare_picks(profile: str) -> str:
             f"{100 * pick.error:.1f})" for name, pick, looks in others]
     rest = f" Today it would pick otherwise: {'; '.join(said)}." * bool(others)
     return (f"The picks were made when the record was drawn first; drawn anew, where last bits differ, it picks the same "
-            f"for {len(same)} of {len(same) + len(others)} methods, and the tables have the first picks.{rest}")
+            f"in {len(same)} of {len(same) + len(others)} families, and the tables have the first picks.{rest}")
 
 
 def write_tuning(file: str) -> str:

@@ -152,8 +152,18 @@ def test_two_differences_that_coincide_give_no_verdict():
     found = compare(rows, [("m0", "m1")])
     assert found.gap[0] == pytest.approx(3)
     assert found.verdict.tolist() == ["undecided"]
-    claim = state_claims(found, "{a} beats {b}.")[0]
-    assert claim["p_holm"] is None, "NaN is no JSON"
+    assert state_claims(found, "{a} beats {b}.")[0]["p_holm"] == 1
+    alone = compare(table(np.array([[[[.95]]], [[[.92]]]])), [("m0", "m1")])
+    assert state_claims(alone, "{a} beats {b}.")[0]["p_holm"] is None, "NaN is no JSON"
+
+
+def test_a_question_without_scatter_counts_in_the_correction():
+    """Whether two differences coincide is chance; if such a question left the family, the others would be corrected for too few."""
+    sets = [[[.90], [.91], [.93]], [[.92], [.93], [.95]], [[.95], [.99], [.98]]]      # m1 - m0 is 2 points in all
+    rows = table(np.array([[one] for one in sets]))
+    both = compare(rows, [("m1", "m0"), ("m2", "m0")])
+    (alone,) = compare(rows, [("m2", "m0")]).p_holm
+    assert both.verdict[0] == "undecided" and both.p_holm[1] == pytest.approx(2 * alone)
 
 
 def test_a_claim_without_a_number_is_shown():

@@ -78,13 +78,11 @@ def ccs(data: ImageSet, ipc: int, *, difficulty: Tensor, generator: torch.Genera
     check_ipc(data, ipc)
     for cut in cuts:
         check_range("cut", cut, 0, 1)
+    if judge is None and len(cuts) > 1:
+        raise InputError(f"cuts={tuple(cuts)} are several, and judge=None: give one of either")
     drawn = [cut_and_spread(data, ipc, difficulty, generator, cut) for cut in cuts]
-    if len(drawn) == 1:
-        return drawn[0]
-    if judge is None:
-        raise InputError(f"cuts={tuple(cuts)} are several, and judge=None: give a judge that "
-                         "chooses among them, or one cut")
-    return drawn[find_best(pd.Series([judge(data.subset(rows)) for rows in drawn]))]
+    judged = [judge(data.subset(rows)) for rows in drawn] if len(cuts) > 1 else [0.0]
+    return drawn[find_best(pd.Series(judged))]
 
 # %% ../../nbs/24_dynamics.ipynb #c2e1234e
 def record_dynamics(run: Run) -> dict[str, Tensor]:    # "probabilities": (epochs, n)

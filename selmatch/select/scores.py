@@ -5,7 +5,8 @@
 # %% auto #0
 __all__ = ['directions', 'largest_scores', 'ForgettingCounter', 'Run', 'error_length', 'observe_run', 'observe',
            'predict_held_out', 'c_score_difficulty', 'check_difficulty', 'check_unpacked', 'read_arrays',
-           'locate_images', 'read_order', 'check_labels', 'load_difficulty', 'rank_classes', 'easy_half', 'break_ties']
+           'locate_images', 'read_order', 'check_labels', 'load_difficulty', 'rank_classes', 'easy_half', 'places',
+           'break_ties']
 
 # %% ../../nbs/20_scores.ipynb #ac7cd50e
 import zipfile
@@ -278,21 +279,27 @@ def easy_half(difficulty: Tensor,  # (n,) higher = harder
     return mask
 
 # %% ../../nbs/20_scores.ipynb #b1edc2db
+def places(score: Tensor,   # (n,)
+) -> Tensor:                # (n,) float64: 0 for the lowest, n - 1 for the highest
+    """Places by rising score; of equal images the last in the data has the lowest. Raises
+    `InputError` for scores that are no numbers."""
+    if not score.isfinite().all():
+        raise InputError(f"{int((~score.isfinite()).sum())} of {len(score)} second scores are no "
+                         "numbers: nothing can be ordered by them")
+    rising = len(score) - 1 - torch.argsort(score.flip(0), stable=True)
+    place = torch.empty(len(score), dtype=torch.float64)
+    place[rising] = torch.arange(len(score), dtype=torch.float64)
+    return place
+
+# %% ../../nbs/20_scores.ipynb #20ties02
 def break_ties(first: Tensor,   # (n,) the score that decides
                second: Tensor,  # (n,) orders images of equal `first`
 ) -> Tensor:                    # (n,) float64
-    """Order images of equal `first` by `second`: adds less than the smallest gap of `first`,
-    so no other order changes. Equal are values that only rounding parts; of images that are equal
-    in both, the first in the data counts as the harder. `InputError` for a `second` that is no
-    number."""
-    if not second.isfinite().all():
-        raise InputError(f"{int((~second.isfinite()).sum())} of {len(second)} second scores are no "
-                         "numbers: nothing can be ordered by them")
+    """Order images of equal `first` by `second`: adds less than the smallest gap of `first`, so no
+    other order changes. Equal are values that only rounding parts; of images that are equal in
+    both, the first in the data counts as the harder."""
     values = first.double().unique()
     gaps = values.diff()
     gaps = gaps[gaps > 1e-9 * (values[-1] - values[0])]
     gap = gaps.min() if len(gaps) else torch.tensor(1.0, dtype=torch.float64)
-    last_first = torch.argsort(second.flip(0), stable=True)      # of equals the last in the data
-    rank = torch.empty(len(second), dtype=torch.float64)
-    rank[len(second) - 1 - last_first] = torch.arange(len(second), dtype=torch.float64)
-    return first.double() + gap * rank / (2 * len(rank))
+    return first.double() + gap * places(second) / (2 * len(second))

@@ -224,8 +224,8 @@ def standard_error(score: pd.Series, images: int) -> pd.Series:    # shares of s
 
 def mark_picks(rows: pd.DataFrame) -> pd.DataFrame:    # method, factor, share, ratio, score, error
     """The rows with a column `picked`: of each method the factor and the share that are nearest to
-    the defaults among those within one standard error of the best, over all its sizes; a look
-    that a size lacks is none. The sizes share their validation images, so their errors are added."""
+    the defaults among those within one standard error of the best, over all its sizes; a look that
+    a size lacks is none. Sizes share their validation images: the error is the mean of theirs."""
     looks = rows[rows.factor > 0].groupby(["method", "factor", "share"])
     sizes = rows.groupby("method").ratio.nunique()
     full = looks.ratio.nunique() == sizes.reindex(looks.ratio.nunique().index, level="method")
