@@ -73,8 +73,7 @@ def ccs(data: ImageSet, ipc: int, *, difficulty: Tensor, generator: torch.Genera
         judge: Callable | None = None,                  # set -> validation accuracy
         cuts: Sequence[float] = ccs_cuts,
 ) -> Tensor:
-    """Coverage-centric selection (Zheng et al. 2023), by class; the cut chosen by `judge`. Raises
-    `InputError` for several cuts without one, and where no score is a number."""
+    "Coverage-centric selection (Zheng et al. 2023); several cuts need a `judge` (`InputError`)."
     check_ipc(data, ipc)
     for cut in cuts:
         check_range("cut", cut, 0, 1)
