@@ -13,8 +13,8 @@ __all__ = ['patience', 'compiled_share', 'tried_sets', 'now', 'between', 'second
            'race_judgements', 'find_candidate', 'race_parts', 'race_share', 'reading_parts', 'feature_part',
            'walk_parts', 'needs_flat_experts', 'list_parts', 'costs', 'difficulty_parts', 'follow_parts',
            'asks_experts', 'answer_part', 'tabulate_parts', 'check_disk', 'wall_seconds', 'command_parts',
-           'judging_costs', 'measure_kept_bytes', 'memory', 'duration', 'list_costs', 'describe_costs',
-           'estimate_flops']
+           'judging_costs', 'saved_bytes', 'measure_kept_bytes', 'measure_block_bytes', 'memory', 'duration',
+           'list_costs', 'describe_costs', 'estimate_flops']
 
 # %% ../../nbs/56_estimate.ipynb #03d6d925
 import functools
@@ -33,6 +33,7 @@ import torch.nn.functional as F
 from ..computer import with_threads
 from ..core import InputError, check_room, count_free, say_bytes
 from ..data.images import ImageSet, class_rows
+from ..distill.condensation import together
 from ..distill.objectives import SetState
 from ..distill.sweep import (
     draw_steps, first_order, reverse_sweep, second_order, walk_forward)
@@ -838,28 +839,49 @@ def judging_costs(study: Study, images: int,     # of the set
     return tabulate_parts(parts)
 
 # %% ../../nbs/56_estimate.ipynb #d1fbd8c4
-def measure_kept_bytes(data: ImageSet, network: dict, batch: int) -> int:
-    "Bytes that autograd puts aside for one inner step of matching, there and back."
-    net = make_network(network, data.shape, data.n_classes, 0).to(data.labels.device)
-    flat, seen = FlatNetwork(net), {}
+def saved_bytes(compute: Callable) -> int:
+    "Bytes that autograd puts aside while something is computed."
+    seen = {}
     def put_aside(t):
         seen[t.untyped_storage().data_ptr()] = t.untyped_storage().nbytes()
         return t
-    theta = flatten(flat.module)
     with torch.autograd.graph.saved_tensors_hooks(put_aside, lambda t: t):
-        second_order(flat, theta, data.images[:batch], data.labels[:batch], torch.ones_like(theta))
+        compute()
     return sum(seen.values())
 
+def measure_kept_bytes(data: ImageSet, network: dict, batch: int) -> int:
+    "What one inner step of matching puts aside, there and back."
+    net = make_network(network, data.shape, data.n_classes, 0).to(data.labels.device)
+    flat, x, y = FlatNetwork(net), data.images[:batch], data.labels[:batch]
+    theta = flatten(flat.module)
+    return saved_bytes(lambda: second_order(flat, theta, x, y, torch.ones_like(theta)))
+
+# %% ../../nbs/56_estimate.ipynb #56block1
+def measure_block_bytes(study: Study, few: ImageSet) -> int:
+    """What DM's largest block of images takes, at the profile's largest size: what is put aside,
+    and as much again on the way back (measured: figures/bench/peaks_dm.csv)."""
+    ratio, k = max(study.profile.ratios), few.n_classes
+    spec = sets.describe_objective(study, find_method("dm"), ratio)[0]
+    each = study.ipc(ratio) + spec.batch_real
+    blocks = together(spec, few, torch.arange(k).repeat_interleave(each))
+    images = max(len(block) * each for block in blocks)
+    net = make_network(spec.network, few.shape, k, 0).to(few.images).requires_grad_(False)
+    shown = few.images[:64].clone().requires_grad_()
+    return 2 * saved_bytes(lambda: net.embed(shown)) * images // len(shown)
+
+# %% ../../nbs/56_estimate.ipynb #56block2
 def memory(study: Study) -> dict[str, float]:     # what -> bytes
-    "What one worker that matches holds at a time."
-    p, train = study.profile, study.splits.train
+    "What one worker holds at a time: of matching, and of DM where the profile has it."
+    p, train, few = study.profile, study.splits.train, Prices(study).few
     weights = n_params(make_network(study.network, train.shape, train.n_classes, 0))
     parts = (train, study.splits.validation, study.splits.test)
     images = sum(len(part) for part in parts) * math.prod(train.shape)
-    kept = measure_kept_bytes(Prices(study).few, study.network, p.matching.batch)
-    return {"images": 4 * images,
-            "path of the student": 4 * (p.matching.n_steps + 1) * weights,
-            "one step": kept}
+    found = {"images": 4 * images,
+             "path of the student": 4 * (p.matching.n_steps + 1) * weights,
+             "one step": measure_kept_bytes(few, study.network, p.matching.batch)}
+    if p.ratios and "dm" in {find_method(name).objective for name in p.methods}:
+        found["a block of DM"] = measure_block_bytes(study, few)
+    return found
 
 # %% ../../nbs/56_estimate.ipynb #74913a29
 def duration(s: float) -> str:
