@@ -46,7 +46,7 @@ def describe_folder(folder: Path) -> str:
              "This page is made from the JSONs beside the figures (`python scripts/say_origins.py`). " + (
                  "All figures come from one version of the profile." if len(versions) == 1 else
                  f"The figures come from **{len(versions)} versions of the profile**, so numbers of rows with different letters may not be read as of one experiment.") +
-             " What is said of distilling concerns those that show distilled sets; figures 3 and 7 judge real images only.",
+             " What is said of distilling concerns those that show distilled sets.",
              "", "| figure | sample | profile | " + " | ".join(WORDS) + " | joined at epochs | code | PyTorch | processor |",
              "|---" * (len(WORDS) + 7) + "|"]
     for card in cards:

@@ -227,8 +227,8 @@ def mark_picks(rows: pd.DataFrame) -> pd.DataFrame:    # method, factor, share, 
     the defaults among those within one standard error of the best, over all its sizes; a look that
     a size lacks is none. Sizes share their validation images: the error is the mean of theirs."""
     looks = rows[rows.factor > 0].groupby(["method", "factor", "share"])
-    sizes = rows.groupby("method").ratio.nunique()
-    full = looks.ratio.nunique() == sizes.reindex(looks.ratio.nunique().index, level="method")
+    sizes, seen = rows.groupby("method").ratio.nunique(), looks.ratio.nunique()
+    full = seen == sizes.reindex(seen.index, level="method")
     means = looks.score.agg(lambda s: s.mean(skipna=False))[full].dropna()
     errors = looks.error.mean()
     picks = {}
