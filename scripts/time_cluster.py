@@ -7,7 +7,6 @@ windows rest, are trained before the clock starts. The Dask workers are there al
 turn has to bring them modules and data, and is in the table like the others. `bytes` are what a task weighs when it
 is sent (median), `data_mb` what travels once to each worker without a disk in common."""
 import argparse
-import functools
 import shutil
 import statistics
 import tempfile
@@ -18,7 +17,7 @@ from pathlib import Path
 import pandas as pd
 
 from selmatch import cluster as room
-from selmatch.cluster import Cluster, run_on_cluster
+from selmatch.cluster import Cluster
 from selmatch.computer import Computer
 from selmatch.core import write_atomic
 from selmatch.show.bench import cpu_model
@@ -74,7 +73,7 @@ def main():
                 if "Dask" in way:
                     cluster = Cluster("local:2", folder, False)
                     cluster.__dict__["client"] = client
-                    computer = Computer(quiet=True, cluster=functools.partial(run_on_cluster, cluster))
+                    computer = Computer(quiet=True, cluster=cluster)
                 seconds, table = work_on(p, computer, folder)
                 bits.append(table)
                 sent = cluster.sent if cluster else []

@@ -74,7 +74,7 @@ def data_section(
     return {k: v for k, v in given.items() if v is not None and v is not False} | mirrored
 
 # %% ../nbs/68_app.ipynb #a37b0da3
-def choose_profile(data: str | None, profile: str | None, given: dict, seed: int):
+def choose_profile(profile: str | None, given: dict, seed: int):    # given: from `data_section`
     "The profile of a stage command: as named, or the one named like the data, or `folder`."
     name = given.get("name", "digits")
     p = load_profile(profile or (name if name in list_profiles() else "folder"), seed=seed)
@@ -107,7 +107,7 @@ def make_study(data: str | None = None, profile: str | None = None, root: str | 
     from selmatch.api import fit_study
     from selmatch.study.study import Study, check_home
     given = data_section(data, root, size=size, **reading)
-    p = say_words(choose_profile(data, profile, given, seed), words, iterations)
+    p = say_words(choose_profile(profile, given, seed), words, iterations)
     say_mirroring(p)
     p = narrow_profile(p, ratio, alpha, beta)
     p = replace(p, balance=balance) if balance else p
@@ -126,8 +126,8 @@ def join_cluster(address: str | None) -> Callable | None:
     "What runs tasks on the cluster there; None without an address."
     if not address:
         return None
-    from selmatch.cluster import Cluster, run_on_cluster
-    return functools.partial(run_on_cluster, Cluster(address, home()))
+    from selmatch.cluster import Cluster
+    return Cluster(address, home())
 
 def make_computer(device: str, workers: int, cluster: str | None = None, quiet: bool = False,
                   threads: int = 1):
@@ -191,7 +191,7 @@ def make_data(data: str | None = None, profile: str | None = None, root: str | N
     "The images and settings of chapter 64, from the same options."
     from selmatch.api import open_study
     given = data_section(data, root, size=size, **reading)
-    p = say_words(choose_profile(data, profile, given, seed), words, iterations)
+    p = say_words(choose_profile(profile, given, seed), words, iterations)
     say_mirroring(p)
     if download:
         fetch_official(p.data["name"], p.data.get("root"))
@@ -298,7 +298,8 @@ def find_data_section(options: dict) -> dict:
     "The data section of the profile that the options of a stage command lead to."
     given = {name: options.get(name) for name in reading_options}
     given = data_section(options["data"], options["root"], size=options["size"], **given)
-    return choose_profile(options["data"], options["profile"], given, options["seed"]).data
+    p = choose_profile(options["profile"], given, options["seed"])
+    return say_words(p, options.get("words", ())).data
 
 def check_table(out: Path | None, begins: str,   # the first columns, as they stand in the file
                 options: dict | None = None):    # of the command; None: it reads no images
@@ -625,12 +626,17 @@ def window_command(out, **options):
     study = begin("window", options)
     if study is None:
         return
+    from selmatch.select.window import best_beta
     from selmatch.study.tables import windows
     table = windows(study)
     values = [c for c in table.columns if c in ("validation_accuracy", "test_accuracy")]
     click.echo((100 * table.groupby("beta")[values].agg(["mean", "std"])).round(2).to_string())
-    beta = study.beta(options["ratio"])
-    click.echo(f"Best window on {study.profile.window.choose_on}: beta = {beta}")
+    p = study.profile
+    best = best_beta(table, p.window.choose_on)
+    for ratio in p.ratios:
+        named = (p.window.beta or {}).get(ratio)
+        other = "" if named is None else f"; the profile names {named}, which the commands take"
+        click.echo(f"Best window on {p.window.choose_on}: beta = {best[ratio]}{other}")
     write_table(table, out)
 
 # %% ../nbs/68_app.ipynb #b3328ae6
@@ -993,8 +999,7 @@ def import_command(file, label_file, normalised, number, label_order, out, **opt
     """Read a set of others and write it as ours. These are files of MTT and its family
     (images_best.pt), of DC and DM, or any folder of images."""
     file, out = find_path("file", file), out or Path(f"{file.stem}-read")
-    given = data_section(options["data"], options["root"], size=options["size"])
-    check_out(out, choose_profile(options["data"], options["profile"], given, 0).data)
+    check_out(out, find_data_section(options))
     from selmatch.others import read_set
     label_file = label_file and find_path("--label-file", label_file)
     small = read_set(file, make_data(**options), label_file, normalised, number, label_order)

@@ -176,16 +176,21 @@ def compare_one(path: Path):
 
 def compare_all(home: Path, say: Callable = lambda text: None) -> list[Path]:    # the damaged ones
     "Compare every file of a home with its digests; says the message of each that is damaged."
-    from selmatch.computer import unnoted
+    from selmatch.computer import draft_mark, unnoted
     damaged = []
     for path in sorted(filter(Path.is_file, home.rglob("*"))):
+        if any(map(draft_mark.search, path.parent.parts)):
+            continue                                     # somebody is writing it
+        is_data = path.parent.name == "data"             # whose state is noted elsewhere
         try:
-            is_data = path.parent.name == "data"         # whose state is noted elsewhere
             with contextlib.nullcontext() if is_data else unnoted(path):
                 compare_one(path)
+        except FileNotFoundError:
+            continue                                     # removed or replaced meanwhile
         except InputError as error:
-            damaged.append(path)
-            say(str(error))
+            if path.exists():
+                damaged.append(path)
+                say(str(error))
     return damaged
 
 # %% ../nbs/67_care.ipynb #5b8d2b7a

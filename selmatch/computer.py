@@ -30,7 +30,7 @@ import torch
 from tqdm import tqdm
 
 from selmatch.core import (
-    InputError, check_choice, check_range, find_stop, identify_place, make_folder,
+    InputError, check_choice, check_whole, find_stop, identify_place, make_folder,
 )
 
 # %% ../nbs/02_computer.ipynb #02devc00
@@ -75,8 +75,8 @@ class Computer:
 
     def __post_init__(self):
         check_device(self.device)
-        check_range("workers", self.workers, 1)
-        check_range("threads", self.threads, 1)
+        check_whole("workers", self.workers, 1)
+        check_whole("threads", self.threads, 1)
 
     @property
     def kind(self) -> str:
@@ -87,6 +87,11 @@ class Computer:
     def places(self) -> int:
         "How many GPUs share the tasks by number; 0 on a CPU and a Mac."
         return torch.cuda.device_count() if self.device == "cuda" else int(self.kind == "cuda")
+
+    @property
+    def at_once(self) -> int:
+        "How many tasks are worked on at a time: as a cluster says, one a GPU, or one a worker."
+        return getattr(self.cluster, "workers", 0) or self.places or self.workers
 
     @property
     def side_by_side(self) -> int:

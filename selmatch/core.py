@@ -9,12 +9,16 @@ __all__ = ['longest_message', 'largest_seed', 'largest_count', 'longest_name', '
            'write_atomic', 'settle_below', 'say_bytes', 'count_free', 'check_room', 'digest_tensor', 'seal',
            'save_tensors', 'DamagedFile', 'refuse_damaged', 'read_words', 'take_digests', 'open_unchecked',
            'TensorFile', 'CheckedFile', 'open_tensors', 'load_tensors', 'set_aside', 'write_json', 'read_json', 'root',
-           'clone', 'home', 'feed_array', 'feed', 'fingerprint']
+           'clone', 'home', 'feed_array', 'feed', 'fingerprint', 'codes_in', 'functions_of', 'look_outside', 'written',
+           'is_plain', 'attributes_of', 'list_parts', 'read_code']
 
 # %% ../nbs/01_core.ipynb #eca22b21
 import contextlib
+import dis
 import errno
+import functools
 import hashlib
+import inspect
 import json
 import math
 import numbers
@@ -23,9 +27,11 @@ import secrets
 import shutil
 import socket
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import fields, is_dataclass
 from pathlib import Path
+from textwrap import dedent
+from types import CodeType, FunctionType, MethodType
 from typing import Any
 
 import numpy as np
@@ -470,3 +476,92 @@ def fingerprint(*things,  # tensors, arrays, dataclasses, containers of these, o
     digest = hashlib.sha256()
     feed(digest, things)
     return digest.hexdigest()[:16]
+
+# %% ../nbs/01_core.ipynb #01code03
+def codes_in(code: CodeType) -> Iterator[CodeType]:
+    "The compiled code of a function, and of all functions and comprehensions within it."
+    yield code
+    for part in code.co_consts:
+        if isinstance(part, CodeType):
+            yield from codes_in(part)
+
+# %% ../nbs/01_core.ipynb #01code3b
+def functions_of(thing: Any) -> list[FunctionType]:
+    "A function itself, or the methods of a class."
+    parts = vars(thing).values() if isinstance(thing, type) else [thing]
+    plain = [getattr(part, "fget", None) or getattr(part, "__func__", part) for part in parts]
+    return [part for part in plain if isinstance(part, FunctionType)]
+
+# %% ../nbs/01_core.ipynb #01code04
+def look_outside(function: FunctionType) -> dict[str, Any]:    # name -> value
+    "What a function finds outside itself: globals, values around it, defaults."
+    codes = list(codes_in(function.__code__))
+    own = {step.argval for code in codes for step in dis.get_instructions(code)
+           if step.opname in ("STORE_GLOBAL", "STORE_DEREF")}
+    names = {name for code in codes for name in code.co_names}
+    found = {name: function.__globals__[name] for name in names & function.__globals__.keys()}
+    for name, cell in zip(function.__code__.co_freevars, function.__closure__ or ()):
+        with contextlib.suppress(ValueError):      # nothing is in it yet
+            found[name] = cell.cell_contents
+    by_name = (function.__kwdefaults__ or {}).values()
+    found["(defaults)"] = (*(function.__defaults__ or ()), *by_name)
+    return {name: found[name] for name in sorted(found.keys() - own)}
+
+# %% ../nbs/01_core.ipynb #01code08
+def written(thing: FunctionType | type) -> str:
+    "The source of a function or class; its compiled code where no source is kept."
+    try:
+        return dedent(inspect.getsource(thing))
+    except (OSError, TypeError):
+        codes = [code for f in functions_of(thing) for code in codes_in(f.__code__)]
+        consts = [[c for c in code.co_consts if not isinstance(c, CodeType)] for code in codes]
+        name = f"{thing.__module__}.{thing.__qualname__}"
+        return repr((name, [(c.co_code, c.co_names) for c in codes], consts))
+
+# %% ../nbs/01_core.ipynb #01code8b
+def is_plain(value: Any) -> bool:
+    "Numbers, texts, arrays and tensors."
+    simple = (type(None), bool, int, float, complex, str, bytes, np.generic, np.ndarray)
+    return isinstance(value, simple) or hasattr(value, "detach")
+
+# %% ../nbs/01_core.ipynb #01code11
+def attributes_of(thing: Any) -> list:
+    "What an object holds; not what its methods write down while they work."
+    kind = type(thing)
+    working = [f for f in functions_of(kind) if f.__name__ not in ("__init__", "__post_init__")]
+    noted = {step.argval for f in working for code in codes_in(f.__code__)
+             for step in dis.get_instructions(code) if step.opname == "STORE_ATTR"}
+    return [kind, *(v for name, v in getattr(thing, "__dict__", {}).items() if name not in noted)]
+
+# %% ../nbs/01_core.ipynb #01code1b
+def list_parts(thing: Any) -> list:
+    "What a function, a class, or an object that can be called is made of, or uses."
+    if isinstance(thing, tuple):
+        return list(thing)
+    if isinstance(thing, functools.partial):
+        return [thing.func, *thing.args, *thing.keywords.values()]
+    if isinstance(thing, MethodType):
+        return [thing.__func__, thing.__self__]
+    if not isinstance(thing, (FunctionType, type)):
+        return attributes_of(thing)
+    used = [value for f in functions_of(thing) for value in look_outside(f).values()]
+    words = vars(thing).items() if isinstance(thing, type) else ()
+    plain = [value for name, value in words if not name.startswith("__") and is_plain(value)]
+    return [*getattr(thing, "__bases__", ()), *plain, *used]
+
+# %% ../nbs/01_core.ipynb #01code09
+def read_code(thing: Any, place: str | None = None,    # module of what asked; None: its own
+              seen: set[int] | None = None) -> list[str]:
+    """Texts that say what somebody's function, class or callable object does: its source, and that
+    of all that it uses of its own module; other things by contents or name (see above)."""
+    seen = set() if seen is None else seen
+    if is_plain(thing):
+        return [fingerprint(thing)]
+    module = getattr(thing, "__module__", None)
+    if isinstance(thing, (tuple, functools.partial)):       # what is within stands elsewhere
+        return [text for part in list_parts(thing) for text in read_code(part, place, seen)]
+    if id(thing) in seen or place not in (None, module):
+        return [f"{module}.{getattr(thing, '__qualname__', type(thing).__name__)}"]
+    seen.add(id(thing))
+    texts = [written(thing)] if isinstance(thing, (FunctionType, type)) else []
+    return texts + [text for part in list_parts(thing) for text in read_code(part, module, seen)]

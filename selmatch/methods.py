@@ -4,7 +4,8 @@
 
 # %% auto #0
 __all__ = ['one_network', 'watched', 'following', 'made_start_names', 'start_costs', 'objective_costs', 'methods', 'variants',
-           'load_registers', 'check_known', 'Method', 'check_method', 'check_agreement', 'kind_of', 'find_method']
+           'load_registers', 'check_known', 'Method', 'check_method', 'check_agreement', 'kind_of', 'find_method',
+           'set_leader']
 
 # %% ../nbs/40_methods.ipynb #7004f39a
 from dataclasses import dataclass, replace
@@ -232,3 +233,17 @@ def find_method(name: str | Method) -> Method:
         return name
     known = methods | variants
     return known[check_choice("method", name, list(known))]
+
+# %% ../nbs/40_methods.ipynb #40lead01
+def set_leader(method: Method) -> str:
+    """Methods that share their sets share what is tuned: the first of them in the catalogue. One
+    that is not there, such as SelMatch at another alpha, takes that of its nearest kin."""
+    def kin(m):
+        return (m.objective == method.objective, m.completed == method.completed,
+                m.labels == method.labels == "soft" or "soft" not in (m.labels, method.labels),
+                m.start == method.start, m.alpha == method.alpha)
+    known = [*methods.values(), *variants.values()]
+    if method in known and method.name in variants:
+        return method.name
+    closest = max(methods.values(), key=kin)
+    return closest.name if closest.objective == method.objective else method.name

@@ -118,7 +118,7 @@ def check_labels(labels, images: Tensor, k: int, path: Path) -> Tensor:    # (n,
     return labels if is_share else labels.softmax(1)       # DATM and TESLA keep logits
 
 # %% ../nbs/65_others.ipynb #0e4a43c5
-def find_labels(path: Path, images: Tensor, labels: Path | None):
+def find_labels(path: Path, labels: Path | None):
     "Labels that stand in a file beside: as named, or `labels_best.pt` beside `images_best.pt`."
     beside = labels or path.with_name(path.name.replace("images", "labels"))
     if beside == path or not beside.exists():
@@ -222,7 +222,7 @@ def read_set(path: str | Path,            # ours, a `.pt` file of others, or a f
     else:
         images, own = find_pair(read_torch_file(path), path, number)
         if own is None:
-            own = find_labels(path, images, None if labels is None else Path(labels))
+            own = find_labels(path, None if labels is None else Path(labels))
         check_shape(images, train, path)
         kind = normalised or find_normalisation(images, train)
         pixels = undo_normalisation(images, kind, train)

@@ -201,8 +201,7 @@ def draws_it(code: str) -> bool:
 def body_cells(drawing: Drawing, links: Links) -> list[dict]:
     """The notebook that drew the figure: its words, its code folded, its tables. The picture
     itself stands above, and is not shown twice."""
-    home = f"nbs/figures/{drawing.name}.ipynb"
-    here = f"figures/{drawing.profile}/{drawing.name}.ipynb"
+    home = here = f"figures/{drawing.profile}/{drawing.name}.ipynb"
     shown, heading, said = [], title_of(drawing.cells)[0], ""
     for number, cell in enumerate(drawing.cells):
         source = cell["source"]

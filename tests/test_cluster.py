@@ -1,5 +1,4 @@
 """A real scheduler with two worker processes on loopback: the same bits as here, with a disk in common and without."""
-import functools
 import os
 import signal
 import threading
@@ -33,7 +32,7 @@ def dask():
 def study_on(client, folder, shared):
     cluster = Cluster("local:2", folder, shared)
     cluster.__dict__["client"] = client
-    computer = Computer(quiet=True, cluster=functools.partial(run_on_cluster, cluster))
+    computer = Computer(quiet=True, cluster=cluster)
     return Study(load_profile("smoke", **SMALL), computer, folder), cluster
 
 

@@ -54,11 +54,11 @@ def test_labels_that_can_be():
 
 
 def test_labels_beside_the_images(tmp_path):
-    refuses(lambda: find_labels(tmp_path / "mine.pt", IMAGES, None), "without labels", "--label-file")
-    refuses(lambda: find_labels(tmp_path / "images_best.pt", IMAGES, None), "labels_best.pt is not there")
-    refuses(lambda: find_labels(tmp_path / "images_best.pt", IMAGES, tmp_path / "other.pt"), "other.pt is not there")
+    refuses(lambda: find_labels(tmp_path / "mine.pt", None), "without labels", "--label-file")
+    refuses(lambda: find_labels(tmp_path / "images_best.pt", None), "labels_best.pt is not there")
+    refuses(lambda: find_labels(tmp_path / "images_best.pt", tmp_path / "other.pt"), "other.pt is not there")
     torch.save(LABELS, tmp_path / "labels_best.pt")
-    assert torch.equal(find_labels(tmp_path / "images_best.pt", IMAGES, None), LABELS)
+    assert torch.equal(find_labels(tmp_path / "images_best.pt", None), LABELS)
 
 
 def test_images_of_another_form_or_none(data):

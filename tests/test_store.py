@@ -105,9 +105,33 @@ def test_the_code_of_things():
     for name in ("f", "g"): names[name].__module__ = "typed"
     assert store.own_code(names["f"]) != store.own_code(names["g"])
     assert store.code_of(window.window_start) == store.code_key("select.window") != store.code_of(coverage.radius)
-    assert store.code_of(one) == store.own_code(one)
+    assert store.code_of(one) != store.code_of(two) and store.code_of(one) == store.code_of(one)
     names["f"].__module__ = None
-    assert store.code_of(names["f"]) == store.own_code(names["f"])
+    assert store.code_of(names["f"]) != store.code_of(names["g"])
+
+
+def test_the_code_of_a_rule_is_also_what_it_calls_and_holds(tmp_path):
+    """A helper that changes, a value around it, an attribute, a base class: yesterday's result must not be served."""
+    def key(body, name="rule"):
+        path = tmp_path / f"mine{len(list(tmp_path.iterdir()))}.py"
+        path.write_text(body)
+        names = {"__name__": "mine"}
+        exec(compile(body, str(path), "exec"), names)
+        import linecache
+        linecache.checkcache()
+        return store.code_of(names[name])
+    plain = "def level(): return {}\n\ndef rule(x): return [level() for _ in x]\n"
+    assert key(plain.format(0)) == key(plain.format(0)) != key(plain.format(100))
+    around = "def make(n):\n    def rule(x): return x * n\n    return rule\n\nrule = make({})\n"
+    assert key(around.format(0)) == key(around.format(0)) != key(around.format(5))
+    whole = "import functools\n\ndef base(x, n): return n\n\nrule = functools.partial(base, n={})\n"
+    assert key(whole.format(0)) == key(whole.format(0)) != key(whole.format(5))
+    held = "class Rule:\n    def __init__(self, n): self.n, self.calls = n, 0\n    def __call__(self, x):\n        self.calls += 1\n        return self.n\n\nrule = Rule({})\n"
+    assert key(held.format(0)) == key(held.format(0)) != key(held.format(5))
+    below = "class Base:\n    def loss(self): return {}\n\nclass rule(Base): pass\n"
+    assert key(below.format(0)) == key(below.format(0)) != key(below.format(5))
+    counted = "calls = {}\n\ndef rule(x):\n    global calls\n    calls += 1\n    return x\n"
+    assert key(counted.format(0)) == key(counted.format(7)), "what it writes itself is no input"
 
 
 # ---------------------------------------------------------------- what is kept

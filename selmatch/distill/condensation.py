@@ -15,7 +15,7 @@ from dataclasses import dataclass, field, replace
 from typing import ClassVar
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from ..core import InputError, check_choice, check_range
 from ..data.images import ImageSet, class_rows
@@ -265,12 +265,13 @@ class DistributionMatching(Objective):
         return CompareMeans(self, like)
 
 # %% ../../nbs/35_condensation.ipynb #35blocks5
-def together(spec, like: ImageSet, kinds: Tensor) -> Iterator[Tensor]:   # classes of all images
+def together(net: nn.Module, like: ImageSet, kinds: Tensor,   # classes of all images
+             ) -> Iterator[Tensor]:
     "Classes that are embedded together: all of them where images meet in a batch norm."
     channels, *side = like.images[0].shape
-    widest = max(channels, spec.network.get("width", 64)) * math.prod(side)
-    most = block_numbers // widest
-    if spec.network.get("norm") == "batch":
+    widest = max([channels, *(m.out_channels for m in net.modules() if isinstance(m, nn.Conv2d))])
+    most = block_numbers // (widest * math.prod(side))
+    if any(isinstance(m, nn.modules.batchnorm._BatchNorm) for m in net.modules()):
         most = len(kinds)
     return split_classes(kinds, like.n_classes, most)
 
@@ -288,7 +289,7 @@ class CompareMeans(ClassComparison):
         drawn, rows = self.draw(generator)
         kinds, real_kinds = name_classes(current.labels).cpu(), self.kinds[rows]
         loss, slope = current.images.new_zeros(()), torch.zeros_like(current.images)
-        for classes in together(self.spec, self.like, torch.cat([kinds, real_kinds])):
+        for classes in together(self.net, self.like, torch.cat([kinds, real_kinds])):
             mine, real = (torch.isin(k, classes) for k in (kinds, real_kinds))
             gap, slope[mine] = self.compare(current, mine, drawn, rows[real])
             loss = loss + gap

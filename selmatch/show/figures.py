@@ -7,9 +7,9 @@ __all__ = ['four', 'painted', 'rivals', 'transferred', 'figures', 'package', 'pa
            'is_number', 'claim_parts', 'describe_origin', 'digest_published', 'publish', 'write_picture',
            'write_claims', 'Figure', 'open_rooms', 'ask_tables', 'second_size', 'everything', 'check_some_size',
            'want_alphas', 'want_candidates', 'find_packaged', 'figure_notebook', 'known_parameters', 'read_numbers',
-           'check_parameters', 'choose_parameters', 'import_extra', 'check_extras', 'drop_warnings', 'clean_book',
-           'execute_notebook', 'is_card', 'read_card', 'compare_figure', 'compare_published', 'fill', 'say_claim',
-           'list_claims', 'write_gallery', 'expect', 'stopped_kernels', 'said_at_the_end', 'refuse_failed',
+           'check_parameters', 'choose_parameters', 'import_extra', 'check_extras', 'drop_warnings', 'mend_links',
+           'clean_book', 'execute_notebook', 'is_card', 'read_card', 'compare_figure', 'compare_published', 'fill',
+           'say_claim', 'list_claims', 'write_gallery', 'expect', 'stopped_kernels', 'said_at_the_end', 'refuse_failed',
            'draw_figures', 'notebook_options']
 
 # %% ../../nbs/63_figures.ipynb #37bb4f2e
@@ -177,7 +177,7 @@ def want_alphas(rooms: SimpleNamespace, study) -> list:
 
 def want_candidates(rooms: SimpleNamespace, study) -> list:
     "The starts of figure 6: in all runs, each with a window of its own."
-    sizes = study.profile.search.ratios or study.profile.ratios
+    sizes = study.profile.sizes_of("search.ratios")
     return rooms.estimate.wish(study, ["selmatch"], sizes, judges=[None], made=False)
 
 figures |= {                        # the long ones
@@ -318,13 +318,23 @@ def drop_warnings(book):
         if "outputs" in cell:
             cell.outputs = [o for o in cell.outputs if o.get("name") != "stderr"]
 
-def clean_book(book, name: str):
+def mend_links(text: str, folder: Path) -> str:
+    "Links of a notebook in `nbs/figures` to chapters, as they lead from a folder of the project."
+    project = root().resolve()
+    if not (folder.resolve().is_relative_to(project) and (project / "nbs").is_dir()):
+        return text
+    way = Path(os.path.relpath(project / "nbs", folder.resolve())).as_posix()
+    return text.replace("](../", f"]({way}/")
+
+def clean_book(book, name: str, folder: Path):
     "Keep nothing that differs between two runs: no times, no random ids, no places."
     places = ("out = ", "home = ")
     book.metadata = {k: v for k, v in book.metadata.items() if k == "kernelspec"}
     drop_warnings(book)
     for i, cell in enumerate(book.cells):
         cell.metadata = {k: v for k, v in cell.metadata.items() if k == "tags"}
+        if cell.cell_type == "markdown":
+            cell.source = mend_links(cell.source, folder)
         if "injected-parameters" in cell.metadata.get("tags", []):
             lines = cell.source.split("\n")
             cell.source = "\n".join(line for line in lines if not line.startswith(places))
@@ -347,7 +357,7 @@ def execute_notebook(name: str, folder: Path, parameters: dict):
         said = error.evalue.splitlines()[0] if error.evalue else ""
         raise InputError(f"figure {name} stopped with {error.ename}: {said}; see {done}") from error
     book = nbformat.read(done, 4)
-    clean_book(book, name)
+    clean_book(book, name, folder)
     write_atomic(done, lambda p: nbformat.write(book, p))
     writer = exporters.HTMLExporter(template_name="classic", sanitize_html=True)    # no scripts
     text, _ = writer.from_notebook_node(book, {"metadata": {"name": name}})

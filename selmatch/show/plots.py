@@ -516,7 +516,7 @@ def coverage_panels(table: pd.DataFrame,        # from `tables.coverages`
 
 # %% ../../nbs/61_plots.ipynb #35763d51
 roles = {"outside": "#cccccc", "D_select": palette["MTT"], "D_distill": palette["SelMatch"]}
-frames = {"D_select": {"color": palette["MTT"], "linestyle": (0, (2, 1.2))},     # frozen: dotted
+frames = {"D_select": {"color": palette["MTT"], "linestyle": (0, (2, 1.2))},     # frozen: dashed
           "D_distill": {"color": palette["SelMatch"], "linestyle": "-"}}
 
 # %% ../../nbs/61_plots.ipynb #af441499
@@ -593,7 +593,7 @@ def method_picture(table: pd.DataFrame,  # from `tables.anatomy`: rank, difficul
         for row, (name, images, role) in enumerate(strips):
             axes = [fig.add_subplot(grid[row, column]) for column in range(columns)]
             draw_strip(axes, to_pictures(images, like), name, frames[role])
-    return small_print(fig, "blue, dotted frames: frozen images; red, solid frames: distilled ones",
+    return small_print(fig, "blue, dashed frames: frozen images; red, solid frames: distilled ones",
                        note)
 
 # %% ../../nbs/61_plots.ipynb #4a40537a
@@ -1172,7 +1172,7 @@ def frame_picks(ax: plt.Axes, gain: pd.DataFrame, picked: pd.DataFrame):   # a r
 
 # %% ../../nbs/61_plots.ipynb #ea695861
 def frame_image(ax: plt.Axes, is_distilled: bool):
-    "A solid red frame for a distilled image, a dotted blue one for a frozen one."
+    "A solid red frame for a distilled image, a dashed blue one for a frozen one."
     look = frames["D_distill" if is_distilled else "D_select"]
     for edge in ax.spines.values():
         edge.set(visible=True, linewidth=1.6, capstyle="butt", **look)
@@ -1257,7 +1257,7 @@ def gallery(table: pd.DataFrame,       # rows of `tables.changes`
             narrow: bool = False,      # for a phone: methods one below another
 ) -> Figure:
     """Per method a block; per class three rows of images: before, after, and what changed. Frames:
-    blue and dotted is frozen, red and solid is distilled."""
+    blue and dashed is frozen, red and solid is distilled."""
     methods, labels = list(table.method.unique()), list(table["class"].unique())
     n, reach = int(table.groupby(["method", "class"]).size().max()), change_reach(table, sets)
     across = 1 if narrow else len(methods)

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['squeeze', 'label_robust_score', 'augmentation_robust_score', 'list_ways', 'way_trials', 'judge_ways', 'way_parts',
-           'score_ways', 'count_networks', 'needs_experts', 'budget', 'budgets', 'gain_over_start', 'say_gain']
+           'score_ways', 'count_networks', 'count_kinds', 'budget', 'budgets', 'gain_over_start', 'say_gain']
 
 # %% ../../nbs/58_beside.ipynb #d2b99c14
 import math
@@ -14,14 +14,14 @@ from dataclasses import replace
 import pandas as pd
 
 from ..core import check_range
-from ..methods import Method, find_method
+from ..methods import Method, find_method, set_leader
 from ..distill.sets import SyntheticSet
 from ..select.coresets import coreset_selections, scores_needed
 from .estimate import (
-    Part, Prices, is_completed, same_images, tried_sets, wish)
+    Part, Prices, asks_experts, is_completed, same_images, tried_sets, wish)
 from selmatch.study.sets import (
     SetTask, ask_for_labels, asks, describe_objective, finish_sets, last_sets, needs_difficulty,
-    objective_class, plan_descent, read_seconds, set_leader, small_sets, start_function,
+    objective_class, plan_descent, read_seconds, small_sets, start_function,
 )
 from .study import Study
 from .tables import tags_of, trials_on
@@ -51,6 +51,8 @@ def list_ways(study: Study, small: SyntheticSet, rival: SyntheticSet, method: Me
     online, how = method.labels == "online", method.augmentation
     if method.labels == "teacher":
         rival = ask_for_labels(study.at(seed), rival)
+    if how == "combined" and len(rival) == len(small):      # strong for as many of its images
+        rival = replace(rival, distilled=small.distilled)
     yield "own", small, how, online
     yield "random", rival, how, online
     yield "plain", small, "none", online
@@ -124,17 +126,18 @@ def count_networks(study: Study, method: Method, ratio: float) -> int:
         "proxy": int(method.start in coreset_selections and "evidence" in words
                      or method.start == "window_by_coverage"),
         "watched run": int("probabilities" in words),
-        "experts": p.experts.n if needs_experts(method) else 0,
+        "experts": p.experts.n * count_kinds(method),
         "teachers": p.teacher.n if method.labels in ("teacher", "online") else 0,
         "filters": p.curriculum.rounds if method.completed else 0,
         "tried": tried_sets.get(method.start, lambda p: 0)(p),
     }
     return sum(counts.values())
 
-def needs_experts(method: Method) -> bool:
-    "Whether a method's start or objective asks for experts."
-    needs = objective_class(method).needs if method.objective else ()
-    return bool({"experts", "flat experts"} & {*needs}) or method.start == "well_classified"
+def count_kinds(method: Method) -> int:
+    "How many kinds of experts, plain and flat, a method's start, labels and objective ask for."
+    needs = {*objective_class(method).needs} if method.objective else set()
+    kinds = {"experts", "flat experts"} & needs
+    return len(kinds | ({"flat experts"} if asks_experts(method) else set()))
 
 # %% ../../nbs/58_beside.ipynb #ae2413f7
 def budget(study: Study, name: str | Method, ratio: float) -> dict:

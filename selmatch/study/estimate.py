@@ -7,14 +7,14 @@ __all__ = ['patience', 'compiled_share', 'tried_sets', 'now', 'between', 'second
            'walk_seconds', 'kernel_seconds', 'replayed_seconds', 'difficulty_plans', 'all_difficulty_plans',
            'start_steps', 'find_task', 'Wish', 'wish', 'as_wishes', 'same_images', 'mean_steps', 'Prices', 'share',
            'is_made', 'judge_seconds', 'one_answer', 'iteration_seconds', 'Part', 'runs_of', 'watch_part',
-           'window_part', 'expert_part', 'set_seconds', 'set_bytes', 'join_titles', 'set_parts', 'watch_helper_parts',
-           'choose_helper_parts', 'is_completed', 'asking_share', 'taught_part', 'teacher_parts', 'completed_part',
-           'needs_teachers', 'judged_changes', 'count_choices', 'chosen_parts', 'judge_parts', 'count_judgements',
-           'race_judgements', 'find_candidate', 'race_parts', 'race_share', 'reading_parts', 'feature_part',
-           'walk_parts', 'needs_flat_experts', 'list_parts', 'costs', 'difficulty_parts', 'follow_parts',
-           'asks_experts', 'answer_part', 'tabulate_parts', 'check_disk', 'wall_seconds', 'command_parts',
-           'judging_costs', 'saved_bytes', 'measure_kept_bytes', 'measure_block_bytes', 'memory', 'duration',
-           'list_costs', 'describe_costs', 'estimate_flops']
+           'window_part', 'expert_part', 'set_seconds', 'set_bytes', 'join_titles', 'set_parts', 'held_out_part',
+           'watch_helper_parts', 'choose_helper_parts', 'is_completed', 'asking_share', 'taught_part', 'teacher_parts',
+           'completed_part', 'needs_teachers', 'judged_changes', 'count_choices', 'chosen_parts', 'judge_parts',
+           'count_judgements', 'race_judgements', 'find_candidate', 'race_parts', 'race_share', 'reading_parts',
+           'feature_part', 'walk_parts', 'needs_flat_experts', 'list_parts', 'costs', 'difficulty_parts',
+           'follow_parts', 'asks_experts', 'answer_part', 'tabulate_parts', 'check_disk', 'wall_seconds',
+           'command_parts', 'judging_costs', 'saved_bytes', 'measure_kept_bytes', 'measure_block_bytes', 'memory',
+           'duration', 'list_costs', 'describe_costs', 'estimate_flops']
 
 # %% ../../nbs/56_estimate.ipynb #03d6d925
 import functools
@@ -446,6 +446,12 @@ def set_parts(prices: Prices, wishes: list[Wish]) -> list[Part]:
     return parts
 
 # %% ../../nbs/56_estimate.ipynb #56help01
+def held_out_part(prices: Prices, runs: list[Study]) -> Part:
+    "The networks of a C-score, which leave images out; as one task of each run."
+    study, plans = prices.study, [run.c_score_plan() for run in runs]
+    each = lambda: 4 * study.profile.score.runs * prices.training(study.network, study.watch_recipe)
+    return Part("C-score", len(plans), sum(map(study.left, plans)), each)
+
 def watch_helper_parts(prices: Prices, wishes: list[Wish]) -> list[Part]:
     "Networks that selections look at: proxies, watched runs, held-out networks; once a run."
     study, p = prices.study, prices.study.profile
@@ -460,11 +466,10 @@ def watch_helper_parts(prices: Prices, wishes: list[Wish]) -> list[Part]:
     seen = runs(lambda m: "probabilities" in sets.asks(m.start))
     kinds = {"train proxies": (lambda: prices.training(network, recipe),
                                [run.network_plan(*run.proxy_words()) for run in looks]),
-             "record dynamics": (once, [run.dynamics_plan() for run in seen]),
-             "C-score": (lambda: 4 * p.score.runs * once(),
-                         [run.c_score_plan() for run in runs(held_out)])}
-    return [Part(name, len(plans), sum(map(study.left, plans)), each)
-            for name, (each, plans) in kinds.items()]
+             "record dynamics": (once, [run.dynamics_plan() for run in seen])}
+    parts = [Part(name, len(plans), sum(map(study.left, plans)), each)
+             for name, (each, plans) in kinds.items()]
+    return [*parts, held_out_part(prices, runs(held_out))]
 
 # %% ../../nbs/56_estimate.ipynb #56help02
 tried_sets = {"optimised_real": lambda p: p.proxy.draws, "ccs": lambda p: len(ccs_cuts)}
@@ -632,7 +637,7 @@ def race_parts(prices: Prices, name: str | Method,
     search, runs = study.profile.search, max(1, study.profile.seeds - 1)
     tested = len(study.splits.validation) + len(study.splits.test)
     trial = lambda: prices.trial(study.recipe("dsa"), tested)
-    for ratio in ratios or search.ratios or study.profile.ratios:
+    for ratio in ratios or study.profile.sizes_of("search.ratios"):
         moving = [c for c in list_candidates(study, ratio) if c[0] > 0]
         n, left = len(moving), len(moving)
         if not any(study.left(plan) for plan in difficulty_plans(study.at(0))):
@@ -788,8 +793,7 @@ def check_disk(study: Study, parts: Iterable[Part]):
 # %% ../../nbs/56_estimate.ipynb #0f9cwalls
 def wall_seconds(table: pd.DataFrame, study: Study) -> float:
     "Seconds until all of it is done."
-    workers = study.computer.places or study.computer.workers
-    return table.seconds.sum() / workers
+    return table.seconds.sum() / study.computer.at_once
 
 # %% ../../nbs/56_estimate.ipynb #56cmdc01
 def command_parts(study: Study,
@@ -808,11 +812,11 @@ def command_parts(study: Study,
         begins = wish(study, [method], seeds=[0], judges=[None], made=False)
         races = race_parts(prices, method, p.ratios, grid=False)
         return list_parts(prices, begins, others=races, full=False)
-    parts = {"score": lambda: [watch_part(prices)],
-             "window": lambda: [watch_part(prices), window_part(prices)],
-             "experts": lambda: [expert_part(prices, False)],
-             "coverage": lambda: [watch_part(prices), feature_part(prices)]}
-    return parts[what]()
+    if what == "experts":
+        return [expert_part(prices, False)]
+    windows = [window_part(prices)] if what == "window" else []
+    own = [held_out_part(prices, [study])] if p.score.kind == "c_score" else []
+    return [watch_part(prices), *own, *windows]
 
 def judging_costs(study: Study, images: int,     # of the set
                   networks: int | None = None, network: Mapping | None = None,
@@ -901,11 +905,11 @@ def list_costs(table: pd.DataFrame) -> str:     # of `costs`
 def describe_costs(table: pd.DataFrame, study: Study) -> str:
     "Time by stage, disk and memory, in lines."
     c, needed = study.computer, table.disk.sum()
+    workers = f"{c.at_once} workers on {'a cluster' if c.cluster else c.device}"
     held = ", ".join(f"{what} {say_bytes(b)}" for what, b in memory(study).items())
     return (f"{list_costs(table)}\n"
-            f"in all about {duration(wall_seconds(table, study))} with {c.workers} workers on "
-            f"{c.device} (measured step by step; times of one worker above, what is done already "
-            f"left out)\n"
+            f"in all about {duration(wall_seconds(table, study))} with {workers} (measured "
+            f"step by step; times of one worker above, what is done already left out)\n"
             f"disk: {say_bytes(needed)} to be written, {say_bytes(count_free(study.folder))} "
             f"free in {study.folder}\nmemory of one worker: {held}")
 

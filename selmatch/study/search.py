@@ -175,9 +175,7 @@ def races(study: Study, name: str | Method = "selmatch") -> pd.DataFrame:
     """Every judgement of the race and of the whole grid, for the sizes of `search.ratios`: the
     columns of `search`, ratio, and way (race or grid)."""
     p, tables = study.profile, []
-    for r in p.search.ratios or p.ratios:
-        check_choice("ratio of search.ratios", r, p.ratios)
-    for r in p.search.ratios or p.ratios:
+    for r in p.sizes_of("search.ratios"):
         for way, whole in {"race": False, "grid": True}.items():
             tables.append(search(study, r, name, whole).table.assign(ratio=r, way=way))
     return pd.concat(tables, ignore_index=True)

@@ -6,12 +6,12 @@
 __all__ = ['differentiated_twice', 'fewest_to_choose', 'selection_needs', 'difficulty_for', 'start_function', 'needs_difficulty',
            'is_ordered', 'asks', 'is_searched', 'find_start', 'start_plan', 'look_up_start', 'choose_start', 'as_start',
            'label_start', 'objective_class', 'start_card', 'describe_counts', 'distilled_share', 'check_balance',
-           'count_each', 'mask_of_counts', 'count_distilled', 'start_set', 'descent_words', 'set_leader',
-           'describe_objective', 'plan_descent', 'compare_set', 'is_whole_set', 'SetFiles', 'SetTask', 'own_files',
-           'keep_set', 'make_set', 'read_note', 'add_seconds', 'read_seconds', 'write_history', 'has_history',
-           'check_derivatives', 'slopes', 'miss_of_derivatives', 'warn_of_rounding', 'set_task', 'describe_task',
-           'sets_plan', 'make_sets', 'small_sets', 'complete_set', 'completion_plan', 'finish_sets', 'ask_for_labels',
-           'join_real', 'kept_sets', 'last_sets', 'can_choose', 'checkpoint_trials', 'chosen_sets']
+           'count_each', 'mask_of_counts', 'count_distilled', 'start_set', 'descent_words', 'describe_objective',
+           'plan_descent', 'compare_set', 'is_whole_set', 'SetFiles', 'SetTask', 'own_files', 'keep_set', 'make_set',
+           'read_note', 'add_seconds', 'read_seconds', 'write_history', 'has_history', 'check_derivatives', 'slopes',
+           'miss_of_derivatives', 'warn_of_rounding', 'set_task', 'describe_task', 'sets_plan', 'make_sets',
+           'small_sets', 'complete_set', 'completion_plan', 'finish_sets', 'ask_for_labels', 'join_real', 'kept_sets',
+           'last_sets', 'can_choose', 'checkpoint_trials', 'chosen_sets']
 
 # %% ../../nbs/53_sets.ipynb #a1008569
 import contextlib
@@ -39,7 +39,7 @@ from ..distill.sweep import advice, probe_network, second_order, student_loss
 from ..distill.sets import SyntheticSet, distilled_mask, load_set, relabel, save_set
 from ..distill.trajectories import TrajectoryMatching, right_labels
 from selmatch.methods import (
-    Method, find_method, following, load_registers, methods, variants,
+    Method, find_method, following, load_registers, methods, set_leader,
 )
 from ..select.curriculum import Filters, curriculum, join_sets
 from ..select.coresets import coreset_selections, scores_needed, validation_judge
@@ -280,19 +280,6 @@ def descent_words(study: Study, method: Method, ratio: float,
             found |= at_size(part, ratio, where)
     return words, moves
 
-def set_leader(method: Method) -> str:
-    """Methods that share their sets share what is tuned: the first of them in the catalogue. One
-    that is not there, such as SelMatch at another alpha, takes that of its nearest kin."""
-    def kin(m):
-        return (m.objective == method.objective, m.completed == method.completed,
-                m.labels == method.labels == "soft" or "soft" not in (m.labels, method.labels),
-                m.start == method.start, m.alpha == method.alpha)
-    known = [*methods.values(), *variants.values()]
-    if method in known and method.name in variants:
-        return method.name
-    closest = max(methods.values(), key=kin)
-    return closest.name if closest.objective == method.objective else method.name
-
 def describe_objective(study: Study, method: Method, ratio: float) -> tuple[Any, dict]:
     "A method's objective as it is asked at one size, and the words for its outer loop."
     p, kind = study.profile, objective_class(method)
@@ -322,10 +309,11 @@ def plan_descent(study: Study, method: Method, objective: Any, moves: dict) -> D
     stops = m.evaluate_at
     if iterations != m.iterations:
         stops = (iterations // 3, 2 * iterations // 3)
-    loop = Descent(m.iterations, m.lr_images, 1.0, m.lr_lr, m.start_lr,
-                   evaluate_at=tuple(m.evaluate_at))
+    loop = Descent(m.iterations, m.lr_images, 1.0, m.lr_lr, m.start_lr)
     changes = {"evaluate_at": tuple(stops), "n_rates": getattr(objective, "n_rates", None)}
     descent = replace(loop, **changes | moves)
+    between = tuple(i for i in descent.stops if 0 < i < descent.iterations)
+    descent = replace(descent, evaluate_at=between)    # the same stops have the same key
     return descent if method.labels == "soft" else replace(descent, lr_labels=0.0)
 
 # %% ../../nbs/53_sets.ipynb #53dur001
@@ -635,8 +623,10 @@ def completion_plan(study: Study, bases: list[tuple[SetTask, SyntheticSet]]) -> 
                           run.seed("curriculum"), study.computer.device)
         words = {"difficulty": run.difficulty, "filters": filters,
                  "rounds": study.profile.curriculum.rounds}
-        items.append((base.data, train, study.ipc(task.start.card["ratio"]), words))
-        keys.append(study.key(("select.curriculum",), "complete", *items[-1]))
+        made_of = (base.data, train, study.ipc(task.start.card["ratio"]))
+        items.append((*made_of, words))
+        known = words | {"filters": replace(filters, device="")}
+        keys.append(study.key(("select.curriculum",), "complete", *made_of, known))
     return Plan("complete", complete_set, items, keys)
 
 # %% ../../nbs/53_sets.ipynb #d5fd3keptset

@@ -4,21 +4,18 @@
 
 # %% auto #0
 __all__ = ['package', 'without_effect', 'compared', 'own_marks', 'drop_docstrings', 'module_file', 'imported_modules',
-           'import_closure', 'minor_version', 'code_key', 'own_code', 'code_of', 'pack', 'unpack', 'Plan',
-           'name_processor', 'describe_maker', 'StoredResults', 'count_bytes', 'Store', 'settle_task', 'settle_all',
-           'keep_elsewhere', 'find_leftovers', 'sweep_once', 'note_plan', 'run_plan']
+           'import_closure', 'minor_version', 'code_key', 'without_words', 'own_code', 'code_of', 'pack', 'unpack',
+           'Plan', 'name_processor', 'describe_maker', 'StoredResults', 'count_bytes', 'Store', 'settle_task',
+           'settle_all', 'keep_elsewhere', 'find_leftovers', 'sweep_once', 'note_plan', 'run_plan']
 
 # %% ../../nbs/51_store.ipynb #f3a9a0d6
 import ast
 import functools
-import inspect
-import json
 import platform
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
-from textwrap import dedent
 from typing import Any
 
 import numpy as np
@@ -26,8 +23,9 @@ import torch
 
 import selmatch
 from ..computer import Computer, claim, note_use, run_all, sweep_litter
-from ..core import InputError, check_room, fingerprint, load_tensors, malformed
-from ..core import refuse_damaged, save_tensors, set_aside
+from ..core import (
+    InputError, check_room, fingerprint, load_tensors, malformed, read_code, refuse_damaged,
+    save_tensors, set_aside, written)
 
 # %% ../../nbs/51_store.ipynb #7553fc71
 def drop_docstrings(tree: ast.AST) -> ast.AST:
@@ -90,19 +88,24 @@ def code_key(*names: str, folder: Path = package) -> str:
     trees = [(m, ast.dump(drop_docstrings(ast.parse(text)))) for m, text in texts.items()]
     return fingerprint(trees, [minor_version(x) for x in ("torch", "scikit-learn", "scipy")])
 
+def without_words(source: str) -> str:
+    "Source without comments, docstrings and layout; as it is where it can't be parsed."
+    try:
+        return ast.dump(drop_docstrings(ast.parse(source)))
+    except SyntaxError:
+        return source
+
 def own_code(thing: Any) -> str:
     "A fingerprint of one function or class alone, wherever it is written."
-    try:
-        return fingerprint(ast.dump(drop_docstrings(ast.parse(dedent(inspect.getsource(thing))))))
-    except (OSError, TypeError, SyntaxError):       # typed where no source is kept
-        return fingerprint(thing.__module__, thing.__qualname__)
+    return fingerprint(without_words(written(thing)))
 
 def code_of(thing: Any) -> str:
-    "A fingerprint of the code behind a function or class: its module's closure, or its own code."
-    name = thing.__module__ or ""
-    if name.startswith("selmatch."):
+    """A fingerprint of the code behind a function, a class, or an object that can be called: the
+    closure of its module; of somebody's, its own code and all that this uses there."""
+    name = getattr(thing, "__module__", None) or ""
+    if name.startswith("selmatch.") and hasattr(thing, "__qualname__"):
         return code_key(name.removeprefix("selmatch."))
-    return own_code(thing)
+    return fingerprint([without_words(text) for text in read_code(thing)])
 
 # %% ../../nbs/51_store.ipynb #dc71a52f
 def pack(value: Any, tensors: dict) -> Any:

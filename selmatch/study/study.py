@@ -391,7 +391,7 @@ class StudyScores(StudyRecipes):
         work = [Run(splits.train, self.network, self.watch_recipe, self.seed("watched networks", i),
                     watch=splits.test, device=self.computer.device)
                 for i in range(self.profile.score.runs)]
-        keys = [self.key(("select.scores",), "observe", w) for w in work]
+        keys = [self.key(("select.scores",), "observe", replace(w, device="")) for w in work]
         return Plan("watch networks learn", observe_run, work, keys)
 
     @cached_property
@@ -414,7 +414,7 @@ class StudyScores(StudyRecipes):
         "How each image was learnt in one training run, as one task."
         work = Run(self.splits.train, self.network, self.watch_recipe, self.seed("dynamics"),
                    device=self.computer.device)
-        key = self.key(("select.dynamics",), "dynamics", work)
+        key = self.key(("select.dynamics",), "dynamics", replace(work, device=""))
         return Plan("record dynamics", record_dynamics, [work], [key])
 
     def measure(self, kind: str) -> Tensor:
@@ -455,10 +455,11 @@ class Study(StudyScores):
 
     def trials_plan(self, work: list[Trial], label: str) -> Plan:
         "One task per network to train and test."
-        bare = [replace(t, tags={}, device=self.computer.device) for t in work]
+        bare = [replace(t, tags={}, device="") for t in work]
         rooms = [("train.judge", "train.teacher") if t.loss else ("train.judge",) for t in bare]
         keys = [self.key(room, "trial", t) for room, t in zip(rooms, bare)]
-        return Plan(label, run_trial, bare, keys)
+        placed = [replace(t, device=self.computer.device) for t in bare]
+        return Plan(label, run_trial, placed, keys)
 
     def run_trials(self, work: list[Trial], label: str) -> pd.DataFrame:
         """One row per trial, with the tags of this call; networks that are known are not trained
@@ -624,8 +625,7 @@ class Study(StudyScores):
         "This study at one size, with an alpha and a beta of its own; data and scores are shared."
         p, _ = self.profile, (self.splits, self.difficulty)
         window = replace(p.window, beta={ratio: beta})
-        profile = replace(p, ratios=(ratio,), alpha={ratio: alpha}, window=window,
-                          tuning=replace(p.tuning, ratios=()))      # which may name other sizes
+        profile = replace(p, ratios=(ratio,), alpha={ratio: alpha}, window=window)
         return self.with_profile(profile, "splits", "difficulty")
 
 # %% ../../nbs/52_study.ipynb #8b38d6f6

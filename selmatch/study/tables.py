@@ -193,12 +193,13 @@ def place_images(start: SyntheticSet) -> tuple[Tensor, Tensor]:    # (n,) and (n
     places = [torch.arange(n) for n in torch.bincount(own).tolist()]
     return own, torch.cat(places)
 
-def anatomy(study: Study, ratio: float, label: int = 0, name: str = "selmatch") -> pd.DataFrame:
-    """One row per training image of a class: row, rank, difficulty, role (outside, D_select or
-    D_distill), place in the set, moved (root mean square over all iterations, normalised units)."""
+def anatomy(study: Study, ratio: float, label: int = 0) -> pd.DataFrame:
+    """SelMatch's set, one row per training image of a class: row, rank, difficulty, role (outside,
+    D_select or D_distill), place in the set, moved (root mean square over all iterations,
+    normalised units)."""
     train = study.splits.train
     check_range("label", label, 0, train.n_classes - 1)
-    task = small_sets(study, [name], [ratio], 1)[name, ratio, 0]
+    task = small_sets(study, ["selmatch"], [ratio], 1)["selmatch", ratio, 0]
     own, last = place_images(task.start)[0] == label, task.kept()[-1]
     rows = rank_classes(train, study.difficulty)[label]
     taken = select("window", train, study.take(ratio), difficulty=study.difficulty,

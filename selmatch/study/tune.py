@@ -18,13 +18,13 @@ import pandas as pd
 import yaml
 
 from ..core import InputError, write_atomic
-from ..methods import Method, find_method, methods, variants
+from ..methods import Method, find_method, methods, set_leader, variants
 from .profile import Profile, compared_methods, read_yaml
 from . import sets
 from selmatch.study.estimate import (
     Part, Prices, Wish, check_disk, completed_part, list_parts, set_bytes, set_seconds,
     tabulate_parts, wish)
-from .sets import SetTask, descent_words, finish_sets, make_set, set_leader, set_task
+from .sets import SetTask, descent_words, finish_sets, make_set, set_task
 from .store import Plan
 from .study import Study
 from ..train.judge import Trial, trials
@@ -70,7 +70,8 @@ def trial_task(study: Study, method: Method, ratio: float, step: float) -> SetTa
 
 def tuned_sizes(study: Study) -> list[float]:
     "The sizes of the trials: those of `tuning.ratios`, or the profile's second."
-    return list(study.profile.tuning.ratios or study.profile.ratios[:2][-1:])
+    p = study.profile
+    return [r for r in p.tuning.ratios if r in p.ratios] or list(p.ratios[:2][-1:])
 
 def try_set(task: SetTask, device: str, quiet: bool) -> Path:
     "Make a set, or leave it unfinished where the loop gives up."

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from ..core import InputError, check_choice, check_range, check_seed
+from ..core import InputError, check_choice, check_range, check_seed, read_code
 from ..data.images import ImageSet
 
 # %% ../../nbs/10_networks.ipynb #ee028169
@@ -106,14 +106,17 @@ def fit_poolings(layers: list,     # widths of convolutions, and "M" for a 2×2 
 
 # %% ../../nbs/10_networks.ipynb #ab6654f4
 class VGG11(Classifier):
-    """VGG-11 (Simonyan & Zisserman 2015) by torchvision's layers, with batch norm or none,
+    """VGG-11 (Simonyan & Zisserman 2015) by torchvision's layers, with any of the norms,
     and one linear layer."""
     def __init__(self, channels: int, n_classes: int, image_size: int, norm: str = "batch"):
         super().__init__()
         from torchvision.models.vgg import cfgs, make_layers
-        check_choice("norm of VGG11", norm, ["batch", "none"])
+        check_choice("norm of VGG11", norm, list(norms))
         layers = fit_poolings(cfgs["A"], image_size)
-        body = make_layers(layers, batch_norm=norm == "batch")
+        body = make_layers(layers, batch_norm=norm != "none")
+        for i, part in enumerate(body):
+            if norm != "batch" and isinstance(part, nn.BatchNorm2d):
+                body[i] = norms[norm](part.num_features)
         body[0] = nn.Conv2d(channels, layers[0], 3, padding=1)
         self.body = nn.Sequential(*body, nn.Flatten())
         self.classifier = nn.Linear(512 * (image_size >> layers.count("M"))**2, n_classes)
@@ -246,10 +249,7 @@ def carry(spec: dict,    # words for `make_network`
     kind = networks[check_choice("network", spec.get("name"), list(networks))]
     if str(kind.__module__).startswith("selmatch."):
         return spec
-    try:
-        own = OwnNetwork(inspect.getsource(kind))
-    except (OSError, TypeError):                # typed where no source is kept
-        own = OwnNetwork(f"{kind.__module__}.{kind.__qualname__}")
+    own = OwnNetwork("\n".join(read_code(kind)))
     own.kind = kind
     return spec | {"own": own}
 
