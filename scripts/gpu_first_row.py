@@ -29,7 +29,7 @@ import warnings
 began = time.perf_counter()       # importing counts
 
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from functools import cached_property
 from io import BytesIO
 from multiprocessing import get_context

@@ -34,7 +34,7 @@ import torch
 from PIL import Image
 from safetensors.torch import save_file
 
-from selmatch.core import InputError, check_path, load_tensors, open_tensors, read_json, save_tensors, write_atomic, write_json
+from selmatch.core import InputError, load_tensors, read_json, save_tensors, write_atomic, write_json
 
 ROOT = Path(__file__).resolve().parent.parent
 SECONDS, BYTES = 5, 10**9

@@ -20,6 +20,8 @@ import time
 from importlib.metadata import version
 from pathlib import Path
 
+from selmatch.show.bench import cpu_model
+
 METHODS = ["random", "herding", "k-center", "window", "gradmatch", "ccs"]
 
 

@@ -298,11 +298,12 @@ def read_labels(y: Any, n: int, classes: Sequence[str] | None = None,
 def sift_arrays(parts: Sequence[tuple[Tensor, Tensor]],   # (pixels, labels): training images, test
                                              # images (and those for validation); or all, to split
                 drop_leaked: bool = False,   # leave out what is on both sides of the split
+                cut: bool = False,           # whether the first part is still to be divided
 ) -> list[Tensor]:                           # for each part the rows that stay
     "The rows without images that stand in several parts, or all of them and a warning."
     digests = [digest_images(pixels) for pixels, _ in parts]
     number = number_digests(torch.cat(digests))
-    return leave_leaks(number, list(map(len, digests)), drop_leaked, "drop_leaked=True")
+    return leave_leaks(number, list(map(len, digests)), drop_leaked, "drop_leaked=True", cut=cut)
 
 # %% ../nbs/64_api.ipynb #df5db41a
 def from_arrays(x: Any,                       # images, as `read_pixels` takes them
@@ -333,7 +334,8 @@ def from_arrays(x: Any,                       # images, as `read_pixels` takes t
         raise InputError("test_share=0 leaves no test image: hold some out, or give test=(x, y)")
     share = usual["validation"] if validation is None else validation
     given = {"train": (pixels, labels)} | held
-    stay = dict(zip(given, sift_arrays(list(given.values()), drop_leaked)))
+    cut = "test" not in held or "validation" not in held and share > 0
+    stay = dict(zip(given, sift_arrays(list(given.values()), drop_leaked, cut)))
     held = {kind: tuple(part[stay[kind]] for part in held[kind]) for kind in held}
     rows = stay["train"]
     splits = make_splits(pixels[rows], labels[rows], names, name, held.get("test"),

@@ -816,18 +816,9 @@ def distill_command(method, out, alpha, beta, **options):
 def read_given_set(path: Path, study):    # a folder written by `selmatch distill`
     """Load a small set that was made from this study's training images, so that its test images
     are unseen."""
-    from selmatch.api import same_data
+    from selmatch.api import check_small
     from selmatch.distill.sets import load_set
-    small, train = load_set(path), study.splits.train
-    if small.data.shape != train.shape or small.data.classes != train.classes:
-        raise InputError(f"set {path} has images {small.data.shape} of {small.data.n_classes} "
-                         f"classes, but the data has {train.shape} of {train.n_classes}: "
-                         "they must agree")
-    made, here = small.card.get("train_fingerprint"), train.key
-    if made != here:
-        raise InputError(f"set {path} was made from other training images ({made}) than these "
-                         f"({here}), so test images may be among its own: {same_data}")
-    return small
+    return check_small(load_set(path), study, f"set {path}")
 
 # %% ../nbs/68_app.ipynb #3bba274d
 def find_set(path: str | None, options: dict) -> Path:

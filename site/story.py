@@ -20,7 +20,7 @@ from selmatch.distill.sets import distilled_mask
 from selmatch.select.scores import rank_classes
 from selmatch.select.window import best_beta, window_start
 from selmatch.study.study import open_study
-from selmatch.study.verdicts import intervals, set_means
+from selmatch.study.verdicts import intervals
 
 TILES = 120      # at most so many images of a class are shown, spread evenly over its ranks
 

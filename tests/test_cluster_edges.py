@@ -126,7 +126,7 @@ def test_a_worker_returns_what_changed_and_nothing_else(tmp_path, monkeypatch):
     assert work_on(parcel.content, "/home/of/mine", False, [], []) == ("c", {os.path.join("b", "c"): b"made there"})
     assert work_on(pack((double, 4)).content, str(tmp_path), True, [], []) == (8, {})
     lay_out(tmp_path, {"old": b"newer", "n/e/w": b"1"})
-    assert (tmp_path / "old").read_text() == "x" and set(list_states(tmp_path)) == {"old", os.path.join("b", "c"), os.path.join("n", "e", "w")}
+    assert (tmp_path / "old").read_text() == "newer" and set(list_states(tmp_path)) == {"old", os.path.join("b", "c"), os.path.join("n", "e", "w")}
 
 
 def test_a_file_that_goes_while_it_is_listed_is_not_there(tmp_path):
@@ -192,3 +192,18 @@ def test_whether_all_workers_see_the_folder(answers, shared, tmp_path):
     cluster = Cluster("tcp://there:1", tmp_path / "home")
     cluster.__dict__["client"] = client
     assert cluster.sees_folder is shared and Cluster("x", tmp_path, True).sees_folder and room.read_word(str(tmp_path / "none")) is None
+
+
+def test_a_set_that_another_worker_began_goes_on_where_it_was(fake, tmp_path):
+    """Files of a folder travel with a task that names it, and take the place of older ones."""
+    cluster = fake()
+    begun = cluster.folder / "sets" / "a" / "checkpoint"
+    begun.parent.mkdir(parents=True)
+    def go_on(folder):
+        file = folder / "checkpoint"
+        file.write_text(file.read_text() + "+1")
+        return file.read_text()
+    begun.write_text("60")
+    (tmp_path / "worker" / "sets" / "a").mkdir(parents=True)
+    (tmp_path / "worker" / "sets" / "a" / "checkpoint").write_text("25")          # of an earlier task of this worker
+    assert run_on_cluster(cluster, go_on, [begun.parent], "go on", quiet=True) == ["60+1"] and begun.read_text() == "60+1"

@@ -69,7 +69,7 @@ def test_soft_labels_and_logits(data, few, tmp_path):
 
 def test_zca_is_undone_when_it_is_named(data, few, tmp_path):
     from selmatch.data.whitening import fit_whitening
-    torch.save(fit_whitening(data.train).apply(few).images, tmp_path / "images_best.pt")
+    torch.save(fit_whitening(data.train, more=[data.validation]).apply(few).images, tmp_path / "images_best.pt")
     torch.save(few.labels, tmp_path / "labels_best.pt")
     small = read_set(tmp_path / "images_best.pt", data, normalised="zca")
     assert torch.allclose(small.images, few.images, atol=1e-2)
@@ -134,7 +134,7 @@ def test_all_are_judged_by_one_protocol(data, few):
 
 
 def test_every_normalisation_is_explained():
-    assert set(normalisations) == {"pixels", "bytes", "data", "half", "imagenet", "zca"}
+    assert set(normalisations) == {"pixels", "bytes", "data", "cifar", "half", "imagenet", "zca"}
 
 
 def test_a_made_set_of_other_images_is_refused(data, tmp_path):
@@ -144,3 +144,20 @@ def test_a_made_set_of_other_images_is_refused(data, tmp_path):
     sm.select(other, "random", per_class=2).save(tmp_path / "theirs")
     refuses(["made from other training images"], lambda: read_set(tmp_path / "theirs", data))
     assert find_normalisation(data.train.images, data.train) == "data"
+
+
+def test_a_test_image_is_found_in_a_file_of_selmatchs_family_and_after_whitening(data):
+    """Real images, stored by CIFAR's numbers as those codes have them: undone by others, no leak is seen."""
+    from selmatch import others
+    chance = torch.Generator().manual_seed(0)
+    real = torch.randint(0, 256, (12, 3, 32, 32), generator=chance) / 255
+    own = replace(data.train, images=torch.zeros(4, 3, 32, 32), labels=torch.arange(4), mean=(0.49, 0.48, 0.45), std=(0.247, 0.243, 0.262))
+    mean, std = (torch.tensor(v).view(1, -1, 1, 1) for v in others.cifar)
+    stored = torch.cat([(real - mean) / std, (real + 0.2 * torch.randn(real.shape, generator=chance) - mean) / std])
+    kind = find_normalisation(stored, own)
+    back = undo_normalisation(stored, kind, own)
+    assert kind == "cifar" and others.count_alike(255 * back.flatten(1), 255 * real.flatten(1)) == 12
+    near = (255 * real).flatten(1) + torch.randint(-2, 3, (12, 3072), generator=chance)
+    far = near.clone()
+    far[:, 7] += 6
+    assert others.count_alike(near, 255 * real.flatten(1)) == 12 and others.count_alike(far, 255 * real.flatten(1)) == 0

@@ -77,7 +77,7 @@ def test_normalisations_are_told_apart_by_their_numbers(data):
     im_mean, im_std = (torch.tensor(v).view(1, -1, 1, 1) for v in others.imagenet)
     assert torch.allclose(undo_normalisation((pixels - im_mean) / im_std, "imagenet", data.train), pixels, atol=1e-5)
     refuses(lambda: find_normalisation(100.5 * pixels, data.train), "cannot be told", "--normalised")
-    refuses(lambda: undo_normalisation(torch.zeros(1, 1, 8, 8), "imagenet", data.train), "1 channels", "ImageNet")
+    refuses(lambda: undo_normalisation(torch.zeros(1, 1, 8, 8), "imagenet", data.train), "1 channels", "imagenet")
 
 
 def test_a_folder_of_ours_that_has_lost_its_tensors_is_read_by_its_pictures(data, tmp_path):

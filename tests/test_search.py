@@ -111,10 +111,11 @@ def test_the_grid_goes_on_from_the_race_and_agrees_with_it(study):
 
 
 def test_sizes_that_the_profile_does_not_have_are_refused_before_any_work(study):
-    other = replace(study.profile, search=replace(study.profile.search, ratios=(0.77,)))
-    with pytest.raises(InputError, match="search.ratios 0.77"):
-        search.races(Study(other, study.computer, study.folder / "none"))
-    assert not (study.folder / "none").exists()
+    from selmatch.api import change_words
+    for place in ("search.ratios", "tuning.ratios", "compared_at"):
+        with pytest.raises(InputError, match=f"ratio of {place} 0.77"): change_words(study.profile, {place: (0.77,)})
+    narrow = change_words(study.profile, {"ratios": (0.3,)})          # names of sizes that are gone are passed over
+    assert narrow.sizes_of("search.ratios") == (0.3,)
 
 
 def test_only_methods_with_a_window_and_an_open_alpha_are_raced(study):

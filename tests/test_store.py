@@ -303,8 +303,10 @@ def test_a_worker_is_handed_its_own_item_only(tmp_path, monkeypatch):
 
 
 def test_what_another_process_has_swept_is_gone(tmp_path, monkeypatch):
-    monkeypatch.setattr(store, "find_leftovers", lambda folder: [folder / "was here"])
+    (tmp_path / "stays").write_text("x")
+    monkeypatch.setattr(store, "find_leftovers", lambda folder: [folder / "was here", folder / "was there"])
     store.sweep_once.__wrapped__(tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["stays"]
 
 
 def test_leftovers_are_those_of_finished_things(tmp_path):

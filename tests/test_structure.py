@@ -606,3 +606,28 @@ def test_no_demonstration_hides_a_function_of_its_chapter(path):
             names = ({statement.name} if isinstance(statement, (ast.FunctionDef, ast.ClassDef)) else
                      {n.id for n in ast.walk(statement) if isinstance(n, ast.Name) and isinstance(n.ctx, ast.Store)})
             assert not names & exported, f"{names & exported} in: {text.splitlines()[0]}"
+
+
+# ---------------------------------------------------------------- names
+
+def complaints(path):
+    """What pyflakes says of names in a program: (its kind, the name, the line)."""
+    from pyflakes import checker, messages
+    text = path.read_text(encoding="utf-8")
+    kinds = (messages.UndefinedName, messages.UnusedImport, messages.UndefinedLocal, messages.RedefinedWhileUnused)
+    found = [m for m in checker.Checker(ast.parse(text), str(path)).messages if isinstance(m, kinds)]
+    lines = text.splitlines()
+    return [(type(m).__name__, re.split(r" as |\.", str(m.message_args[0]))[-1], lines[m.lineno - 1]) for m in found]
+
+
+def test_every_name_is_known_and_every_import_used():
+    """A script that nobody runs may have lost an import for weeks. What a lesson imports once may be used by its examples alone."""
+    wrong = []
+    for path in [*sorted((ROOT / "selmatch").rglob("*.py")), *sorted((ROOT / "scripts").glob("*.py")), *sorted((ROOT / "site").glob("*.py"))]:
+        home = re.search(r"File to edit: \S*?(\w+\.ipynb)", path.read_text(encoding="utf-8")[:600])
+        examples = "\n".join(code_of(ROOT / "nbs" / home[1])) if home else ""
+        for kind, name, line in complaints(path):
+            is_for_effect = "# noqa" in line or path.name == "methods.py" and line.startswith("    from selmatch")
+            if kind == "UnusedImport" and (is_for_effect or len(re.findall(rf"\b{name}\b", examples)) > 1): continue
+            if path.name != "_modidx.py": wrong.append(f"{path.relative_to(ROOT)}: {kind} {name}")
+    assert not wrong

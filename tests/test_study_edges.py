@@ -125,8 +125,8 @@ def test_only_what_is_left_is_measured():
     table = estimate.tabulate_parts(parts)
     assert table.stage.tolist() == ["done", "left"] and table.seconds.tolist() == [0, 10] and measured == ["left"]
     assert estimate.tabulate_parts([]).empty
-    assert estimate.wall_seconds(table, SimpleNamespace(computer=SimpleNamespace(places=0, workers=2))) == 5
-    assert estimate.wall_seconds(table, SimpleNamespace(computer=SimpleNamespace(places=4, workers=1))) == 2.5
+    assert estimate.wall_seconds(table, SimpleNamespace(computer=Computer(workers=2))) == 5
+    assert estimate.wall_seconds(table, SimpleNamespace(computer=Computer(cluster=SimpleNamespace(workers=4)))) == 2.5
 
 
 def test_watching_a_loop_ends_when_enough_was_seen(monkeypatch):
@@ -137,12 +137,32 @@ def test_watching_a_loop_ends_when_enough_was_seen(monkeypatch):
     assert next(ticks) < 20, "after five seconds"
 
 
-@pytest.mark.parametrize("what, stages", [("score", ["watch networks learn"]), ("experts", ["train experts"]), ("coverage", ["watch networks learn", "features"])])
+@pytest.mark.parametrize("what, stages", [("score", ["watch networks learn"]), ("experts", ["train experts"]), ("window", ["watch networks learn", "slide the window"])])
 def test_a_command_costs_its_own_stages(what, stages, study, monkeypatch):
     monkeypatch.setattr(estimate.Prices, "training", lambda self, *given: 2.0)
     monkeypatch.setattr(estimate.Prices, "looking", lambda self, *given: 1.0)
     table = estimate.tabulate_parts(estimate.command_parts(study, what))
     assert table.stage.tolist() == stages and (table.left == table.tasks).all() and (table.seconds > 0).all()
+
+
+def test_a_score_that_leaves_images_out_is_in_the_estimate(study, monkeypatch):
+    monkeypatch.setattr(estimate.Prices, "training", lambda self, *given: 2.0)
+    own = Study(replace(study.profile, score=replace(study.profile.score, kind="c_score")), study.computer, study.folder)
+    for what in ("score", "window"):
+        parts = {part.stage: part for part in estimate.command_parts(own, what)}
+        assert parts["C-score"].left == 1 and parts["C-score"].each() == 4 * own.profile.score.runs * 2.0
+
+
+def test_no_key_says_which_gpu_does_the_work(study):
+    """`--device cuda` and `cuda:1` name one kind of device; what one has made, the other must find."""
+    from selmatch.train.judge import Trial
+    keys = {}
+    for device in ("cuda", "cuda:1"):
+        other = replace(study, computer=SimpleNamespace(kind="cuda", device=device, workers=1, threads=1, quiet=True))
+        made = [other.observations_plan(), other.dynamics_plan()]
+        made += [other.trials_plan([Trial(study.splits.train, {"name": "ConvNet"}, other.recipe("dsa"), 0)], "judge")]
+        keys[device] = [key for plan in made for key in plan.keys]
+    assert keys["cuda"] == keys["cuda:1"] and len(keys["cuda"]) > 2
 
 
 # ---------------------------------------------------------------- sizes of one's own

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['logger', 'part_order', 'datasets', 'load_digits', 'is_whole', 'write_decoded', 'decode_once', 'class_numbers',
-           'check_class', 'pick_rows', 'load_parts', 'add_validation', 'number_digests', 'find_leaks',
+           'check_class', 'pick_rows', 'load_parts', 'add_validation', 'number_digests', 'mark_copies', 'find_leaks',
            'warn_of_unreadable', 'sift_files', 'say_leaks', 'check_rest', 'leave_leaks', 'load_files', 'check_survey',
            'check_classes', 'say_reading', 'load_folder', 'list_decoded', 'NumbersOnly', 'read_pickle', 'find_place',
            'as_array', 'read_batch', 'read_class_names', 'warn_of_checksum', 'read_cifar', 'find_cifar', 'load_cifar',
@@ -30,7 +30,7 @@ from torch import Tensor
 
 from ..computer import claim
 from ..core import InputError, check_choice, check_range, check_seed, check_whole
-from ..core import fingerprint, home, read_path, set_aside
+from ..core import read_path, set_aside
 from selmatch.data.folders import (
     Reading, Survey, decode_files, find_alike, fits, list_image_folder, name_files,
     read_image, show_progress, spell, survey,
@@ -176,19 +176,26 @@ def number_digests(digests: Tensor) -> np.ndarray:    # (n, 16) uint8 -> (n,) in
     return np.unique(digests.view("V16").ravel(), return_inverse=True)[1]
 
 # %% ../../nbs/05_loaders.ipynb #05sift10
+def mark_copies(number: np.ndarray) -> np.ndarray:    # (n,) -> (n,) bool
+    "Every copy of an image but the first."
+    copies = np.ones(len(number), dtype=bool)
+    copies[np.unique(number, return_index=True)[1]] = False
+    return copies
+
 def find_leaks(number: np.ndarray,     # (n,) of all images, part after part
                sizes: Sequence[int],   # of the parts: training, test and validation images
+               cut: bool = False,      # whether validation images will be taken from the first
 ) -> np.ndarray:                       # (n,) bool
     """Images outside the training part whose pixels are in it, and test images whose pixels are in
-    the validation part; where there is one part only, every copy but the first."""
-    if len(sizes) > 1:
-        parts = np.split(number, np.cumsum(sizes)[:-1])
-        choices = np.concatenate([parts[0], *parts[2:]])      # what is looked at before the test
-        seen = [np.zeros(sizes[0], bool), np.isin(parts[1], choices)]
-        return np.concatenate([*seen, *(np.isin(part, parts[0]) for part in parts[2:])])
-    first = np.zeros(len(number), dtype=bool)
-    first[np.unique(number, return_index=True)[1]] = True
-    return ~first
+    the validation part; of a part that is still to be divided every copy but the first."""
+    first, *others = np.split(number, np.cumsum(sizes)[:-1])
+    divided = len(sizes) == 1 or cut and len(sizes) < 3
+    leaks = [mark_copies(first) if divided else np.zeros(len(first), bool)]
+    if others:
+        test, *held = others
+        choices = np.concatenate([first, *held])      # what is looked at before the test
+        leaks += [np.isin(test, choices), *(np.isin(part, first) for part in held)]
+    return np.concatenate(leaks)
 
 # %% ../../nbs/05_loaders.ipynb #05sift02
 def warn_of_unreadable(stored: StoredImages, files: Sequence[str]):
@@ -204,17 +211,20 @@ def warn_of_unreadable(stored: StoredImages, files: Sequence[str]):
 def sift_files(stored: StoredImages,     # of all parts, one after the other
                sizes: Sequence[int],     # of the parts
                drop_leaked: bool,        # leave out what leaks; else it is said
+               cut: bool = False,        # as in `find_leaks`
 ) -> list[Tensor]:                       # for each part the rows that stay
     "Leave out what could not be read, and what is on both sides of the split, or warn of it."
     readable = stored.of("readable")[stored.rows].numpy().astype(bool)
     number = number_digests(stored.of("digests")[stored.rows])
-    return leave_leaks(number, sizes, drop_leaked, "--drop-leaked", readable)
+    return leave_leaks(number, sizes, drop_leaked, "--drop-leaked", readable, cut)
 
 # %% ../../nbs/05_loaders.ipynb #05sift12
-def say_leaks(n: int) -> str:    # parts
+def say_leaks(n: int,                 # parts
+              within: bool = False,   # copies in a part that is still to be divided
+) -> str:
     "What is wrong with images that stand in several parts."
-    if n == 1:
-        return "are copies of others: both sides of the split may hold them"
+    if n == 1 or within:
+        return "are copies of others: both sides of a split may hold them"
     held = " or a validation image" if n > 2 else ""
     return f"outside the training set repeat a training image{held}: tests will look too good"
 
@@ -234,11 +244,14 @@ def leave_leaks(number: np.ndarray,     # (n,) from `number_digests`, of all par
                 drop_leaked: bool,      # leave out what leaks; else it is said
                 option: str,            # which does that
                 readable: np.ndarray | bool = True,   # (n,) bool: what is left out in any case
+                cut: bool = False,      # as in `find_leaks`
 ) -> list[Tensor]:                      # for each part the rows that stay
     "Leave out what is on both sides of the split, or warn of it. Raises as `check_rest`."
-    leaks = find_leaks(number, sizes) & readable
+    leaks = find_leaks(number, sizes, cut) & readable
     if leaks.any() and not drop_leaked:
-        warnings.warn(f"{leaks.sum():,} images {say_leaks(len(sizes))} ({option} leaves them out)")
+        within = bool(leaks[:sizes[0]].any())
+        warnings.warn(f"{leaks.sum():,} images {say_leaks(len(sizes), within)} ({option} leaves "
+                      "them out)")
     stay = torch.from_numpy(~(leaks & drop_leaked) & readable)
     rows = [torch.nonzero(part).flatten() for part in stay.split(list(sizes))]
     lost = ~torch.from_numpy(np.broadcast_to(readable, len(number)).copy())
@@ -267,8 +280,10 @@ def load_files(parts: Sequence[list[tuple[str, int]]],   # (file, class) of each
         return stored
 
     labels = [torch.tensor([c for _, c in part], dtype=torch.int64) for part in parts]
-    sift = None if drop_leaked is None else functools.partial(sift_files, drop_leaked=drop_leaked)
-    return load_parts(labels, pixels, classes, name, sift=sift, **words)
+    sift = functools.partial(sift_files, drop_leaked=bool(drop_leaked),
+                             cut=bool(words.get("validation")))
+    return load_parts(labels, pixels, classes, name, **words,
+                      sift=None if drop_leaked is None else sift)
 
 # %% ../../nbs/05_loaders.ipynb #d5f59247
 logger = logging.getLogger("selmatch")    # is told what lies in a folder

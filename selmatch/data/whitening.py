@@ -6,6 +6,7 @@
 __all__ = ['whitening_mark', 'to_pixels', 'apply_matrix', 'Whitening', 'fit_whitening']
 
 # %% ../../nbs/09_whitening.ipynb #fde969f3
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import torch
@@ -68,12 +69,13 @@ class Whitening:
 # %% ../../nbs/09_whitening.ipynb #0d0c64b9
 def fit_whitening(data: ImageSet,          # training images
                   epsilon: float = 0.1,    # floor under the variances, in squared pixel units
+                  more: Sequence[ImageSet] = (),   # other parts that the map rests on
 ) -> Whitening:
     """Fit ZCA whitening on pixels from 0 to 1 (as MTT, TESLA and DATM do). Time grows with the
     cube of the numbers in an image. Raises `InputError` when epsilon is negative, or is 0 (or next
     to it) though some direction has no variance."""
     check_range("epsilon", epsilon, 0)
-    x = to_pixels(data).flatten(1)
+    x = torch.cat([to_pixels(part).flatten(1) for part in (data, *more) if len(part)])
     mean, d = x.double().mean(0), x.shape[1]
     covariance = torch.zeros(d, d, dtype=torch.float64, device=x.device)
     for part in x.split(1024):

@@ -24,7 +24,6 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import torch
-from torch import Tensor
 
 import selmatch
 from ..api import Data, Small, check_data, from_folder
@@ -40,7 +39,6 @@ from selmatch.data.images import (
 from ..data.loaders import list_decoded
 from ..distill.sets import SyntheticSet
 from ..methods import find_method
-from ..others import count_shared
 from ..select.scores import rank_classes
 from ..study.estimate import duration
 from ..study.profile import Profile, list_profiles, load_profile
@@ -703,12 +701,16 @@ def name_table(labels: str, root: str) -> str:
 
 # %% ../../nbs/66_card.ipynb #66leaks2
 def warn_of_leaks(splits: Splits) -> str:
-    "A warning where test images are training images, too; empty where none is."
-    shared = count_shared(splits.test, splits.train, digest_rows)
-    if not shared:
+    "A warning where images that judge are training images, too; empty where none is."
+    known, parts = set(digest_rows(splits.train)), {}
+    for name in ("test", "validation"):
+        images = getattr(splits, name)
+        shared = sum(one in known for one in digest_rows(images))
+        parts |= {f"{shared:,} of the {len(images):,} {name} images": shared} if shared else {}
+    if not parts:
         return ""
-    return (f"{shared:,} of the {len(splits.test):,} test images are training images, too, so "
-            "every accuracy below is too high: leave them out by --drop-leaked.")
+    return (f"{' and '.join(parts)} are training images, too, so every accuracy below is too "
+            "high: leave them out by --drop-leaked.")
 
 # %% ../../nbs/66_card.ipynb #66base01
 def base_profile(p: Profile) -> tuple[Profile, str]:    # it, and the name a command takes itself

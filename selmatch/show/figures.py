@@ -17,6 +17,7 @@ import contextlib
 import glob
 import hashlib
 import json
+import os
 import platform
 import time
 from collections.abc import Callable, Sequence

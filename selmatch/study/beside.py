@@ -21,7 +21,7 @@ from .estimate import (
     Part, Prices, asks_experts, is_completed, same_images, tried_sets, wish)
 from selmatch.study.sets import (
     SetTask, ask_for_labels, asks, describe_objective, finish_sets, last_sets, needs_difficulty,
-    objective_class, plan_descent, read_seconds, small_sets, start_function,
+    objective_class, plan_descent, read_seconds, small_sets,
 )
 from .study import Study
 from .tables import tags_of, trials_on

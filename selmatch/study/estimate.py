@@ -31,7 +31,7 @@ import torch
 import torch.nn.functional as F
 
 from ..computer import with_threads
-from ..core import InputError, check_room, count_free, say_bytes
+from ..core import check_room, count_free, say_bytes
 from ..data.images import ImageSet, class_rows
 from ..distill.condensation import together
 from ..distill.objectives import SetState

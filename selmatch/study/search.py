@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 import pandas as pd
 
-from ..core import InputError, check_choice, check_range
+from ..core import InputError, check_range
 from ..methods import Method, find_method, methods
 from .sets import SetTask, descent_words, kept_sets, make_sets, set_task
 from .study import Study

@@ -39,7 +39,7 @@ from ..distill.sweep import advice, probe_network, second_order, student_loss
 from ..distill.sets import SyntheticSet, distilled_mask, load_set, relabel, save_set
 from ..distill.trajectories import TrajectoryMatching, right_labels
 from selmatch.methods import (
-    Method, find_method, following, load_registers, methods, set_leader,
+    Method, find_method, following, load_registers, set_leader,
 )
 from ..select.curriculum import Filters, curriculum, join_sets
 from ..select.coresets import coreset_selections, scores_needed, validation_judge
