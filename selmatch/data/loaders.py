@@ -182,6 +182,7 @@ def mark_copies(number: np.ndarray) -> np.ndarray:    # (n,) -> (n,) bool
     copies[np.unique(number, return_index=True)[1]] = False
     return copies
 
+# %% ../../nbs/05_loaders.ipynb #05sift11
 def find_leaks(number: np.ndarray,     # (n,) of all images, part after part
                sizes: Sequence[int],   # of the parts: training, test and validation images
                cut: bool = False,      # whether validation images will be taken from the first
@@ -239,23 +240,20 @@ def check_rest(rows: Sequence[Tensor], sizes: Sequence[int],
                          "training images alone, then a share is held out")
 
 # %% ../../nbs/05_loaders.ipynb #05leave01
-def leave_leaks(number: np.ndarray,     # (n,) from `number_digests`, of all parts
-                sizes: Sequence[int],   # of the parts
+def leave_leaks(number: np.ndarray, sizes: Sequence[int],   # as in `find_leaks`
                 drop_leaked: bool,      # leave out what leaks; else it is said
                 option: str,            # which does that
                 readable: np.ndarray | bool = True,   # (n,) bool: what is left out in any case
-                cut: bool = False,      # as in `find_leaks`
-) -> list[Tensor]:                      # for each part the rows that stay
+                cut: bool = False) -> list[Tensor]:   # for each part the rows that stay
     "Leave out what is on both sides of the split, or warn of it. Raises as `check_rest`."
     leaks = find_leaks(number, sizes, cut) & readable
+    said = say_leaks(len(sizes), bool(leaks[:sizes[0]].any()))
     if leaks.any() and not drop_leaked:
-        within = bool(leaks[:sizes[0]].any())
-        warnings.warn(f"{leaks.sum():,} images {say_leaks(len(sizes), within)} ({option} leaves "
-                      "them out)")
+        warnings.warn(f"{leaks.sum():,} images {said} ({option} leaves them out)")
     stay = torch.from_numpy(~(leaks & drop_leaked) & readable)
     rows = [torch.nonzero(part).flatten() for part in stay.split(list(sizes))]
-    lost = ~torch.from_numpy(np.broadcast_to(readable, len(number)).copy())
-    check_rest(rows, sizes, int(lost[sizes[0]:sum(sizes[:2])].sum()))
+    lost = ~np.broadcast_to(readable, len(number))[sizes[0]:sum(sizes[:2])]
+    check_rest(rows, sizes, int(lost.sum()))
     return rows
 
 # %% ../../nbs/05_loaders.ipynb #9f980d35

@@ -867,9 +867,9 @@ def measure_block_bytes(study: Study, few: ImageSet) -> int:
     ratio, k = max(study.profile.ratios), few.n_classes
     spec = sets.describe_objective(study, find_method("dm"), ratio)[0]
     each = study.ipc(ratio) + spec.batch_real
-    blocks = together(spec, few, torch.arange(k).repeat_interleave(each))
-    images = max(len(block) * each for block in blocks)
     net = make_network(spec.network, few.shape, k, 0).to(few.images).requires_grad_(False)
+    blocks = together(net, few, torch.arange(k).repeat_interleave(each))
+    images = max(len(block) * each for block in blocks)
     shown = few.images[:64].clone().requires_grad_()
     return 2 * saved_bytes(lambda: net.embed(shown)) * images // len(shown)
 
