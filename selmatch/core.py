@@ -522,7 +522,7 @@ def written(thing: FunctionType | type) -> str:
 def is_plain(value: Any) -> bool:
     "Numbers, texts, arrays and tensors."
     simple = (type(None), bool, int, float, complex, str, bytes, np.generic, np.ndarray)
-    return isinstance(value, simple) or hasattr(value, "detach")
+    return isinstance(value, simple) or hasattr(type(value), "detach")     # torch has one, too
 
 # %% ../nbs/01_core.ipynb #01code11
 def attributes_of(thing: Any) -> list:
