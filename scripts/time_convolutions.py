@@ -6,12 +6,16 @@ No step can be faster than the convolutions in it. They are timed alone (`convol
 in both memory layouts, of which the faster counts. Beside them, in turns: the compiled network forward and backward on one
 batch (`network`), the whole step of `train`, which augments and updates as well (`step`), and a step of matching with all kept,
 which convolves nine times where a training step convolves three times (there `network` is three compiled first-order steps).
+Beside matching stands the textbook's way, in the same turns and under the same allocator (`textbook`).
 
 Then PyTorch's profiler looks into the compiled code: milliseconds of a step in convolutions (`inside`), in the kernels that
 the compiler fused out of norms, ReLUs and pooling (`fused`), and in all else. Convolutions do the arithmetic; what is fused only
 moves memory, and `memory` is what it would take at the rate of a plain copy: a block passes over its activations seven and a
 quarter times (forward once for the norm's sums and once to apply norm, ReLU and pooling, which writes a quarter; backward twice
-for the norm's sums, and three times to read activations and slopes and write slopes).
+for the norm's sums, and three times to read activations and slopes and write slopes). Of matching, `memory` is what no kernel
+can save while convolutions are calls of a library: 16 passes, each made as often as a batch norm needs it. Forward, for its sums
+and to write a quarter (2.25); backward, where slopes come as a quarter, for its sums and to write (3.5); then the same for the
+derivatives of both: 4.25 and 6.
 
 Every row is from processes of its own, medians over turns, freed memory kept."""
 import argparse
@@ -20,13 +24,15 @@ import json
 import statistics
 import subprocess
 import sys
+from collections.abc import Callable
 from importlib.metadata import version
 from pathlib import Path
 
 from selmatch.show.bench import cpu_model
 
 SIDE = 32
-PASSES = 2 + 1 / 4 + 2 + 3        # over the activations of a block, forward and backward
+# passes over the activations of a block
+PASSES = {"judge": 2 + 1 / 4 + 2 + 3, "matching": 2.25 + 3.5 + 4.25 + 6}
 KINDS = [("judge", 32, 64), ("judge", 64, 128), ("judge", 128, 125), ("matching", 128, 125)]      # what, width, batch
 
 
@@ -46,30 +52,36 @@ def convolution_calls(width: int, batch: int, layout, first_images: bool) -> dic
     return calls
 
 
-def add_up(rows: list[dict]) -> float:
-    """The sum over ways of their median seconds."""
+def add_up(rows: list[dict], times: Callable[[str], int] = lambda way: 1) -> float:
+    """The sum over ways of their median seconds, each so many times."""
     ways = {row["way"] for row in rows}
-    return sum(statistics.median(r["seconds"] for r in rows if r["way"] == way) for way in ways)
+    return sum(times(way) * statistics.median(r["seconds"] for r in rows if r["way"] == way) for way in ways)
 
 
-def time_layouts(width: int, batch: int, turns: int, first_images: bool) -> dict[str, float]:
+def times_in_matching(way: str) -> int:
+    """How often a step of matching convolves so: three times, there, back, and for the derivatives of both; in the first layer
+    twice, for images have no derivative by the weights before them."""
+    return 2 if way.startswith("1 ") else 3
+
+
+def time_layouts(width: int, batch: int, turns: int, first_images: bool, times=lambda way: 1) -> dict[str, float]:
     """Seconds of all convolutions of one step, by layout."""
     import torch
 
     from selmatch.show.bench import in_turns
     layouts = {"in order": torch.contiguous_format, "channels last": torch.channels_last}
-    return {name: add_up(in_turns(convolution_calls(width, batch, layout, first_images), turns, memory="kept"))
+    return {name: add_up(in_turns(convolution_calls(width, batch, layout, first_images), turns, memory="kept"), times)
             for name, layout in layouts.items()}
 
 
-def time_passes(width: int, batch: int, turns: int) -> float:
-    """Seconds of the passes over memory that lie between the convolutions of a training step."""
+def time_passes(what: str, width: int, batch: int, turns: int) -> float:
+    """Seconds of the passes over memory that lie between the convolutions of a step."""
     import torch
 
     from selmatch.show.bench import in_turns
     blocks = {str(side): torch.randn(batch, width, side, side) for side in (SIDE, SIDE // 2, SIDE // 4)}
     copies = in_turns({side: functools.partial(torch.clone, block) for side, block in blocks.items()}, 3 * turns, memory="kept")
-    return PASSES / 2 * add_up(copies)            # a copy reads and writes
+    return PASSES[what] / 2 * add_up(copies)      # a copy reads and writes
 
 
 def training_ways(width: int, batch: int, steps: int = 20) -> dict:
@@ -130,17 +142,19 @@ def time_judge(width: int, batch: int, turns: int) -> dict:
     rows = in_turns(training_ways(width, batch, steps), turns, per=steps, memory="kept")
     medians = {way: statistics.median(r["seconds"] for r in rows if r["way"] == way) for way in ("network", "step")}
     return {"layout": min(found, key=found.get), "convolutions": min(found.values()),
-            "memory": time_passes(width, batch, turns), **medians}
+            "memory": time_passes("judge", width, batch, turns), **medians}
 
 
 def time_matching(width: int, batch: int, turns: int, n_steps: int = 5) -> dict:
-    """A step of matching with everything kept: nine passes through each convolution."""
+    """A step of matching with everything kept: nine passes through each convolution, six through the first."""
     from selmatch.show import bench
-    found = time_layouts(width, batch, turns, first_images=True)
-    rows = bench.time_matching(["kept"], turns, memory="kept", width=width, batch=batch, n_steps=n_steps)
+    found = time_layouts(width, batch, turns, True, times_in_matching)
+    rows = bench.time_matching(["textbook", "kept"], turns, memory="kept", width=width, batch=batch, n_steps=n_steps)
     first = bench.time_floor(turns, memory="kept", width=width, batch=batch)
     middle = lambda rows: statistics.median(r["seconds"] for r in rows)
-    return {"layout": min(found, key=found.get), "convolutions": 3 * min(found.values()), "network": 3 * middle(first), "step": middle(rows) / n_steps}
+    ways = {way: middle([r for r in rows if r["way"] == way]) / n_steps for way in ("textbook", "kept")}
+    return {"layout": min(found, key=found.get), "convolutions": min(found.values()), "network": 3 * middle(first),
+            "memory": time_passes("matching", width, batch, turns), "step": ways["kept"], "textbook": ways["textbook"]}
 
 
 def main():
@@ -148,6 +162,7 @@ def main():
     parser.add_argument("--turns", type=int, default=7)
     parser.add_argument("--threads", type=int, nargs="*", default=[1, 2])
     parser.add_argument("--out", type=Path, default=Path("convolutions.csv"))
+    parser.add_argument("--only", choices=("judge", "matching"), help="one kind of step; the other rows of --out stay")
     parser.add_argument("--inside", action="store_true", help=argparse.SUPPRESS)
     parser.add_argument("--one", nargs=4, help=argparse.SUPPRESS)      # what, width, batch, threads: in this process
     args = parser.parse_args()
@@ -163,7 +178,7 @@ def main():
 
     from selmatch.core import write_atomic
     rows = []
-    for what, width, batch in KINDS:
+    for what, width, batch in [kind for kind in KINDS if args.only in (None, kind[0])]:
         for threads in args.threads:
             command = [sys.executable, __file__, "--turns", str(args.turns), "--one", what, str(width), str(batch), str(threads)]
             ask = lambda *more: json.loads(subprocess.run([*command, *more], capture_output=True, text=True, check=True)
@@ -172,8 +187,11 @@ def main():
             rows.append({"what": what, "width": width, "batch": batch, "threads": threads}
                         | {name: value if isinstance(value, str) else round(1000 * value, 2) for name, value in found.items()})
             print(rows[-1], flush=True)
-    table = pd.DataFrame(rows).rename(columns={name: f"{name}_ms" for name in ("convolutions", "memory", "network", "step", "inside", "fused", "other")})
+    table = pd.DataFrame(rows).rename(columns={name: f"{name}_ms" for name in ("convolutions", "memory", "network", "step", "textbook", "inside", "fused", "other")})
     table = table.assign(processor=cpu_model(), torch=version("torch"))
+    if args.only and args.out.exists():
+        others = pd.read_csv(args.out)
+        table = pd.concat([others[others.what != args.only], table])
     write_atomic(args.out, lambda draft: table.to_csv(draft, index=False))
 
 
