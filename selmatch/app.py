@@ -299,7 +299,8 @@ def find_data_section(options: dict) -> dict:
     given = {name: options.get(name) for name in reading_options}
     given = data_section(options["data"], options["root"], size=options["size"], **given)
     p = choose_profile(options["profile"], given, options["seed"])
-    return say_words(p, options.get("words", ())).data
+    words = [w for w in options.get("words", ()) if w.startswith("data.") and "=" in w]
+    return say_words(p, tuple(words)).data
 
 def check_table(out: Path | None, begins: str,   # the first columns, as they stand in the file
                 options: dict | None = None):    # of the command; None: it reads no images

@@ -11,6 +11,7 @@ from types import SimpleNamespace
 import click
 import pandas as pd
 import pytest
+import torch
 
 from conftest import refuses
 from selmatch import api, app
@@ -338,19 +339,23 @@ def test_uneven_classes_are_said_and_even_ones_are_not():
 
 
 def test_a_set_of_other_images_is_not_judged(monkeypatch):
+    from selmatch.data.images import ImageSet
     from selmatch.distill import sets
-    study = SimpleNamespace(splits=SimpleNamespace(train=SimpleNamespace(shape=(1, 8, 8), classes=("cat", "dog"), n_classes=2, key="abc")))
-    for small, words in ((small_of(train_fingerprint="xyz"), ["other training images (xyz)", "(abc)"]), (small_of(), ["(None)"])):
+    train = SimpleNamespace(shape=(1, 8, 8), classes=("cat", "dog"), n_classes=2, key="abc", mean=(0.5,), std=(0.5,))
+    study = SimpleNamespace(splits=SimpleNamespace(train=train))
+    def kept(classes=("cat", "dog"), **card):
+        data = ImageSet(torch.zeros(2, 1, 8, 8), torch.arange(2), classes, (0.5,), (0.5,))
+        small = sets.SyntheticSet(data, torch.zeros(2).bool(), card=card)
         monkeypatch.setattr(sets, "load_set", lambda path: small)
-        refuses(lambda: app.read_given_set(Path("mine"), study), "mine", *words)
-    other = small_of(train_fingerprint="abc")
-    other.data.classes = ("cat", "cow")
-    refuses(lambda: app.read_given_set(Path("mine"), study), "mine")
-    monkeypatch.setattr(sets, "load_set", lambda path: other)
-    refuses(lambda: app.read_given_set(Path("mine"), study), "must agree")
-    fits = small_of(train_fingerprint="abc")
-    monkeypatch.setattr(sets, "load_set", lambda path: fits)
+        return small
+    kept(train_fingerprint="xyz")
+    refuses(lambda: app.read_given_set(Path("mine"), study), "mine", "other training images (xyz)", "(abc)")
+    kept(("cat", "cow"), train_fingerprint="abc")
+    refuses(lambda: app.read_given_set(Path("mine"), study), "mine", "must agree")
+    fits = kept(train_fingerprint="abc")
     assert app.read_given_set(Path("mine"), study) is fits
+    theirs = kept()                                   # a set of others says nothing of where it comes from
+    assert app.read_given_set(Path("mine"), study) is theirs
 
 
 @pytest.mark.parametrize("n, words", [(1, "test accuracy 80.00 % (n = 1, 2 images, augmentation dsa)"), (2, "test accuracy 80.00 ± 0.00 % (n = 2,")])

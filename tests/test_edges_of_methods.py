@@ -109,7 +109,7 @@ def test_vgg_takes_the_norm_that_a_question_asks_for(norm):
 
 # ---------------------------------------------------------------- names and words
 
-def test_a_name_of_selmatchs_is_no_name_for_a_rule_of_ones_own():
+def test_a_name_of_selmatchs_is_no_name_for_a_rule_of_ones_own(registers_as_before):
     from selmatch import api
     from selmatch.distill.objectives import objectives
     from selmatch.select.window import selections

@@ -648,7 +648,7 @@ def load_profile(name: str | Path,    # a name from `list_profiles`, or the path
         known = [p.stem for p in sorted(profile_folder.glob("*.yaml"))]
         path = profile_folder / f"{check_choice('profile', str(name), known)}.yaml"
     p = read_section({"name": path.stem} | read_yaml(path) | changes, Profile)
-    if "ratios" not in changes:
+    if p.ratios and "ratios" not in changes:
         check_named_sizes(p)
     return p
 
