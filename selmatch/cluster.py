@@ -249,8 +249,6 @@ def receive(cluster: Cluster, futures: list) -> Iterator[tuple[int, Any]]:
     distributed = import_distributed()
     place = {future.key: i for i, future in enumerate(futures)}
     for future, (result, files) in distributed.as_completed(futures, with_results=True):
-        for inside in files:
-            (cluster.folder / inside).unlink(missing_ok=True)
         lay_out(cluster.folder, files)
         yield place[future.key], result
         future.release()
