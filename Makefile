@@ -12,7 +12,7 @@ READY    = $(VENV)/.ready
 figures: $(READY)
 	$(BIN)/selmatch figures --profile $(PROFILE) --workers $(WORKERS)
 
-# the long ones, too: hours for digits (selmatch figures --all --estimate)
+# the long ones, too: about an hour for digits (selmatch figures --all --estimate)
 figures-all: $(READY)
 	$(BIN)/selmatch figures --profile $(PROFILE) --workers $(WORKERS) --all
 

@@ -46,9 +46,11 @@ def write_table(profile: str, beside: str = "") -> str:
         theirs = theirs.dropna(how="all").rename(index="{}, published".format)
         texts = theirs.map(lambda share: "–" if pd.isna(share) else f"{share:.1f}")
         wide = pd.concat([wide, texts.set_axis(wide.columns, axis=1)]).rename_axis("method")
-    steps = card["profile"]["evaluation"]["steps"]
+    judge = card["profile"]["evaluation"]
+    passes = judge.get("epochs", 0)
+    least = f" or {passes} passes, whichever is more," * bool(passes)
     return (f"Test accuracy in percent, mean over sets ± half of Student's 95 % interval, in brackets "
-            f"sets × networks on each ({describe_sample(table)}; {steps:,} steps a network). ★ marks "
+            f"sets × networks on each ({describe_sample(table)}; {judge['steps']:,} steps{least} a network). ★ marks "
             f"the highest mean of a column.{say_judging(table)}\n\n{markdown(wide)}")
 
 
@@ -213,7 +215,7 @@ def write_bench(file: str) -> str:
 
 
 def write_limits(rows: list[dict], times: pd.DataFrame) -> list[str]:
-    """What no way with all steps kept can beat, and bfloat16 beside float32: for files that measured both."""
+    """What a way with all steps kept takes at the rate of a first-order step, and bfloat16 beside float32: for files that measured both."""
     rows, lines = pd.DataFrame([{"memory": "as it comes"} | row for row in rows]), []
     kept = rows[rows.memory == "kept"]
     floor, half = kept[kept.part == "floor"].seconds, kept[kept.part == "precision"]

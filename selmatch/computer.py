@@ -90,12 +90,12 @@ class Computer:
 
     @property
     def at_once(self) -> int:
-        "How many tasks are worked on at a time: as a cluster says, one a GPU, or one a worker."
+        "Tasks that an estimate divides the time by: as a cluster says, one a GPU, or one a worker."
         return getattr(self.cluster, "workers", 0) or self.places or self.workers
 
     @property
     def side_by_side(self) -> int:
-        "Tasks at a time: the workers, and at least one for each GPU."
+        "Processes that this machine starts: the workers, and at least one for each GPU."
         return max(self.places, self.workers)
 
 # %% ../nbs/02_computer.ipynb #5d1c7a94

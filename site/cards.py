@@ -99,7 +99,7 @@ def say_equations(method: Method) -> str:
                          "any other.")
         elif equation:
             parts.append(f"{said}\n\n$$\n{equation}\n$$")
-    if goal is not None and method.alpha != 1:
+    if goal is not None and method.alpha != 1 and not method.completed:
         parts.insert(1, "**The share** of the set that it repaints, its easier part:\n\n$$\n"
                      f"{idea_of('00_tour.ipynb')}\n$$")
     return "\n\n".join(parts)
@@ -184,7 +184,8 @@ def describe(method: Method) -> str:
     by = f" The score is `{score}`." if score else ""
     lines = [f"**It begins with** `{method.start}`. {escape_words(first_sentence(start))}{by}"]
     if goal is not None:
-        share = ("all images of the set are" if method.alpha == 1 else
+        share = ("all of that base, the profile's share α of the set, is" if method.completed else
+                 "all images of the set are" if method.alpha == 1 else
                  "the profile's share α of the set, its easier part, is" if method.alpha is None
                  else f"{method.alpha:.0%} of the set, its easier part, is")
         lines.append(f"**Then** {share} repainted by `{method.objective}`. "
@@ -205,6 +206,8 @@ def title_sentence(method: Method) -> str:
             else f"{method.title} makes images without descent"
     if method.alpha == 1:
         return f"{method.title} repaints every image"
+    if method.completed:
+        return f"{method.title} repaints a base and adds real images"
     return f"{method.title} repaints a part and keeps the rest"
 
 

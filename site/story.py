@@ -235,6 +235,16 @@ def slider(name: str, said: str, n: int, at: int) -> str:
 SHOWN = 16      # decided claims on the front page, at most
 
 
+def ask_once(verdicts: list[dict]) -> list[dict]:
+    """Claims without those whose numbers an earlier one has: asked again in another figure, the
+    other way round, or of rows that are the same images."""
+    first = {}
+    for place, claim in enumerate(verdicts):
+        numbers = (abs(claim["gap"]), claim["half"]) if claim["half"] else place
+        first.setdefault(numbers, claim)
+    return list(first.values())
+
+
 def clearest(verdicts: list[dict], most: int = SHOWN) -> list[dict]:
     """Claims that hold or do not, in their order; of many, those with the smallest p."""
     decided = [claim for claim in verdicts if claim["verdict"] in ("holds", "does not hold")]
@@ -258,14 +268,17 @@ def forest(verdicts: list[dict]) -> str:
          for verdict in ("holds", "does not hold", "undecided")}
     same = len(verdicts) - sum(n.values())
     alike = f", and <b>{same}</b> of the same images" if same else ""
-    shown = clearest(verdicts)
-    left_out = n["holds"] + n["does not hold"] - len(shown)
+    once = ask_once(verdicts)
+    twice = len(verdicts) - len(once)
+    again = f" ({twice} of them asked again, in another figure or of the same images)" * bool(twice)
+    shown = clearest(once)
+    left_out = len(clearest(once, len(once))) - len(shown)
     more = f" The {len(shown)} clearest; {left_out} more stand with the figures." if left_out else ""
     rows = "".join(
         f'<tr><th scope="row"><a href="{c["page"]}">{html.escape(c["sentence"])}</a></th>'
         f"<td>{say_verdict(c)}</td><td>{bar(c, shown)}</td></tr>" for c in shown)
     return (f'<p class="reading">Of <b>{len(verdicts)}</b> claims that the figures put to the '
-            f'test, <b>{n["holds"]}</b> hold, <b>{n["does not hold"]}</b> do not '
+            f'test{again}, <b>{n["holds"]}</b> hold, <b>{n["does not hold"]}</b> do not '
             f'(the other one is better){alike}, and <b>{n["undecided"]}</b> are undecided: the sets '
             "that were made cannot tell.</p>"
             '<p class="over">What is decided: points of accuracy or coverage, ± half of a 95 % '

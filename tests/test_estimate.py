@@ -2,6 +2,7 @@
 import shutil
 from collections import Counter
 
+import numpy as np
 import pytest
 
 from selmatch.computer import Computer
@@ -41,6 +42,22 @@ def compare(name, folder, monkeypatch, **words):
 @pytest.mark.parametrize("name", ["fig7_scores", "fig2_method"])
 def test_what_is_counted_is_what_is_done(name, tmp_path, monkeypatch):
     before, done, after = compare(name, tmp_path / "home", monkeypatch, **SMALL)
+    assert before.left.sum() == sum(done.values()), (before.to_string(), done)
+    assert after.left.sum() == 0, after[after.left > 0].to_string()
+
+
+@pytest.mark.parametrize("name", ["fig3_window", "fig7_scores"])
+def test_scores_of_a_file_ask_for_no_networks_of_every_run(name, tmp_path, monkeypatch):
+    "With an official score only the first run's networks are watched, for who is easy to test; figure 7 asks all of its runs for another score."
+    from dataclasses import asdict
+    profile, seen = load_profile("smoke", **SMALL), tmp_path / "s.npz"
+    n = len(Study(profile, QUIET, tmp_path / "first").splits.train)
+    np.savez(seen, c=np.random.default_rng(0).random(n))
+    score = asdict(profile.score) | dict(kind="file", path=str(seen), file_kind="c_score", key="c", ties=None)
+    words = SMALL | {"score": score, "window": {"n": 2}}
+    before, done, after = compare(name, tmp_path / "home", monkeypatch, **words)
+    watched = before[before.stage.str.startswith("watch networks learn")].tasks.sum()
+    assert watched == profile.score.runs * (2 if name == "fig7_scores" else 1)
     assert before.left.sum() == sum(done.values()), (before.to_string(), done)
     assert after.left.sum() == 0, after[after.left > 0].to_string()
 

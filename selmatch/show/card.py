@@ -675,7 +675,7 @@ def shrink(images: str | Path | Data,        # a folder, or data that are read a
     if warning:
         tell(f"note: {warning}")
     effort, stages, wall = choose_effort(data.study, sizes, budget, flips, named)
-    tell(say_plan(stages, wall, data.study.computer.side_by_side))
+    tell(say_plan(stages, wall, data.study.computer.at_once))
     if wall > budget:
         tell(f"this is the least that can be done; it takes longer than {duration(budget)}")
     elif not effort.distils:

@@ -266,7 +266,7 @@ def window_curves(table: pd.DataFrame,         # from `tables.windows`
         fig.supylabel("test accuracy (%)", fontsize=9)
         fig.supxlabel("β: share of the hardest images that the window skips\n"
                       "← harder images                easier images →", fontsize=9)
-    said = "line: mean over sets; band: its 95 % interval"
+    said = "line: mean over runs; band: its 95 % interval"
     said += ("; ring: the window that is chosen" if chosen else "")
     said += ("; dotted: random selection" if random else "")
     return small_print(fig, said, note)
@@ -808,7 +808,7 @@ def draw_cost(ax: plt.Axes,
 
 # %% ../../nbs/61_plots.ipynb #30250898
 def cost_panels(table: pd.DataFrame,        # way, n_steps, batch, and seconds or peak_mb
-                floor: float | None = None, # seconds per inner step at `batch` that none can beat
+                floor: float | None = None, # seconds per inner step at `batch`: its arithmetic
                 batch: int = 125,           # held fixed in the upper row
                 n_steps: int = 5,           # held fixed in the lower row
                 note: str = "",             # the small print

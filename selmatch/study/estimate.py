@@ -4,17 +4,17 @@
 
 # %% auto #0
 __all__ = ['patience', 'compiled_share', 'tried_sets', 'now', 'between', 'seconds', 'Enough', 'step_seconds', 'sweep_seconds',
-           'walk_seconds', 'kernel_seconds', 'replayed_seconds', 'difficulty_plans', 'all_difficulty_plans',
-           'start_steps', 'find_task', 'Wish', 'wish', 'as_wishes', 'same_images', 'mean_steps', 'Prices', 'share',
-           'is_made', 'judge_seconds', 'one_answer', 'iteration_seconds', 'Part', 'runs_of', 'watch_part',
-           'window_part', 'expert_part', 'set_seconds', 'set_bytes', 'join_titles', 'set_parts', 'held_out_part',
-           'watch_helper_parts', 'choose_helper_parts', 'is_completed', 'asking_share', 'taught_part', 'teacher_parts',
-           'completed_part', 'needs_teachers', 'judged_changes', 'count_choices', 'chosen_parts', 'judge_parts',
-           'count_judgements', 'race_judgements', 'find_candidate', 'race_parts', 'race_share', 'reading_parts',
-           'feature_part', 'walk_parts', 'needs_flat_experts', 'list_parts', 'costs', 'difficulty_parts',
-           'follow_parts', 'asks_experts', 'answer_part', 'tabulate_parts', 'check_disk', 'wall_seconds',
-           'command_parts', 'judging_costs', 'saved_bytes', 'measure_kept_bytes', 'measure_block_bytes', 'memory',
-           'duration', 'list_costs', 'describe_costs', 'estimate_flops']
+           'walk_seconds', 'kernel_seconds', 'replayed_seconds', 'is_watched', 'difficulty_plans',
+           'all_difficulty_plans', 'start_steps', 'find_task', 'Wish', 'wish', 'as_wishes', 'same_images', 'mean_steps',
+           'Prices', 'share', 'is_made', 'judge_seconds', 'one_answer', 'iteration_seconds', 'Part', 'runs_of',
+           'watch_part', 'window_part', 'expert_part', 'set_seconds', 'set_bytes', 'join_titles', 'set_parts',
+           'held_out_part', 'watch_helper_parts', 'choose_helper_parts', 'is_completed', 'asking_share', 'taught_part',
+           'teacher_parts', 'completed_part', 'needs_teachers', 'judged_changes', 'count_choices', 'chosen_parts',
+           'judge_parts', 'count_judgements', 'race_judgements', 'find_candidate', 'race_parts', 'race_share',
+           'reading_parts', 'feature_part', 'walk_parts', 'needs_flat_experts', 'list_parts', 'costs',
+           'difficulty_parts', 'follow_parts', 'asks_experts', 'answer_part', 'tabulate_parts', 'check_disk',
+           'wall_seconds', 'command_parts', 'judging_costs', 'saved_bytes', 'measure_kept_bytes', 'measure_block_bytes',
+           'memory', 'duration', 'list_costs', 'describe_costs', 'estimate_flops']
 
 # %% ../../nbs/56_estimate.ipynb #03d6d925
 import functools
@@ -44,6 +44,7 @@ from ..select.window import window_start
 from . import sets
 from .search import field_sizes, list_candidates, list_rungs, race_cost
 from .store import Plan
+from .profile import Score
 from .study import Study, expert_bytes, typical_size
 from .tables import full_trials, reading_trials, set_trials, starts_plan
 from ..train.augment import Augmentation
@@ -147,10 +148,14 @@ def replayed_seconds(data: ImageSet, network: dict, recipe: Recipe, steps: int =
     return kernel_seconds(walk, data.labels.device) / steps
 
 # %% ../../nbs/56_estimate.ipynb #bab240d2
+def is_watched(score: Score) -> bool:
+    "Whether the networks that each run watches decide, or help to decide, its order of images."
+    return bool(score.ties) or score.kind in ("forgetting", "el2n")
+
 def difficulty_plans(run: Study) -> Iterator[Plan]:
     "What the difficulty of one run needs."
     score = run.profile.score
-    if score.ties or score.kind in ("forgetting", "el2n"):
+    if is_watched(score):
         yield run.observations_plan()
     if score.kind == "c_score":
         yield run.c_score_plan()
@@ -673,11 +678,15 @@ def reading_parts(prices: Prices) -> list[Part]:
     begin = lambda beta_of: {window_start(smallest, study.ipc(ratio), b, beta_of) for b in betas}
     scans = len(begin("class") | begin("ipc")) + len(begin("class"))
     every = left = p.window.n * scans
-    if not any(study.left(plan) for plan in all_difficulty_plans(study)):
+    runs = study.runs[:p.window.n]
+    seen = [run.observations_plan() for run in runs]
+    if not any(study.left(plan) for plan in [*seen, *all_difficulty_plans(study)]):
         work = reading_trials(study, ratio)
         left = study.left(study.trials_plan(work, "slide the window, other scores and readings"))
     each = lambda: prices.trial(study.recipe("dsa"), tested)
-    return [Part("slide the window, other scores and readings", every, left, each)]
+    watched = watch_part(prices, [] if is_watched(p.score) else runs[1:])
+    return [replace(watched, stage="watch networks learn, other runs"),
+            Part("slide the window, other scores and readings", every, left, each)]
 
 # %% ../../nbs/56_estimate.ipynb #56mcfeatur
 def feature_part(prices: Prices) -> Part:
@@ -741,10 +750,13 @@ def costs(study: Study, *asked,       # as `list_parts` takes it after the price
 
 # %% ../../nbs/56_estimate.ipynb #0f9cdiffic
 def difficulty_parts(prices: Prices, wishes: list[Wish], windows: bool) -> list[Part]:
-    "The watched networks of all runs that are asked for, and the windows."
-    study, numbers = prices.study, {w.seed for w in wishes}
-    if windows:
-        numbers |= set(range(min(study.profile.window.n, study.profile.seeds)))
+    "The watched networks of all runs that need them, and the windows."
+    study, p = prices.study, prices.study.profile
+    measured = is_watched(p.score)
+    numbers = {w.seed for w in wishes
+               if measured or scores_needed.get(w.method.start) in ("forgetting", "el2n")}
+    if windows and measured:
+        numbers |= set(range(min(p.window.n, p.seeds)))
     if windows or any(w.judge for w in wishes):
         numbers |= {0}                  # who is easy to test is asked of the first
     watched = watch_part(prices, [study.at(number) for number in sorted(numbers)])

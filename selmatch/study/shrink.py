@@ -525,7 +525,7 @@ def choose_effort(study: Study, sizes: Sizes, budget: float,    # seconds
     prices = Prices(study)
     for effort in (replace(one, named=named) for one in efforts):
         stages = plan_stages(study, sizes, effort, flips, prices)
-        wall = wall_of(stages, study.computer.side_by_side)
+        wall = wall_of(stages, study.computer.at_once)
         if wall <= budget:
             break
     return effort, stages, wall

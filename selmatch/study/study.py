@@ -486,7 +486,7 @@ class Study(StudyScores):
         numbers = [i % p.seeds for i in range(p.window.n)]
         for beta in self.window_starts(ratio, p.window.step):
             named = {"ratio": ratio, "ipc": self.ipc(ratio), "beta": beta} | tags
-            seen = {}
+            seen: dict[int, ImageSet] = {}
             for i, number in enumerate(numbers):
                 if number not in seen:
                     run = self.at(number)
@@ -494,8 +494,8 @@ class Study(StudyScores):
                     rows = window(train, self.take(ratio), difficulty=given, beta=beta,
                                   beta_of=beta_of or p.window.beta_of)
                     seen[number] = train.subset(rows)
-                work += trials(seen[number], 1, self.at(0).seed("windows", i),
-                               tags=named | {"set_seed": number},
+                said = {"set_seed": number, "images": seen[number].key[:8]}
+                work += trials(seen[number], 1, self.at(0).seed("windows", i), tags=named | said,
                                network=self.judge_network, recipe=self.recipe("dsa"),
                                tests=self.tests, easy=self.easy)
         return work

@@ -49,7 +49,7 @@ def score_table(study: Study) -> pd.DataFrame:
 
 def windows(study: Study) -> pd.DataFrame:
     """The sliding window: one row per network, for every ratio and every beta of the grid
-    (SelMatch, figure 3): ratio, ipc, beta, seed, accuracies."""
+    (SelMatch, figure 3): ratio, ipc, beta, set_seed, images (a digest), seed, accuracies."""
     return study.run_trials(study.all_window_trials(), "slide the window")
 
 # %% ../../nbs/54_tables.ipynb #e3d6d6a5
@@ -244,7 +244,7 @@ def along_alpha(study: Study) -> pd.DataFrame:
 # %% ../../nbs/54_tables.ipynb #9108075a
 def ablation_rows() -> dict[tuple[str, str, str], Method]:
     """A method for each start × update × augmentation. Combined augmentation stands only where a
-    part changes: elsewhere it is one of the other two."""
+    part changes: with nothing distilled it is simple, with everything dsa drawn image by image."""
     updates = {"none": (0.0, None), "part": (None, "trajectory"), "all": (1.0, "trajectory")}
     rows = {}
     for update, settings in updates.items():
