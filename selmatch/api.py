@@ -7,13 +7,13 @@ __all__ = ['open_words', 'same_data', 'change_words', 'limit_iterations', 'check
            'check_data', 'open_study', 'fit_study', 'data_words', 'from_folder', 'read_pixels', 'check_class_names',
            'as_labels', 'read_labels', 'sift_arrays', 'from_arrays', 'check_pair', 'read_part', 'from_torch',
            'from_huggingface', 'name_parts', 'stack_dataset', 'as_plain', 'show_pictures', 'as_array', 'stack_images',
-           'find_columns', 'read_columns', 'Small', 'load', 'score', 'read_rule', 'select', 'make', 'Question',
-           'Asking', 'distill', 'evaluate', 'check_small']
+           'find_columns', 'read_columns', 'Small', 'load', 'score', 'read_rule', 'select', 'check_beta_of', 'make',
+           'Question', 'Asking', 'distill', 'evaluate', 'check_small']
 
 # %% ../nbs/64_api.ipynb #f8c711e5
 import os
 import warnings
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence, Set
 from dataclasses import asdict, dataclass, field, fields, is_dataclass, replace
 from numbers import Integral
 from pathlib import Path
@@ -26,13 +26,14 @@ from PIL import Image, ImageOps
 from torch import Tensor
 
 from .computer import Computer, choose_device
-from .core import (
-    InputError, check_choice, check_range, check_seed, check_whole, home, read_path)
+from selmatch.core import (
+    InputError, check_choice, check_range, check_seed, check_switch, check_whole, home,
+    read_path)
 from .data.folders import Reading, flatten, split_of
 from .data.images import ImageSet, Splits, class_rows, digest_images, make_splits
 from .data.loaders import add_validation, leave_leaks, number_digests
 from .distill.objectives import Answer, Objective, RunningObjective, objectives, real_images
-from .distill.sets import SyntheticSet, load_set, save_set
+from .distill.sets import SyntheticSet, is_begun, load_set, save_set
 from .methods import Method, find_method, load_registers
 from .select.window import selections
 from .study.profile import (
@@ -50,6 +51,9 @@ def change_words(p: Profile, words: Mapping[str, Any]) -> Profile:
     values = {f.name: getattr(p, f.name) for f in fields(p)}
     values = {name: asdict(v) if is_dataclass(v) else v for name, v in values.items()}
     for place, value in words.items():
+        if not isinstance(place, str):
+            raise InputError(f"words has the key {place!r}: give places of a profile, such as "
+                             "\"score.epochs\"")
         *above, last = place.split(".")
         section = values
         for name in above:
@@ -223,6 +227,9 @@ open_words = ("profile", "words", "network", "seed", "workers", "threads", "devi
 def read_pixels(x: Any) -> Tensor:    # (n, c, h, w), from 0 to 1
     "Images as numbers of a known order and scale. Raises `InputError`."
     if isinstance(x, Tensor):
+        if x.layout != torch.strided or x.is_meta:
+            raise InputError(f"images are a tensor of layout {x.layout} on {x.device}: give a "
+                             "dense one with numbers in it")
         x = (x.float() if x.is_floating_point() else x).detach().cpu().numpy()
     if not isinstance(x, np.ndarray):
         raise InputError(f"images are a {type(x).__name__}: give an array or a tensor of "
@@ -231,7 +238,7 @@ def read_pixels(x: Any) -> Tensor:    # (n, c, h, w), from 0 to 1
         x = x[:, None]
     elif x.ndim == 4 and x.shape[1] not in (1, 3) and x.shape[3] in (1, 3):
         x = x.transpose(0, 3, 1, 2)
-    if x.ndim != 4 or x.shape[1] not in (1, 3) or not len(x):
+    if x.ndim != 4 or x.shape[1] not in (1, 3) or not x.size:
         raise InputError(f"images of shape {x.shape} are not allowed: (n, h, w), (n, h, w, c) or "
                          "(n, c, h, w) with 1 or 3 channels")
     if x.dtype == np.uint8:
@@ -239,6 +246,7 @@ def read_pixels(x: Any) -> Tensor:    # (n, c, h, w), from 0 to 1
     if x.dtype.kind != "f" or not np.isfinite(x).all():
         raise InputError(f"images of type {x.dtype} are not allowed, nor NaN: give uint8 from 0 to "
                          "255, or numbers from 0 to 1")
+    x = x.astype(np.float32)                # of this machine's order of bytes, too
     low, high = float(x.min()), float(x.max())
     if low < 0 or high > 1:
         raise InputError(f"pixels lie in [{low:.3g}, {high:.3g}]: give uint8 from 0 to 255, or "
@@ -250,7 +258,8 @@ def check_class_names(classes: Sequence[str] | None) -> tuple[str, ...] | None:
     "Names of classes, each once; None stays. Raises `InputError`."
     if classes is None:
         return None
-    if isinstance(classes, str) or not isinstance(classes, Iterable):
+    unordered = isinstance(classes, (str, bytes, Set, Mapping))
+    if unordered or not isinstance(classes, Iterable):
         raise InputError(f"classes={classes!r} is not allowed: give a list of names")
     names = tuple(map(str, classes))
     twice = [name for name in names if names.count(name) > 1]
@@ -320,7 +329,8 @@ def from_arrays(x: Any,                       # images, as `read_pixels` takes t
                 **settings,                   # of `open_study`
 ) -> Data:
     "Images and labels in memory. Raises `InputError`; warns of copies across the splits."
-    check_seed(seed or 0)
+    seed, drop_leaked = (None if seed is None else int(check_seed(seed)),
+                         check_switch("drop_leaked", drop_leaked))
     usual = {"validation": 0.2, "test": 0.25} | data_words(settings.get("profile", "folder"))
     test_share = usual["test"] if test_share is None else test_share
     pixels = read_pixels(x)
@@ -344,10 +354,11 @@ def from_arrays(x: Any,                       # images, as `read_pixels` takes t
                          rows=rows, total=len(pixels))
     if "validation" in held:
         splits = add_validation(splits, *held["validation"], name)
-    without = [c for c, rows in zip(names, class_rows(splits.train)) if not len(rows)]
-    if without:
-        raise InputError(f"there is no training image of class {without[0]!r}: leave it out of "
-                         "classes")
+    for kind, part in (("training", splits.train), ("test", splits.test)):
+        without = [c for c, rows in zip(names, class_rows(part)) if not len(rows)]
+        if without:
+            raise InputError(f"there is no {kind} image of class {without[0]!r}: every class needs "
+                             "at least one; leave it out of classes, or hold out another share")
     flip = {"flip": usual["flip"]} if "flip" in usual else {}
     data = {"name": "folder", "root": name} | flip
     return open_study(data=data, given=splits, seed=seed, **settings)
@@ -367,7 +378,10 @@ def read_part(kind: str, part: tuple, shape: Sequence[int],     # (c, h, w) for 
     if pixels.shape[1:] != shape:
         raise InputError(f"the {kind} images have shape {tuple(pixels.shape[1:])}, the training "
                          f"images {tuple(shape)}: they must agree")
-    labels, found = read_labels(part[1], len(pixels), classes or None)
+    try:
+        labels, found = read_labels(part[1], len(pixels), classes or None)
+    except InputError as error:
+        raise InputError(f"the {kind} set: {error}") from None
     if found != names:
         raise InputError(f"the {kind} set has classes {found}, the training set {names}")
     return pixels, labels
@@ -530,6 +544,9 @@ class Small:
         folder = read_path("folder", folder)
         if self.study and self.study.given is None:
             check_apart(folder, self.study.profile.data, "folder")
+        if folder.is_dir() and not is_begun(folder):
+            raise InputError(f"folder {folder} holds other things and was not written by selmatch: "
+                             "choose another one")
         pictures = self.study.as_pictures(self.data) if self.study else self.data
         save_set(replace(self.made, data=pictures), folder, export=True)
         if self.study and self.study.whitening:
@@ -571,9 +588,17 @@ def select(data: Data, method: str | Method | Callable = "window", *,
     return make(study, chosen, data.sizes(ratio=ratio, images=images, per_class=per_class), beta)
 
 # %% ../nbs/64_api.ipynb #ddf58649
+def check_beta_of(method: Method, beta: float | None):
+    "Raises `InputError` where a place of the window is given to a method that has none."
+    if beta is not None and method.start != "window":
+        raise InputError(f"beta={beta} has no use for method {method.name!r}: it does not begin "
+                         "with a window")
+
 def make(study: Study, method: Method, sizes: Sizes, beta: float | None = None,
          alpha: float | None = None) -> Small:
     "A set of these sizes by any method of the catalogue."
+    alpha, beta = (None if word is None else float(word) for word in (alpha, beta))
+    check_beta_of(method, beta)
     if beta is not None:
         largest = 1 - max(n / there for n, there in zip(sizes.small, sizes.train))
         check_range("beta", beta, 0, 1)
@@ -611,8 +636,17 @@ class Asking(RunningObjective):
     def __call__(self, current, generator) -> Answer:
         images = current.images.detach().requires_grad_()
         loss = self.question.loss(images, current.labels, generator)
+        self.check(loss)
         slope, = torch.autograd.grad(loss, images)
         return Answer(loss.detach(), slope[current.distilled])
+
+    def check(self, loss: Any):
+        "Raise `InputError` for what has no gradient by the images."
+        if not isinstance(loss, Tensor) or loss.numel() != 1 or not loss.requires_grad:
+            said = f"shape {tuple(loss.shape)}" if isinstance(loss, Tensor) else type(loss).__name__
+            raise InputError(f"the loss of {type(self.question).__name__} ({said}) is not allowed: "
+                             "one number is needed that depends on the images (no .item(), no "
+                             "detach())")
 
 # %% ../nbs/64_api.ipynb #817237eb
 def distill(data: Data, method: str | Method | type = "selmatch", *,
@@ -648,7 +682,7 @@ def evaluate(small: Small | SyntheticSet, data: Data, *,
              full: bool = False,             # all training images beside it
 ) -> pd.DataFrame:
     "Fresh networks, trained on the set and tested: a row each. Raises `InputError`."
-    study = check_data(data).study
+    study, full = check_data(data).study, check_switch("full", full)
     made = check_small(small, study)
     spec = None if network is None else name_network(network)
     check_choice("augmentation", augmentation, ["own", "none", "simple", "dsa"])
@@ -666,6 +700,10 @@ def check_small(small: Any, study: Study, name: str = "the set") -> SyntheticSet
     if (made.data.shape, made.data.classes) != (train.shape, train.classes):
         raise InputError(f"{name} has images {made.data.shape} of {made.data.n_classes} classes, "
                          f"the data {train.shape} of {train.n_classes}: they must agree")
+    leaked = made.card.get("test_images", 0)
+    if leaked:
+        raise InputError(f"{name} holds {leaked} of the {len(study.splits.test)} test images: its "
+                         "accuracy would say nothing")
     was = made.card.get("train_fingerprint")
     if was is not None and was != train.key:
         raise InputError(f"{name} was made from other training images ({was}) than these "

@@ -4,9 +4,10 @@
 
 # %% auto #0
 __all__ = ['rooms', 'usual_days', 'known', 'libraries', 'promises', 'Stopped', 'stop_by', 'heed_signals', 'Kept', 'weigh',
-           'say_maker', 'list_kept', 'find_bad', 'say_day', 'describe_kept', 'find_removable', 'remove', 'find_unasked',
-           'say_unasked', 'compare_one', 'compare_all', 'probe_values', 'probe_stages', 'summarise', 'compare_values',
-           'probe_disk', 'probe_workers', 'probe_worker', 'find_version', 'describe_machine', 'examine']
+           'say_maker', 'list_kept', 'find_bad', 'list_foreign', 'say_day', 'describe_kept', 'find_removable', 'remove',
+           'find_unasked', 'say_unasked', 'compare_one', 'compare_all', 'probe_values', 'probe_stages', 'summarise',
+           'compare_values', 'probe_disk', 'probe_workers', 'probe_worker', 'find_version', 'describe_machine',
+           'examine']
 
 # %% ../nbs/67_care.ipynb #2ae8a99d
 import contextlib
@@ -85,11 +86,12 @@ def say_maker(room: str, path: Path) -> tuple[str, str]:    # what, and on which
 
 # %% ../nbs/67_care.ipynb #8790b8c0
 def list_kept(home: Path) -> list[Kept]:
-    "All that a home holds, but litter and what was set aside."
+    "All that selmatch keeps in a home, but litter and what was set aside."
+    from selmatch.study.store import is_ours
     found = []
     for room, pattern in rooms.items():
         for path in sorted(home.glob(pattern)):
-            if path.name.startswith(".") or path.suffix == ".bad":
+            if path.suffix == ".bad" or not is_ours(path, home):
                 continue
             files, size, made, used = weigh(path)
             note = home / "compared" / f"{fingerprint(str(path))}.json"      # of decoded data
@@ -98,8 +100,17 @@ def list_kept(home: Path) -> list[Kept]:
     return found
 
 def find_bad(home: Path) -> list[Path]:
-    "Damaged files that were set aside."
-    return sorted(home.rglob("*.bad"))
+    "Damaged files of ours that were set aside."
+    from selmatch.study.store import is_ours, room_names
+    found = [path for name in room_names for path in (home / name).rglob("*.bad")]
+    return sorted(path for path in found if is_ours(path, home))
+
+def list_foreign(home: Path) -> list[Path]:
+    "What lies in the folders of a home and is not selmatch's: it is never removed."
+    from selmatch.study.store import is_ours
+    there = [path for pattern in rooms.values() for path in home.glob(pattern)]
+    return sorted(path for path in there
+                  if not path.name.startswith(".") and not is_ours(path, home))
 
 # %% ../nbs/67_care.ipynb #7a1ab07e
 def say_day(seconds: float) -> str:
@@ -127,9 +138,8 @@ def find_removable(home: Path, older: float | None = None,    # days since it wa
 ) -> list[Path]:
     """Litter, what was set aside, what is finished with; on demand all that is so many days old, or
     that nothing asked for in so many days."""
-    from selmatch.computer import find_litter
-    from selmatch.study.store import find_leftovers
-    found = [*find_litter(home), *find_bad(home), *find_leftovers(home)]
+    from selmatch.study.store import find_leftovers, find_litter_in
+    found = [*find_litter_in(home), *find_bad(home), *find_leftovers(home)]
     if older is not None:
         before = time.time() - 86400 * older
         found += [k.path for k in list_kept(home) if k.made < before]
@@ -177,10 +187,11 @@ def compare_one(path: Path):
 def compare_all(home: Path, say: Callable = lambda text: None) -> list[Path]:    # the damaged ones
     "Compare every file of a home with its digests; says the message of each that is damaged."
     from selmatch.computer import draft_mark, unnoted
+    from selmatch.study.store import is_ours
     damaged = []
     for path in sorted(filter(Path.is_file, home.rglob("*"))):
-        if any(map(draft_mark.search, path.parent.parts)):
-            continue                                     # somebody is writing it
+        if any(map(draft_mark.search, path.parent.parts)) or not is_ours(path, home):
+            continue                                     # somebody is writing it, or it is his
         is_data = path.parent.name == "data"             # whose state is noted elsewhere
         try:
             with contextlib.nullcontext() if is_data else unnoted(path):

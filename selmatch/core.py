@@ -4,9 +4,9 @@
 
 # %% auto #0
 __all__ = ['longest_message', 'largest_seed', 'largest_count', 'longest_name', 'longest_path', 'many_files', 'other_home',
-           'malformed', 'InputError', 'check_choice', 'check_range', 'check_whole', 'check_seed', 'check_path',
-           'read_path', 'find_stop', 'identify_place', 'make_mark', 'name_draft', 'settle', 'make_folder', 'say_disk',
-           'write_atomic', 'settle_below', 'say_bytes', 'count_free', 'check_room', 'digest_tensor', 'seal',
+           'malformed', 'InputError', 'check_choice', 'check_range', 'check_switch', 'check_whole', 'check_seed',
+           'check_path', 'read_path', 'find_stop', 'identify_place', 'make_mark', 'name_draft', 'settle', 'make_folder',
+           'say_disk', 'write_atomic', 'settle_below', 'say_bytes', 'count_free', 'check_room', 'digest_tensor', 'seal',
            'save_tensors', 'DamagedFile', 'refuse_damaged', 'read_words', 'take_digests', 'open_unchecked',
            'TensorFile', 'CheckedFile', 'open_tensors', 'load_tensors', 'set_aside', 'write_json', 'read_json', 'root',
            'clone', 'home', 'feed_array', 'feed', 'fingerprint', 'codes_in', 'functions_of', 'look_outside', 'written',
@@ -72,6 +72,12 @@ def check_range(thing: str,           # the parameter's name, for the message
     return value
 
 # %% ../nbs/01_core.ipynb #d0c0aseed1
+def check_switch(thing: str, value: bool) -> bool:
+    "Return `value`; raise `InputError` for what is neither True nor False: \"no\" would be True."
+    if type(value).__name__ not in ("bool", "bool_"):
+        raise InputError(f"{thing}={value!r} is not allowed: True or False is needed")
+    return bool(value)
+
 largest_seed, largest_count = 2**32 - 1, 10**9      # a seed is what NumPy and scikit-learn take
 
 def check_whole(thing: str, value: int, low: int = 0, high: int = largest_count) -> int:

@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 
 from .api import Data, Small, check_data, check_small, name_network
-from .core import InputError, check_choice, malformed
+from .core import InputError, check_choice, check_whole, malformed, read_path
 from .data.export import class_name
 from selmatch.data.folders import (
     Reading, list_image_folder, listed_classes, order_labels, read_pixels, unify,
@@ -241,7 +241,8 @@ def read_set(path: str | Path,            # ours, a `.pt` file of others, or a f
 ) -> Small:
     """A small set for this data, whitened where the data is. Raises `InputError` naming what does
     not fit."""
-    study, path = check_data(data).study, Path(path).expanduser()
+    study, path = check_data(data).study, read_path("set", path)
+    check_whole("number", number)
     train = study.loaded.train                       # as pixels, where the data is whitened, too
     check_choice("label order", label_order or "number", list(label_orders))
     if not path.exists():
@@ -266,7 +267,9 @@ def read_set(path: str | Path,            # ours, a `.pt` file of others, or a f
             "normalised": kind, "augmentation": "dsa"}
     made = made if study.whitening is None else study.whitening.apply(made)
     nothing_known = torch.ones(len(made), dtype=torch.bool)
-    return Small(SyntheticSet(made, nothing_known, card=card), study)
+    small = SyntheticSet(made, nothing_known, card=card)
+    leaked = count_leaks(small, data)           # such a set is read, and not judged
+    return Small(replace(small, card=card | ({"test_images": leaked} if leaked else {})), study)
 
 # %% ../nbs/65_others.ipynb #a27cb380
 def check_shape(images: Tensor, train: ImageSet, path: str | Path):

@@ -133,8 +133,8 @@ def unseal(path):
 
 
 HARMS = {"empty": lambda p: p.write_bytes(b""), "cut": lambda p: p.write_bytes(p.read_bytes()[:-3]), "flipped": flip, "text": lambda p: p.write_text("words"), "unsealed": unseal}
-FILES = {"result": "results/aa/aa1.safetensors", "set": "sets/dm-0/at_000003/set.safetensors", "last set": "sets/dm-0/at_000008/set.safetensors",
-         "history": "sets/dm-0/history.csv", "seconds": "sets/dm-0/seconds.json", "expert": "experts/key/expert_000.safetensors"}
+FILES = {"result": "results/aa/aa10000000000001.safetensors", "set": "sets/dm-00000000000000d0/at_000003/set.safetensors", "last set": "sets/dm-00000000000000d0/at_000008/set.safetensors",
+         "history": "sets/dm-00000000000000d0/history.csv", "seconds": "sets/dm-00000000000000d0/seconds.json", "expert": "experts/00000000000000e0/expert_000.safetensors"}
 QUIETLY = ("history", "seconds")        # texts: read again or made again without being set aside
 LAZILY = {("expert", "flipped")}        # rows are compared when they are read
 
@@ -175,7 +175,7 @@ def test_a_damaged_draft_of_an_expert_is_set_aside_and_the_expert_is_the_same(ha
     monkeypatch.undo()
     HARMS[harm](task.draft)
     with pytest.warns(UserWarning, match=f"{task.draft.name}.bad"): train_expert(task)
-    assert task.path.read_bytes() == (whole / "experts/key/expert_000.safetensors").read_bytes()
+    assert task.path.read_bytes() == (whole / "experts/00000000000000e0/expert_000.safetensors").read_bytes()
     assert not task.draft.exists() and is_trained(task)
 
 
@@ -186,7 +186,7 @@ def test_a_damaged_checkpoint_of_a_set_is_set_aside_and_the_set_is_the_same(harm
     file = task.folder / "checkpoint.safetensors"
     HARMS[harm](file)
     with pytest.warns(UserWarning, match="checkpoint.safetensors.bad"): make_set(task)
-    name = "sets/dm-0/at_000008/set.safetensors"
+    name = "sets/dm-00000000000000d0/at_000008/set.safetensors"
     assert (tmp_path / name).read_bytes() == (whole / name).read_bytes() and file.with_name("checkpoint.safetensors.bad").exists()
 
 
@@ -219,10 +219,10 @@ def test_an_expert_that_turns_out_damaged_in_use_is_set_aside(whole, tmp_path):
 
 
 def test_a_result_whose_card_holds_none_is_set_aside(tmp_path):
-    store, plan = Store(tmp_path), Plan("double", lambda x: {"twice": 2 * x}, [1], ["aa1"])
+    store, plan = Store(tmp_path), Plan("double", lambda x: {"twice": 2 * x}, [1], ["aa10000000000001"])
     for card in ({}, {"result": {"tensor": "7"}}, {"result": {"dict": 3}}, {"result": {"dict": [[1]]}}):
-        save_tensors(store.file("aa1"), {}, card)
-        with pytest.warns(UserWarning, match="holds no result.*aa1.safetensors.bad"): assert store.run(plan, QUIET) == [{"twice": 2}]
+        save_tensors(store.file("aa10000000000001"), {}, card)
+        with pytest.warns(UserWarning, match="holds no result.*aa10000000000001.safetensors.bad"): assert store.run(plan, QUIET) == [{"twice": 2}]
 
 
 # ---------------------------------------------------------------- selmatch cache
@@ -233,7 +233,7 @@ def old_home(whole, tmp_path, monkeypatch):
     home = tmp_path / "home"
     shutil.copytree(whole, home)
     long_ago = time.time() - 40 * 86400
-    for name in ("results/bb/bb2.safetensors", "sets/dm-0"):
+    for name in ("results/bb/bb20000000000002.safetensors", "sets/dm-00000000000000d0"):
         for file in [home / name] if (home / name).is_file() else [p for p in (home / name).rglob("*") if p.is_file()]: os.utime(file, (long_ago, long_ago))
     monkeypatch.setenv("SELMATCH_HOME", str(home))
     return home
@@ -245,7 +245,7 @@ def test_what_nobody_asked_for_is_listed_and_only_then_removed(old_home, capsys)
     code, said = run(["cache"], capsys)
     assert code == 0 and "nothing has asked for 2 of these 4 in 30 days" in said and "--clean --unasked 30" in said
     code, said = run(["cache", "--clean", "--unasked", 30], capsys)
-    assert code == 0 and "results/bb/bb2.safetensors" in said and "sets/dm-0\n" in said and "aa1" not in said and "expert" not in said
+    assert code == 0 and "results/bb/bb20000000000002.safetensors" in said and "sets/dm-00000000000000d0\n" in said and "aa10000000000001" not in said and "expert" not in said
     assert "to be removed by --yes" in said and there() == before, "only said"
     code, said = run(["cache", "--clean", "--unasked", 50, "--yes"], capsys)
     assert code == 0 and "0 files and folders" in said and there() == before
@@ -265,16 +265,16 @@ def test_who_asks_keeps_it(old_home, capsys):
 
 def test_looking_is_not_asking(old_home, capsys):
     for words in (["cache"], ["cache", "--check"], ["cache", "--clean", "--unasked", 30]): run(words, capsys)
-    assert sorted(k.path.name for k in find_unasked(list_kept(old_home), 30)) == ["bb2.safetensors", "dm-0"]
+    assert sorted(k.path.name for k in find_unasked(list_kept(old_home), 30)) == ["bb20000000000002.safetensors", "dm-00000000000000d0"]
 
 
 def test_age_is_since_it_was_made(old_home, capsys):
     store = Store(old_home)
-    store.run(Plan("double", None, [2], ["bb2"]), QUIET)              # asked for, and still old
+    store.run(Plan("double", None, [2], ["bb20000000000002"]), QUIET)              # asked for, and still old
     code, said = run(["cache", "--clean", "--older", 30], capsys)
-    assert "bb2.safetensors" in said and "sets/dm-0" in said and "aa1" not in said
+    assert "bb20000000000002.safetensors" in said and "sets/dm-00000000000000d0" in said and "aa10000000000001" not in said
     code, said = run(["cache", "--clean", "--unasked", 30], capsys)
-    assert "bb2.safetensors" not in said
+    assert "bb20000000000002.safetensors" not in said
 
 
 @pytest.mark.parametrize("words", [["--unasked", 3], ["--older", 3], ["--yes"]])
@@ -294,14 +294,14 @@ def test_check_names_what_is_damaged_and_clean_removes_what_was_set_aside(old_ho
     flip(old_home / FILES["result"])
     flip(old_home / FILES["expert"])
     code, said = run(["cache", "--check"], capsys)
-    assert code == 2 and "aa1.safetensors" in said and "expert_000.safetensors" in said and "2 files" in said
+    assert code == 2 and "aa10000000000001.safetensors" in said and "expert_000.safetensors" in said and "2 files" in said
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         tiny_run(old_home)
     code, said = run(["cache"], capsys)
     assert "set aside as damaged: 1" in said
     code, said = run(["cache", "--clean", "--yes"], capsys)
-    assert "aa1.safetensors.bad" in said and find_bad(old_home) == []
+    assert "aa10000000000001.safetensors.bad" in said and find_bad(old_home) == []
 
 
 def test_a_link_is_removed_and_what_it_leads_to_is_left(old_home, tmp_path, capsys):
@@ -315,9 +315,9 @@ def test_a_link_is_removed_and_what_it_leads_to_is_left(old_home, tmp_path, caps
 
 
 def test_clean_takes_litter_drafts_and_checkpoints_of_what_is_finished(old_home, capsys):
-    checkpoint = old_home / "sets" / "dm-0" / "checkpoint.safetensors"
-    draft = old_home / "experts" / "key" / "expert_000.draft.safetensors"
-    other = old_home / "experts" / "key" / "expert_001.draft.safetensors"
+    checkpoint = old_home / "sets" / "dm-00000000000000d0" / "checkpoint.safetensors"
+    draft = old_home / "experts" / "00000000000000e0" / "expert_000.draft.safetensors"
+    other = old_home / "experts" / "00000000000000e0" / "expert_001.draft.safetensors"
     for file in (checkpoint, draft, other): file.write_text("x")
     code, said = run(["cache", "--clean", "--yes"], capsys)
     assert code == 0 and not checkpoint.exists() and not draft.exists() and other.exists(), "who is not finished goes on from it"
@@ -328,13 +328,13 @@ def test_clean_takes_litter_drafts_and_checkpoints_of_what_is_finished(old_home,
 def test_who_made_what_and_where_is_said(tmp_path, capsys, monkeypatch):
     from selmatch import care
     store = Store(tmp_path)
-    store.save("aa1", 1, "judge", "x86_64 AVX2")
-    store.save("bb2", 2, "judge", "x86_64 AVX512")
-    store.file("cc3").parent.mkdir()
-    store.file("cc3").write_text("no tensors")
+    store.save("aa10000000000001", 1, "judge", "x86_64 AVX2")
+    store.save("bb20000000000002", 2, "judge", "x86_64 AVX512")
+    store.file("cc30000000000003").parent.mkdir()
+    store.file("cc30000000000003").write_text("no tensors")
     (tmp_path / "results" / "aa" / ".hidden.safetensors").write_text("x")
     kept = list_kept(tmp_path)
-    assert [(k.path.name, k.by, k.where) for k in kept] == [("aa1.safetensors", "judge", "x86_64 AVX2"), ("bb2.safetensors", "judge", "x86_64 AVX512"), ("cc3.safetensors", "damaged", "")]
+    assert [(k.path.name, k.by, k.where) for k in kept] == [("aa10000000000001.safetensors", "judge", "x86_64 AVX2"), ("bb20000000000002.safetensors", "judge", "x86_64 AVX512"), ("cc30000000000003.safetensors", "damaged", "")]
     lines = care.describe_kept(kept)
     assert len(lines) == 3 and "judge" in lines[0] and "     2 " in lines[0] and "damaged" in lines[1]
     assert "2 kinds of processors (x86_64 AVX2, x86_64 AVX512)" in lines[2]
@@ -424,3 +424,22 @@ def test_a_doctors_values_are_those_that_are_known():
     answers = care.compare_values(care.summarise(care.probe_values()))
     assert [name for name, *_ in answers] == ["images", "scores", "weights", "gradient"] and all(good for *_, good in answers), answers
     assert care.probe_worker(1) == care.probe_worker(1) != care.probe_worker(2)
+
+
+def test_what_is_not_ours_is_never_removed(old_home, capsys):
+    "A home may lie in a folder of somebody's own: photographs, a thesis, his drafts and locks, and files called .bad stay, whatever is cleaned."
+    foreign = ["data/photos/cat/1.png", "sets/thesis/chapter.tex", "experts/notes/a.txt", "results/mine/x.safetensors", "deep/er/apple.bad", "data/apple.bad",
+               "sets/thesis/checkpoint.safetensors", "sets/thesis/history.csv", ".build.lock", "work/.uv.lock", "compared/a.json"]
+    for name in foreign:
+        (old_home / name).parent.mkdir(parents=True, exist_ok=True)
+        (old_home / name).write_text("mine")
+        os.utime(old_home / name, (1, 1))
+    ours = [k.path for k in list_kept(old_home)]
+    assert ours and not any(name.split("/")[1] in map(str, (p.name for p in ours)) for name in foreign if "/" in name)
+    code, said = run(["cache"], capsys)
+    assert code == 0 and "not selmatch's, never removed: 6" in said
+    code, said = run(["cache", "--clean", "--older", 0, "--yes"], capsys)
+    assert code == 0 and list_kept(old_home) == []
+    assert all((old_home / name).read_text() == "mine" for name in foreign)
+    sweep_once.__wrapped__(old_home)
+    assert all((old_home / name).read_text() == "mine" for name in foreign)

@@ -43,18 +43,18 @@ def tiny_set(home, **changes):
     start = SyntheticSet(TRAIN.subset(rows), distilled_mask(10, 1, 1.0), card={"seed": 0, "method": "dm"})
     objective = DistributionMatching(network=SPEC, train=TRAIN, batch_real=4)
     descent = replace(Descent(8, lr_images=1.0, evaluate_at=(3,)), **changes)
-    return SetTask(find_method("dm"), start, objective, descent, 5, Path(home) / "sets" / "dm-0")
+    return SetTask(find_method("dm"), start, objective, descent, 5, Path(home) / "sets" / "dm-00000000000000d0")
 
 
 def tiny_experts(home):
-    return list_expert_tasks(Path(home) / "experts" / "key", TRAIN, SPEC, expert_recipe(len(TRAIN), 3, 16, 0.05), 1, draft_every=1)
+    return list_expert_tasks(Path(home) / "experts" / "00000000000000e0", TRAIN, SPEC, expert_recipe(len(TRAIN), 3, 16, 0.05), 1, draft_every=1)
 
 
 def tiny_run(home):
     """Everything that we write, small: results, an expert with drafts, a set with checkpoints, a note."""
     home = Path(home)
     store = Store(home)
-    results = store.run(Plan("double", lambda x: {"twice": torch.full((3,), 2.0 * x)}, [1, 2], ["aa1", "bb2"]), QUIET)
+    results = store.run(Plan("double", lambda x: {"twice": torch.full((3,), 2.0 * x)}, [1, 2], ["aa10000000000001", "bb20000000000002"]), QUIET)
     experts = tiny_experts(home)
     store.run(Plan("experts", train_expert, experts, [str(t.path) for t in experts], is_trained), QUIET)
     task = tiny_set(home)
@@ -80,7 +80,7 @@ def whole(tmp_path_factory):
 def test_the_tiny_run_is_the_same_twice(whole, tmp_path):
     tiny_run(tmp_path)
     assert bits(tmp_path) == whole
-    assert {"sets/dm-0/at_000003/set.safetensors", "sets/dm-0/history.csv", "experts/key/expert_000.safetensors"} <= set(whole)
+    assert {"sets/dm-00000000000000d0/at_000003/set.safetensors", "sets/dm-00000000000000d0/history.csv", "experts/00000000000000e0/expert_000.safetensors"} <= set(whole)
     assert not [name for name in whole if "checkpoint" in name or "draft" in name or ".tmp" in name or name.endswith(".lock")]
 
 

@@ -310,21 +310,21 @@ def test_what_another_process_has_swept_is_gone(tmp_path, monkeypatch):
 
 
 def test_leftovers_are_those_of_finished_things(tmp_path):
-    for name in ("sets/a/checkpoint.safetensors", "sets/a/history.csv", "sets/b/checkpoint.safetensors", "experts/k/e0.draft.safetensors", "experts/k/e0.safetensors", "experts/k/e1.draft.safetensors"):
+    for name in ("sets/a-000000000000000a/checkpoint.safetensors", "sets/a-000000000000000a/history.csv", "sets/b-000000000000000b/checkpoint.safetensors", "experts/000000000000000c/e0.draft.safetensors", "experts/000000000000000c/e0.safetensors", "experts/000000000000000c/e1.draft.safetensors"):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_text("x")
     found = {str(p.relative_to(tmp_path)) for p in store.find_leftovers(tmp_path)}
-    assert found == {"sets/a/checkpoint.safetensors", "experts/k/e0.draft.safetensors"}
-    draft = tmp_path / f".x.{'0' * 8}-1-{'0' * 16}.tmp"
-    draft.mkdir()
+    assert found == {"sets/a-000000000000000a/checkpoint.safetensors", "experts/000000000000000c/e0.draft.safetensors"}
+    draft = tmp_path / "results" / f".x.{'0' * 8}-1-{'0' * 16}.tmp"
+    draft.mkdir(parents=True)
     os.utime(draft, (1, 1))
     store.sweep_once.cache_clear()
     Store(tmp_path).run(Plan("none", None, [], []), QUIET)
     assert not any((tmp_path / name).exists() for name in found) and not draft.exists()
-    assert (tmp_path / "sets/b/checkpoint.safetensors").exists() and (tmp_path / "experts/k/e1.draft.safetensors").exists()
-    (tmp_path / "sets/a/checkpoint.safetensors").write_text("x")
+    assert (tmp_path / "sets/b-000000000000000b/checkpoint.safetensors").exists() and (tmp_path / "experts/000000000000000c/e1.draft.safetensors").exists()
+    (tmp_path / "sets/a-000000000000000a/checkpoint.safetensors").write_text("x")
     Store(tmp_path).run(Plan("none", None, [], []), QUIET)
-    assert (tmp_path / "sets/a/checkpoint.safetensors").exists(), "once in a process"
+    assert (tmp_path / "sets/a-000000000000000a/checkpoint.safetensors").exists(), "once in a process"
 
 
 def test_what_a_plan_asks_for_is_noted(tmp_path, monkeypatch):

@@ -69,7 +69,7 @@ class Reading:
         check_choice("mode", self.mode, ["RGB", "L"])
         check_choice("fit", self.fit, list(fits))
         check_whole("size", 1 if self.size is None else self.size, 1, 4096)
-        check_range("white", 1 if self.white is None else self.white, 1e-9)
+        check_range("white", 1 if self.white is None else self.white, 1e-9, 3e38)
         check_range("max_pixels", self.max_pixels, 1)
         check_colour(self.background)
 
@@ -128,6 +128,9 @@ def scale_grey(image,                     # Pillow's image of mode I;16…, I or
         white = 1.0
     if not np.isfinite([low, high]).all():
         raise InputError("it holds numbers that are not finite (NaN or infinity): no greys")
+    if high <= 0 and low < 0 or low < 0 and white is None:
+        raise InputError(f"its greys go from {low:g} to {high:g}: below zero there is no black; "
+                         "bring them to 0 and above")
     if white is None:
         raise InputError(f"its greys go from {low:g} to {high:g}, and nothing says which is white; "
                          f"--white {max(high, 1):g} would")

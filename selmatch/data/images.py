@@ -267,7 +267,7 @@ def split_rows(labels: Tensor,   # (n,) int64 classes
 ) -> tuple[Tensor, Tensor]:      # rows that stay, rows held out; both ascending
     "Stratified: `round(share * size)` rows of every class, drawn by `seed`, are held out."
     check_range("held-out share", share, 0, 0.95)
-    generator, held = torch.Generator().manual_seed(seed), []
+    generator, held = torch.Generator().manual_seed(int(seed)), []
     for c in np.unique(labels.numpy()):
         rows = torch.from_numpy(np.flatnonzero(labels.numpy() == c))
         order = torch.randperm(len(rows), generator=generator)

@@ -30,7 +30,7 @@ from torch import Tensor
 
 from ..computer import claim
 from ..core import InputError, check_choice, check_range, check_seed, check_whole
-from ..core import read_path, set_aside
+from ..core import check_switch, read_path, set_aside
 from selmatch.data.folders import (
     Reading, Survey, decode_files, find_alike, fits, list_image_folder, name_files,
     read_image, show_progress, spell, survey,
@@ -348,6 +348,8 @@ def load_folder(root: str,                  # the folder: one sub-folder per cla
 ) -> Splits:
     "A folder of images, in any layout that `survey` knows. Raises `InputError` before decoding."
     check_choice("mode", mode, ["RGB", "L", "auto"])
+    check_switch("skip_unreadable", skip_unreadable)
+    check_switch("drop_leaked", drop_leaked)
     how = Reading(size, "RGB" if mode == "auto" else mode, fit, background, white, max_pixels)
     look = survey(root, labels, max_pixels, cache)
     check_survey(look, skip_unreadable, class_numbers(look.classes, classes))

@@ -10,7 +10,7 @@ __all__ = ['four', 'painted', 'rivals', 'transferred', 'figures', 'package', 'pa
            'check_parameters', 'choose_parameters', 'import_extra', 'check_extras', 'drop_warnings', 'mend_links',
            'clean_book', 'execute_notebook', 'is_card', 'read_card', 'compare_figure', 'compare_published', 'fill',
            'say_claim', 'list_claims', 'write_gallery', 'expect', 'stopped_kernels', 'said_at_the_end', 'refuse_failed',
-           'draw_figures', 'notebook_options']
+           'begin_gallery', 'draw_figures', 'notebook_options']
 
 # %% ../../nbs/63_figures.ipynb #37bb4f2e
 import contextlib
@@ -537,6 +537,13 @@ def refuse_failed(failed: list[InputError], n: int):    # n: figures that were a
                          + "; ".join(map(str, failed)))
 
 # %% ../../nbs/63_figures.ipynb #e60d3b6b
+def begin_gallery(folder: Path):
+    "A page that says whose folder this is, before the first file lies in it."
+    page = folder / "index.html"
+    text = "<!doctype html><title>selmatch figures</title><p>Nothing is drawn yet.</p>"
+    if not page.exists():
+        write_atomic(page, lambda draft: draft.write_text(text, encoding="utf-8"))
+
 def draw_figures(
     study,
     names: Sequence[str],
@@ -557,6 +564,7 @@ def draw_figures(
         say(words)
     options = notebook_options(study, profile, out)
     folder = out or root() / "figures" / study.profile.name
+    begin_gallery(folder)
     drawn, failed = [], []
     def draw(name):
         with said_at_the_end(failed, name, say):

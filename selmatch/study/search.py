@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['field_sizes', 'race_cost', 'check_race', 'Race', 'promote', 'successive_halving', 'regret', 'list_candidates',
-           'list_rungs', 'candidate_tasks', 'judge_candidates', 'say_what_was_paid', 'search', 'races', 'final_choice',
-           'judge_choices', 'regret_row', 'regrets']
+           'list_rungs', 'check_racing', 'candidate_tasks', 'judge_candidates', 'say_what_was_paid', 'search', 'races',
+           'final_choice', 'judge_choices', 'regret_row', 'regrets']
 
 # %% ../../nbs/55_search.ipynb #839a9124
 import math
@@ -118,14 +118,19 @@ def list_rungs(study: Study, method: Method, ratio: float) -> tuple[int, ...]:
     return tuple(sorted({max(1, round(rung * own / usual)) for rung in rungs}))
 
 # %% ../../nbs/55_search.ipynb #8b1d2c72
-def candidate_tasks(study: Study, ratio: float, name: str | Method = "selmatch",
-                    ) -> dict[tuple[float, float], SetTask]:
-    "(alpha, beta) -> the run of each candidate, set number 0, that stops at every rung."
+def check_racing(name: str | Method) -> Method:
+    "A method by name; raises `InputError` for one without an alpha and a beta to be found."
     method = find_method(name)
     if method.start != "window" or method.alpha is not None:
         racing = [m.name for m in methods.values() if m.start == "window" and m.alpha is None]
         raise InputError(f"method {method.name!r} has no alpha and beta to search: "
                          f"choose one of {', '.join(racing)}")
+    return method
+
+def candidate_tasks(study: Study, ratio: float, name: str | Method = "selmatch",
+                    ) -> dict[tuple[float, float], SetTask]:
+    "(alpha, beta) -> the run of each candidate, set number 0, that stops at every rung."
+    method = check_racing(name)
     rungs = list_rungs(study, method, ratio)
     return {c: set_task(study.narrow(ratio, *c), method, ratio, 0, rungs)
             for c in list_candidates(study, ratio)}

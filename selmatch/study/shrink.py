@@ -4,13 +4,13 @@
 
 # %% auto #0
 __all__ = ['most_seen', 'least_epochs', 'brief', 'efforts', 'Sizes', 'count_classes', 'count_given', 'count_small', 'say_sizes',
-           'fill_classes', 'window_of_counts', 'choose_rows', 'rows_of_class', 'take_rows', 'start_of_counts',
-           'at_size', 'with_share', 'plan_small', 'make_small', 'depth_for', 'fit_network', 'limit_epochs',
-           'fit_epochs', 'without_flips', 'brief_trials', 'flip_trials', 'compare_flips', 'settle_flips', 'random_rows',
-           'random_set', 'shorten', 'judge_trials', 'judge_sets', 'name_given', 'teacher_of', 'summarise_sets',
-           'window_trials', 'best_window', 'Effort', 'apply_effort', 'count_windows', 'plan_stages', 'wall_of',
-           'choose_effort', 'say_plan', 'Shrunk', 'choose_set', 'find_small', 'keep_random', 'judge_pictures',
-           'read_pictures']
+           'fill_classes', 'window_of_counts', 'check_rows', 'choose_rows', 'rows_of_class', 'take_rows',
+           'start_of_counts', 'at_size', 'with_share', 'plan_small', 'make_small', 'depth_for', 'fit_network',
+           'limit_epochs', 'fit_epochs', 'without_flips', 'brief_trials', 'flip_trials', 'compare_flips',
+           'settle_flips', 'random_rows', 'random_set', 'shorten', 'judge_trials', 'judge_sets', 'name_given',
+           'teacher_of', 'summarise_sets', 'window_trials', 'best_window', 'Effort', 'apply_effort', 'count_windows',
+           'plan_stages', 'wall_of', 'choose_effort', 'say_plan', 'Shrunk', 'choose_set', 'find_small', 'keep_random',
+           'judge_pictures', 'read_pictures']
 
 # %% ../../nbs/59_shrink.ipynb #9ae8de04
 import functools
@@ -18,6 +18,7 @@ import math
 import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 import pandas as pd
 import torch
@@ -137,6 +138,19 @@ def window_of_counts(data: ImageSet, counts: Sequence[int], difficulty: Tensor,
     return torch.cat(picks)
 
 # %% ../../nbs/59_shrink.ipynb #ed359247
+def check_rows(taken: Any, n: int, selection: str) -> Tensor:
+    "The rows that a selection took of `n` images. `InputError` for what are no such rows."
+    try:
+        rows = torch.as_tensor(taken)
+    except (TypeError, ValueError, RuntimeError):
+        rows = torch.full((1,), torch.nan)
+    whole = not (rows.is_floating_point() or rows.is_complex()) and rows.dtype != torch.bool
+    fits = whole and rows.ndim == 1 and bool(((rows >= 0) & (rows < n)).all())
+    if not fits or len(rows.unique()) < len(rows):
+        raise InputError(f"selection {selection!r} gave {str(taken)[:80]}: rows are needed, whole "
+                         f"numbers in [0, {n - 1}], each once")
+    return rows.long()
+
 def choose_rows(study: Study, selection: str, sizes: Sizes,
                 beta: float | None = None,    # of the window; None: searched on validation images
                 ordered: bool = False) -> Tensor | ImageSet:
@@ -157,7 +171,7 @@ def choose_rows(study: Study, selection: str, sizes: Sizes,
                 raise InputError(f"start {selection!r} makes images in equal numbers: "
                                  "give per_class, at most the smallest class")
             return taken
-        taken = torch.as_tensor(taken)
+        taken = check_rows(taken, len(data), selection)
         found[n] = taken if whole else rows[taken]
     return torch.cat([rows_of_class(train, found[n], c, n, selection)
                       for c, n in enumerate(counts)])

@@ -195,6 +195,8 @@ def make_network(spec: dict,    # {"name": "ConvNet", "width": 128, …}: a netw
     with torch.random.fork_rng(devices=[]):     # the caller's random state stays as it was
         torch.manual_seed(check_seed(seed))
         net = kind(shape[0], n_classes, shape[1], **options)
+    if not isinstance(net, nn.Module):
+        raise InputError(f"network {spec['name']!r} gave {net!r}: a torch.nn.Module is needed")
     parted = hasattr(net, "embed") and hasattr(net, "classifier")
     return net if parted else Adapted(net, n_classes, shape)
 

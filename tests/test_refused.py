@@ -1,0 +1,184 @@
+"""What may not be: folders of others are not written into, test images are not judged by, and odd values are named before work begins."""
+import sys
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+import selmatch as sm
+from selmatch import app
+from selmatch.core import InputError
+from selmatch.data.folders import Reading, scale_grey
+from selmatch.others import read_set
+
+X = np.random.default_rng(0).integers(0, 256, (60, 8, 8, 3)).astype(np.uint8)
+Y = np.arange(60) % 3
+
+
+@pytest.fixture(scope="module")
+def data():
+    return sm.from_arrays(X, Y, device="cpu", workers=1, quiet=True)
+
+
+def pictures(folder, n=12, seed=0):
+    for number, name in enumerate(("cat", "dog")):
+        (folder / name).mkdir(parents=True)
+        for i in range(n):
+            pixels = np.random.default_rng(100 * number + i + seed).integers(0, 256, (8, 8, 3)).astype(np.uint8)
+            Image.fromarray(pixels).save(folder / name / f"{i}.png")
+    return folder
+
+
+def run(capsys, *words):
+    with pytest.raises(SystemExit) as stop: app.main([str(word) for word in words])
+    said = capsys.readouterr()
+    return stop.value.code, said.out + said.err
+
+
+# ---------------------------------------------------------------- other people's folders
+
+def test_a_set_is_not_saved_among_other_things(data, tmp_path):
+    there = pictures(tmp_path / "src")
+    before = sorted(map(str, there.rglob("*")))
+    small = sm.select(data, "random", per_class=1)
+    with pytest.raises(InputError, match="src.*not written by selmatch"): small.save(there)
+    assert sorted(map(str, there.rglob("*"))) == before
+    small.save(tmp_path / "new")
+    small.save(tmp_path / "new")                        # its own again
+    with pytest.raises(InputError, match="not written by selmatch"): sm.load(tmp_path / "new").save(there)
+    (tmp_path / "empty").mkdir()
+    small.save(tmp_path / "empty")
+
+
+@pytest.mark.parametrize("ending", [".csv", ".png", ".svg", ".narrow.svg", ".ipynb", ".html"])
+def test_figures_are_not_drawn_over_files_of_others(ending, tmp_path):
+    file = tmp_path / f"tab4_cost{ending}"
+    file.write_text("mine")
+    with pytest.raises(InputError, match=f"tab4_cost{ending}.*not written by selmatch"): app.check_gallery(tmp_path, ["tab4_cost"], {"name": "digits"})
+    app.check_gallery(tmp_path, ["fig3_window"], {"name": "digits"})        # which has no such file
+    from selmatch.show.figures import begin_gallery
+    begin_gallery(tmp_path)                             # a gallery of ours that was stopped before its card was written
+    app.check_gallery(tmp_path, ["tab4_cost"], {"name": "digits"})
+
+
+# ---------------------------------------------------------------- results that would be wrong
+
+def test_a_set_that_holds_test_images_is_read_and_not_judged(tmp_path):
+    folder = pictures(tmp_path / "src")
+    data = sm.from_folder(str(folder), device="cpu", workers=1, quiet=True)
+    small = read_set(folder, data)
+    assert small.card["test_images"] == len(data.test)
+    with pytest.raises(InputError, match=f"holds {len(data.test)} of the {len(data.test)} test images"): sm.evaluate(small, data, epochs=1)
+    with pytest.raises(InputError, match="test images"): sm.compare({"all": small}, data)
+    assert "test_images" not in read_set(pictures(tmp_path / "other", 3, 50), data).card
+
+
+def test_a_class_needs_test_images():
+    with pytest.raises(InputError, match="no test image of class '1'"): sm.from_arrays(X, [0] * 58 + [1] * 2)
+    with pytest.raises(InputError, match="no test image of class 'c'"): sm.from_arrays(X, Y, classes=["a", "b", "c"], test=(X[:40] // 2, [0, 1] * 20))
+    with pytest.raises(InputError, match="the test set: there is one class only"): sm.from_arrays(X, Y, test=(X[:20] // 2, [0] * 20))
+
+
+@pytest.mark.parametrize("classes", [{"cat", "dog", "emu"}, {"cat": 0, "dog": 1, "emu": 2}, b"abc", "abc"])
+def test_names_of_classes_have_an_order(classes):
+    with pytest.raises(InputError, match="classes=.*give a list of names"): sm.from_arrays(X, Y, classes=classes)
+
+
+@pytest.mark.parametrize("option", ["--data", "--root", "--profile", "--out"])
+def test_an_empty_text_is_no_default(option, capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    code, said = run(capsys, "select", "--method", "random", option, "")
+    assert code == 2 and option.strip("-") in said and "internal" not in said and "should not happen" not in said
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("rows", [[-1, -2, -3], [0, 0, 0], [10**6, 1, 2], [float("nan")] * 3, None, "ab", torch.ones(48).bool(), [[0, 1, 2]], 3, 1.5])
+def test_rows_of_a_rule_are_rows(data, rows):
+    def rule(images, ipc): return rows
+    with pytest.raises(InputError, match="rule.*rows are needed"): sm.select(data, rule, per_class=1)
+
+
+@pytest.mark.parametrize("value", ["no", 0, 1, None, "false"])
+def test_a_switch_is_true_or_false(value, data, tmp_path):
+    folder = pictures(tmp_path / "src", 4)
+    for word in ("drop_leaked", "skip_unreadable"):
+        with pytest.raises(InputError, match=f"{word}={value!r}.*True or False"): sm.from_folder(str(folder), **{word: value})
+    with pytest.raises(InputError, match="drop_leaked=.*True or False"): sm.from_arrays(X, Y, drop_leaked=value)
+    with pytest.raises(InputError, match="full=.*True or False"): sm.evaluate(sm.select(data, "random", per_class=1), data, full=value)
+
+
+def test_greys_below_zero_and_an_infinite_white_are_refused():
+    deep = lambda values: Image.fromarray(np.array(values, dtype=np.int32).reshape(1, -1), mode="I")
+    with pytest.raises(InputError, match="white=inf"): Reading(white=float("inf"))
+    with pytest.raises(InputError, match="below zero there is no black"): scale_grey(deep([-5, -3]), 1.0)
+    with pytest.raises(InputError, match="below zero there is no black"): scale_grey(deep([-5, 900]))
+    assert np.asarray(scale_grey(deep([-5, 50, 100]), 100)).tolist() == [[0, 128, 255]]
+
+
+# ---------------------------------------------------------------- before work begins
+
+def test_a_race_needs_a_method_with_alpha_and_beta(capsys):
+    code, said = run(capsys, "search", "--data", "digits", "--method", "random", "--device", "cpu")
+    assert code == 2 and "'random' has no alpha and beta to search: choose one of" in said
+
+
+def test_numbers_of_numpy_are_numbers(tmp_path, data):
+    for word in (np.int64(3), np.uint8(3)):
+        one = sm.from_arrays(X, Y, seed=word, device="cpu", quiet=True)
+        assert torch.equal(one.train.labels, sm.from_arrays(X, Y, seed=3, device="cpu", quiet=True).train.labels)
+    from selmatch.data.loaders import load_data
+    assert len(load_data("digits", seed=np.int64(3)).train)
+    sm.select(data, "window", per_class=1, beta=np.float32(0.1)).save(tmp_path / "window")
+    assert sm.load(tmp_path / "window").card["beta"] == pytest.approx(0.1)
+
+
+@pytest.mark.parametrize("x", [np.zeros((60, 0, 0, 3)), np.zeros((60, 4, 0)), torch.zeros(60, 4, 4, device="meta"), torch.zeros(60, 4, 4).to_sparse()], ids=["empty", "no width", "meta", "sparse"])
+def test_images_without_numbers_are_refused(x):
+    with pytest.raises(InputError, match="images (of shape|are a tensor of layout)"): sm.from_arrays(x, Y)
+
+
+def test_images_of_any_order_of_bytes_and_precision_are_the_same():
+    as_usual = sm.from_arrays(X.astype(np.float32) / 255, Y, device="cpu", quiet=True).train
+    for kind in (">f4", "<f8", ">f8", np.longdouble):
+        assert torch.equal(sm.from_arrays((X.astype(np.float32) / 255).astype(kind), Y, device="cpu", quiet=True).train.images, as_usual.images)
+
+
+@pytest.mark.parametrize("option", ["--networks", "--draws"])
+def test_nobody_trains_a_billion_networks(option, capsys, tmp_path):
+    code, said = run(capsys, "evaluate", tmp_path, "--data", "digits", option, 10**9)
+    assert code == 2 and option in said and "10000" in said
+
+
+def test_a_place_of_the_window_is_for_windows(data, capsys):
+    with pytest.raises(InputError, match="beta=0.1 has no use for method 'random'"): sm.select(data, "random", per_class=1, beta=0.1)
+    code, said = run(capsys, "distill", "--data", "digits", "--method", "dm", "--beta", "0.1")
+    assert code == 2 and "no use for method 'dm'" in said
+
+
+@pytest.mark.parametrize("path, said", [(None, "set=None"), (3, "set=3"), ("", "set is an empty text")])
+def test_a_set_has_a_path(data, path, said):
+    with pytest.raises(InputError, match=said): read_set(path, data)
+
+
+@pytest.mark.parametrize("number", [-1, "x", 1.5])
+def test_an_experiment_has_a_number(data, number, tmp_path):
+    with pytest.raises(InputError, match=f"number={number!r}"): read_set(tmp_path, data, number=number)
+
+
+def test_odd_words_networks_and_losses_are_named(data):
+    with pytest.raises(InputError, match="words has the key 3"): sm.from_arrays(X, Y, words={3: 1})
+    small = sm.select(data, "random", per_class=1)
+    with pytest.raises(InputError, match="a torch.nn.Module is needed"): sm.evaluate(small, data, network=lambda *shape: 3, epochs=1)
+
+
+@pytest.mark.parametrize("wrong", ["vector", "number", "detached"])
+def test_a_loss_is_one_number_that_depends_on_the_images(wrong, data):
+    from selmatch.api import Question
+
+    class Wrong(Question):
+        def loss(self, images, labels, generator):
+            return {"vector": images.flatten(1).sum(1), "number": 1.5, "detached": images.sum().detach()}[wrong]
+
+    with pytest.raises(InputError, match="the loss of Wrong.*one number is needed"): sm.distill(data, Wrong, per_class=1, iterations=1)
+    sys.modules["selmatch.distill.objectives"].objectives.pop("Wrong", None)
