@@ -354,7 +354,8 @@ def from_arrays(x: Any,                       # images, as `read_pixels` takes t
                          rows=rows, total=len(pixels))
     if "validation" in held:
         splits = add_validation(splits, *held["validation"], name)
-    for kind, part in (("training", splits.train), ("test", splits.test)):
+    needed = {"training": splits.train} | ({} if "test" in held else {"test": splits.test})
+    for kind, part in needed.items():
         without = [c for c, rows in zip(names, class_rows(part)) if not len(rows)]
         if without:
             raise InputError(f"there is no {kind} image of class {without[0]!r}: every class needs "

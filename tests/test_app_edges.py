@@ -374,15 +374,13 @@ def test_one_network_has_no_spread(n, words, say, monkeypatch, tmp_path):
     assert (tmp_path / "x.csv").read_text().splitlines()[0].startswith("set,seed,") and str(tmp_path / "mine") in (tmp_path / "x.csv").read_text()
 
 
-def test_a_set_of_others_with_test_images_is_refused(monkeypatch):
-    from selmatch import others
-    small = SimpleNamespace(card={"method": "imported"}, made=None)
+def test_a_set_is_checked_when_it_is_read(monkeypatch):
+    from selmatch import api, others
+    small, checked = SimpleNamespace(card={}), []
     monkeypatch.setattr(others, "read_set", lambda path, data: small)
-    monkeypatch.setattr(others, "count_leaks", lambda made, test: 3)
-    data = SimpleNamespace(test=range(9))
-    refuses(lambda: app.read_any_set(Path("theirs"), data), "theirs holds 3 of the 9 test images")
-    small.card = {"method": "dm"}
-    assert app.read_any_set(Path("ours"), data) is small
+    monkeypatch.setattr(api, "check_small", lambda small, study, name: checked.append((small, study, name)))
+    assert app.read_any_set(Path("theirs"), SimpleNamespace(study="study")) is small
+    assert checked == [(small, "study", "set theirs")]
 
 
 def test_out_is_taken_only_where_a_set_may_stand(tmp_path):
