@@ -956,7 +956,7 @@ def shrink_command(folder, ratio, images, per_class, budget, out, originals, fli
         raise InputError(f"folder {folder} {why}: give a folder of images")
     from selmatch.api import limit_iterations
     from selmatch.show.card import shrink
-    p = load_profile(profile or "folder", seed=seed)
+    p = load_profile("folder" if profile is None else profile, seed=seed)
     p = p if iterations is None else limit_iterations(p, iterations)
     asked = shlex.join(["selmatch", *sys.argv[1:]]) if sys.argv[1:2] == ["shrink"] else ""
     section = data_section(**reading)
