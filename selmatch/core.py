@@ -27,7 +27,7 @@ import secrets
 import shutil
 import socket
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import fields, is_dataclass
 from pathlib import Path
 from textwrap import dedent
@@ -386,12 +386,15 @@ def open_tensors(path: Path) -> CheckedFile:
 # %% ../nbs/01_core.ipynb #313c6aac
 def load_tensors(path: Path,           # a file written by `save_tensors`
                  sealed: bool = False, # whether it must have digests: a file that only we write
+                 mapped: Collection[str] = (),   # names of those that may stay on the disk
 ) -> tuple[dict, dict]:                # tensors by name, and the card
-    "All tensors of a file, copied: later changes of the file do not touch them."
+    """All tensors of a file, copied: later changes of the file do not touch them. Mapped ones are
+    compared, too, and read again when looked at: for files that are replaced and never changed."""
     with open_tensors(path) as file:
         if sealed and file.digests is None:
             refuse_damaged(path, "it has no digests")
-        return {k: file.get_tensor(k).clone() for k in file.keys()}, file.card
+        whole = {k: file.get_tensor(k) for k in file.keys()}
+        return {k: t if k in mapped else t.clone() for k, t in whole.items()}, file.card
 
 # %% ../nbs/01_core.ipynb #d0c0a019b
 def set_aside(path: Path, error: Exception):

@@ -1,5 +1,6 @@
 """What may not be: folders of others are not written into, test images are not judged by, and odd values are named before work begins."""
 import sys
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -183,3 +184,43 @@ def test_a_loss_is_one_number_that_depends_on_the_images(wrong, data):
 
     with pytest.raises(InputError, match="the loss of Wrong.*one number is needed"): sm.distill(data, Wrong, per_class=1, iterations=1)
     sys.modules["selmatch.distill.objectives"].objectives.pop("Wrong", None)
+
+
+# ---------------------------------------------------------------- memory
+
+def test_mapped_tensors_are_compared_and_outlive_their_file(tmp_path):
+    from selmatch.core import DamagedFile, load_tensors, save_tensors
+    file = tmp_path / "t.safetensors"
+    save_tensors(file, {"images": torch.full((50, 3), 2.0), "labels": torch.arange(50)}, {"a": 1})
+    mapped, card = load_tensors(file, mapped=["images"])
+    save_tensors(file, {"images": torch.zeros(50, 3), "labels": torch.arange(50)}, {"a": 2})      # replaced, not changed
+    assert mapped["images"].unique().tolist() == [2.0] and card == {"a": 1}
+    raw = bytearray(file.read_bytes())
+    raw[-5] ^= 1
+    file.write_bytes(raw)
+    with pytest.raises(DamagedFile): load_tensors(file, mapped=["images", "labels"])
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads /proc")
+def test_kept_sets_take_no_memory_of_their_own(tmp_path):
+    from selmatch.data.images import ImageSet
+    from selmatch.distill.sets import SyntheticSet, load_set, save_set
+    from selmatch.computer import give_back
+    own = lambda: give_back() or int(next(line for line in open("/proc/self/status") if line.startswith("RssAnon")).split()[1]) / 1024
+    data = ImageSet(torch.randn(6000, 3, 32, 32), torch.arange(6000) % 2, ("a", "b"), (0.5,) * 3, (0.2,) * 3)
+    save_set(SyntheticSet(data, torch.ones(6000).bool()), tmp_path / "set")
+    key = data.key
+    load_set(tmp_path / "set", mapped=True).data.key                       # whatever is needed once
+    before = own()
+    kept = [load_set(tmp_path / "set", mapped=True) for _ in range(4)]     # 70 MB each
+    assert {small.data.key for small in kept} == {key} and own() - before < 40
+
+
+def test_who_asks_for_a_digest_does_not_keep_the_pixels(tmp_path):
+    from selmatch.distill.sets import SyntheticSet
+    from selmatch.study.tables import tags_of
+    train = sm.from_folder(str(pictures(tmp_path / "src")), device="cpu", workers=1, quiet=True).train
+    small = SyntheticSet(train.subset(torch.arange(6)), torch.zeros(6).bool())
+    tags = tags_of(type("S", (), {"ipc": lambda self, ratio: 3})(), small, "random", 0.1, 0)
+    assert "images" not in vars(small.data) and len(tags["images"]) == 8
+    assert tags["images"] == tags_of(type("S", (), {"ipc": lambda self, ratio: 3})(), SyntheticSet(replace(small.data, images=small.data.images.clone()), small.distilled), "random", 0.1, 0)["images"]

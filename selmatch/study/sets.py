@@ -397,13 +397,13 @@ class SetTask(SetFiles):
         "The sets of all stops, first to last; the selection alone when nothing is distilled."
         if self.objective is None:
             return [self.start]
-        return [self.as_mine(load_set(self.at(i))) for i in self.stops]
+        return [self.as_mine(load_set(self.at(i), mapped=True)) for i in self.stops]
 
     def last(self) -> SyntheticSet:
         "The set of the last stop; the selection when nothing is distilled."
         if self.objective is None:
             return self.start
-        return self.as_mine(load_set(self.at(self.stops[-1])))
+        return self.as_mine(load_set(self.at(self.stops[-1]), mapped=True))
 
     def as_mine(self, small: SyntheticSet) -> SyntheticSet:
         "Methods that differ only in how networks are trained share a run; each gets its own card."

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from ..core import InputError, check_range, fingerprint
-from ..data.images import ImageSet, class_rows
+from ..data.images import ImageSet, StoredImages, class_rows
 from ..distill.compiled import compiled_steps
 from ..distill.experts import open_expert
 from ..distill.trajectories import TrajectoryMatching
@@ -109,7 +109,9 @@ def trials_on(study: Study, data: ImageSet, augmentation: str, tags: dict, seed:
 def tags_of(study: Study, small: SyntheticSet, name: str | Method, ratio: float, seed: int) -> dict:
     "What a row says of the set that its network was trained on."
     method = find_method(name)
-    images = fingerprint(small.data.images, small.data.labels)[:8]
+    source = small.data.source            # of chosen images not the pixels: they would stay
+    pixels = source.tensor() if isinstance(source, StoredImages) else source
+    images = fingerprint(pixels, small.data.labels)[:8]
     return {"method": method.title, "ratio": ratio, "ipc": study.ipc(ratio), "set_seed": seed,
             "iteration": small.card.get("iteration", 0), "images": images,
             "augmentation": method.augmentation, "labels": method.labels}
