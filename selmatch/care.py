@@ -99,6 +99,7 @@ def list_kept(home: Path) -> list[Kept]:
             found.append(Kept(room, path, files, size, made, used, *say_maker(room, path)))
     return found
 
+# %% ../nbs/67_care.ipynb #67bad001
 def find_bad(home: Path) -> list[Path]:
     "Damaged files of ours that were set aside."
     from selmatch.study.store import is_ours, room_names

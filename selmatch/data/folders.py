@@ -4,16 +4,16 @@
 
 # %% auto #0
 __all__ = ['image_suffixes', 'formats', 'fits', 'junk', 'ours', 'split_pattern', 'split_words', 'file_words', 'label_words',
-           'table_names', 'show_progress', 'Reading', 'check_colour', 'open_file', 'find_white', 'scale_grey',
-           'scale_white', 'hide_clear', 'flatten', 'square', 'read_pixels', 'read_image', 'is_hidden', 'real_folders',
-           'leave_out', 'list_images', 'is_image', 'is_folder', 'scan', 'spell', 'unify', 'check_folder',
-           'list_image_folder', 'check_class_folders', 'listed_classes', 'split_of', 'visible_folders', 'holds_images',
-           'holds_classes', 'say_no_training', 'find_splits', 'inner_folders', 'hints_split', 'list_some',
-           'check_level', 'Row', 'read_line', 'number_rows', 'read_table', 'columns_of', 'list_csv', 'find_table',
-           'add_suffix', 'resolve_file', 'read_cell', 'read_splits', 'list_table', 'check_labels_agree', 'Header',
-           'read_header', 'read_some', 'count_frames', 'read_headers', 'name_files', 'look_once', 'check_tables',
-           'check_names', 'list_part', 'count_unlabelled', 'list_splits', 'list_parts', 'name_splits', 'order_labels',
-           'list_most', 'is_uneven', 'Survey', 'count_parts', 'find_same', 'find_copies', 'find_leaked',
+           'table_names', 'show_progress', 'Reading', 'check_colour', 'open_file', 'find_white', 'check_greys',
+           'scale_grey', 'scale_white', 'hide_clear', 'flatten', 'square', 'read_pixels', 'read_image', 'is_hidden',
+           'real_folders', 'leave_out', 'list_images', 'is_image', 'is_folder', 'scan', 'spell', 'unify',
+           'check_folder', 'list_image_folder', 'check_class_folders', 'listed_classes', 'split_of', 'visible_folders',
+           'holds_images', 'holds_classes', 'say_no_training', 'find_splits', 'inner_folders', 'hints_split',
+           'list_some', 'check_level', 'Row', 'read_line', 'number_rows', 'read_table', 'columns_of', 'list_csv',
+           'find_table', 'add_suffix', 'resolve_file', 'read_cell', 'read_splits', 'list_table', 'check_labels_agree',
+           'Header', 'read_header', 'read_some', 'count_frames', 'read_headers', 'name_files', 'look_once',
+           'check_tables', 'check_names', 'list_part', 'count_unlabelled', 'list_splits', 'list_parts', 'name_splits',
+           'order_labels', 'list_most', 'is_uneven', 'Survey', 'count_parts', 'find_same', 'find_copies', 'find_leaked',
            'find_conflicts', 'tabulate', 'say_counts', 'say_kinds', 'say_doubts', 'find_alike', 'say_copies', 'survey',
            'decode_piece', 'decode_or_skip', 'save_arrays', 'is_piece', 'measure', 'lay_out', 'join_pieces',
            'check_decoded', 'find_shape', 'decode_files', 'run_pieces']
@@ -119,6 +119,15 @@ def find_white(image) -> float | None:   # Pillow's image of mode I;16…, I or 
     return 65535.0 if image.mode == "I" and image.format in ("PNG", "PPM") else None
 
 # %% ../../nbs/04_folders.ipynb #ccfd42c6
+def check_greys(low: float, high: float, white: float | None):
+    "Raise `InputError` where nothing says what is white, or where there is nothing above black."
+    span = f"its greys go from {low:g} to {high:g}"
+    if low < 0 and (white is None or high <= 0):
+        raise InputError(f"{span}: below zero there is no black; bring them to 0 and above")
+    if white is None:
+        raise InputError(f"{span}, and nothing says which is white; --white {max(high, 1):g} would")
+
+# %% ../../nbs/04_folders.ipynb #04grey02
 def scale_grey(image,                     # Pillow's image of mode I;16…, I or F; -> of mode L
                white: float | None = None):   # None: as the file says
     "A deep grey in 8 bits. Raises `InputError` where nothing says what is white."
@@ -128,12 +137,7 @@ def scale_grey(image,                     # Pillow's image of mode I;16…, I or
         white = 1.0
     if not np.isfinite([low, high]).all():
         raise InputError("it holds numbers that are not finite (NaN or infinity): no greys")
-    if high <= 0 and low < 0 or low < 0 and white is None:
-        raise InputError(f"its greys go from {low:g} to {high:g}: below zero there is no black; "
-                         "bring them to 0 and above")
-    if white is None:
-        raise InputError(f"its greys go from {low:g} to {high:g}, and nothing says which is white; "
-                         f"--white {max(high, 1):g} would")
+    check_greys(low, high, white)
     if getattr(image, "tag_v2", {}).get(262) == 0:         # TIFF's "0 is white"
         values = white - values
     return Image.fromarray(np.rint(255 * (values / white).clip(0, 1)).astype(np.uint8))

@@ -169,9 +169,7 @@ def check_labels(labels: Tensor, n: int, k: int, place: str):
         raise InputError(f"{place}: soft labels must be finite, not negative, and not all zero")
 
 # %% ../../nbs/38_sets.ipynb #65159a22
-def load_set(folder: Path,
-             mapped: bool = False,    # its pixels may stay on the disk: a folder that only we write
-) -> SyntheticSet:
+def load_set(folder: Path, mapped: bool = False) -> SyntheticSet:   # mapped: pixels stay on disk
     "Read a set written by `save_set`; `InputError` names what is damaged, lacking or impossible."
     t, card = load_tensors(Path(folder) / "set.safetensors", mapped=["images"] * mapped)
     place = f"{folder}/set.safetensors"
