@@ -202,3 +202,41 @@ def test_rates_to_the_last_step(step):
     rate = lambda schedule: learning_rate(Recipe(steps=100, lr=2.0, schedule=schedule), step)
     assert rate("cosine") == pytest.approx(1 + math.cos(math.pi * step / 100)) and rate("cosine") > 0
     assert rate("step") == pytest.approx(2.0 if step < 50 else 0.2) and rate("constant") == 2.0
+
+
+# ---------------------------------------------------------------- augmentation
+
+def test_brightness_then_saturation_then_contrast():
+    from selmatch.train.augment import color
+    x, u = torch.rand(2, 3, 2, 2, generator=seeded()), torch.tensor([[0.9, 0.3, 0.8, 0.1], [0.2, 0.7, 0.1, 0.6]])
+    for image, (b, s, c, _), made in zip(x, u.tolist(), color(x, u)):
+        bright = image + (b - 0.5)
+        grey = bright.mean(0, keepdim=True)
+        saturated = (bright - grey) * 2 * s + grey
+        by_hand = (saturated - saturated.mean()) * (c + 0.5) + saturated.mean()
+        assert torch.allclose(made, by_hand, atol=1e-6)
+
+
+def test_a_square_lies_where_its_numbers_say():
+    from selmatch.train.augment import cutout
+    mask = cutout(torch.ones(1, 1, 8, 8), torch.tensor([[0.5, 0.25, 0.9, 0.9]]))[0, 0] == 0
+    assert torch.nonzero(mask.any(1)).flatten().tolist() == [2, 3, 4, 5], "down by the first number"
+    assert torch.nonzero(mask.any(0)).flatten().tolist() == [0, 1, 2, 3] and mask.sum() == 16, "to the right by the second"
+    corner = cutout(torch.ones(1, 1, 8, 8), torch.tensor([[0.0, 0.999, 0.5, 0.5]]))[0, 0] == 0
+    assert torch.nonzero(corner.any(1)).flatten().tolist() == [0, 1] and torch.nonzero(corner.any(0)).flatten().tolist() == [6, 7], "cut off at the border"
+
+
+def test_real_and_small_images_of_a_class_are_moved_alike():
+    moved, still = 0, 0
+    for number in range(6):
+        running = DistributionMatching(SPEC, TRAIN, batch_real=5, augmentation=Augmentation("dsa", ("flip",))).start(SMALL)
+        drawn, rows = running.draw(seeded(number))
+        x, small_x, kinds, real_x, real_kinds = condensation.pair_up(running.train, SMALL.images, SMALL.labels, drawn, rows)
+        for c in range(SMALL.n_classes):
+            mine, real = kinds == c, real_kinds == c
+            flipped = torch.equal(small_x[mine].detach(), SMALL.images[mine].flip(3))
+            assert flipped or torch.equal(small_x[mine].detach(), SMALL.images[mine])
+            given = running.train.images[rows][real]
+            assert torch.equal(real_x[real], given.flip(3) if flipped else given)
+            moved, still = moved + flipped, still + (not flipped)
+    assert moved and still
