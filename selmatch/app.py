@@ -847,10 +847,10 @@ def find_set(path: str | None, options: dict) -> Path:
 # %% ../nbs/68_app.ipynb #3ca42010
 def read_any_set(path: Path, data):
     "A set of ours, of others, or a folder of images, for this data (chapter 65)."
-    from selmatch.api import check_small
+    from selmatch.api import check_leaks, check_small
     from selmatch.others import read_set
     small = read_set(path, data)
-    check_small(small, data.study, f"set {path}")
+    check_leaks(check_small(small, data.study, f"set {path}"), data, f"set {path}")
     return small
 
 # %% ../nbs/68_app.ipynb #65c87b67

@@ -192,7 +192,7 @@ def compare_all(home: Path, say: Callable = lambda text: None) -> list[Path]:   
     damaged = []
     for path in sorted(filter(Path.is_file, home.rglob("*"))):
         if any(map(draft_mark.search, path.parent.parts)) or not is_ours(path, home):
-            continue                                     # somebody is writing it, or it is his
+            continue                                     # somebody is writing it, or it is not ours
         is_data = path.parent.name == "data"             # whose state is noted elsewhere
         try:
             with contextlib.nullcontext() if is_data else unnoted(path):

@@ -7,7 +7,8 @@ __all__ = ['keepers', 'stride', 'marks', 'owner_mark', 'draft_mark', 'count_devi
            'c_function', 'give_back', 'kept_memory', 'is_our_process', 'end_with', 'stop_workers', 'stopped_together',
            'Marks', 'advance', 'marking', 'count_marks', 'count_steps', 'StepBar', 'looked_at', 'bar_of_steps',
            'some_threads', 'with_threads', 'run_all', 'run_there', 'name_lock', 'claim', 'is_running', 'is_gone',
-           'is_abandoned', 'is_free', 'find_litter', 'sweep_litter', 'sweep_drafts', 'note_use', 'unnoted']
+           'is_abandoned', 'is_free', 'find_litter', 'sweep_litter', 'remove_litter', 'sweep_drafts', 'note_use',
+           'unnoted']
 
 # %% ../nbs/02_computer.ipynb #4bcebe64
 import contextlib
@@ -302,6 +303,8 @@ def run_all(task: Callable,         # called with one item; must depend on nothi
     turns = [i % places if places > 1 else None for i in range(len(items))]
     run = joblib.delayed(with_threads)
     jobs_at_once = min(computer.side_by_side, max(len(items), 1))
+    if jobs_at_once > 1:
+        give_back()                  # what this process has freed is for the workers
     pool, results = joblib.Parallel(n_jobs=jobs_at_once, return_as="generator",
                                     initializer=end_with(os.getpid())), []
     with stopped_together(), bar_of_steps(items, label, computer.quiet) as (folder, done):
@@ -392,7 +395,9 @@ def is_free(lock: Path) -> bool:    # a file of `name_lock`
         return False
 
 # %% ../nbs/02_computer.ipynb #02dur020
-def find_litter(folder: Path) -> list[Path]:
+def find_litter(folder: Path,
+                mine: Callable[[Path], bool] = lambda lock: True,   # locks that may be looked at
+) -> list[Path]:
     "Abandoned drafts, and locks that nobody holds, below a folder."
     found = []
     for here, folders, files in os.walk(folder):
@@ -401,19 +406,23 @@ def find_litter(folder: Path) -> list[Path]:
                  if name.endswith(".lock") and name.startswith(".")]
         with contextlib.suppress(OSError):
             found += [draft for draft in drafts if is_abandoned(draft)]
-            found += [lock for lock in locks if is_free(lock)]
+            found += [lock for lock in locks if mine(lock) and is_free(lock)]
     return found
 
 # %% ../nbs/02_computer.ipynb #02dur021
 def sweep_litter(folder: Path) -> list[Path]:    # what was removed
     "Remove what killed processes left below a folder; nothing that somebody works on."
     litter = find_litter(folder)
+    remove_litter(litter)
+    return litter
+
+def remove_litter(litter: Iterable[Path]):
+    "Remove drafts and locks."
     for path in litter:
         if path.is_dir():
             shutil.rmtree(path, ignore_errors=True)
         else:
             path.unlink(missing_ok=True)
-    return litter
 
 # %% ../nbs/02_computer.ipynb #02dur022
 def sweep_drafts(folder: Path):

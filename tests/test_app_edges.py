@@ -379,8 +379,9 @@ def test_a_set_is_checked_when_it_is_read(monkeypatch):
     small, checked = SimpleNamespace(card={}), []
     monkeypatch.setattr(others, "read_set", lambda path, data: small)
     monkeypatch.setattr(api, "check_small", lambda small, study, name: checked.append((small, study, name)))
+    monkeypatch.setattr(api, "check_leaks", lambda made, data, name: checked.append((made, data.study, name)))
     assert app.read_any_set(Path("theirs"), SimpleNamespace(study="study")) is small
-    assert checked == [(small, "study", "set theirs")]
+    assert checked == [(small, "study", "set theirs"), (None, "study", "set theirs")]
 
 
 def test_out_is_taken_only_where_a_set_may_stand(tmp_path):

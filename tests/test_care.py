@@ -429,7 +429,7 @@ def test_a_doctors_values_are_those_that_are_known():
 def test_what_is_not_ours_is_never_removed(old_home, capsys):
     "A home may lie in a folder of somebody's own: photographs, a thesis, his drafts and locks, and files called .bad stay, whatever is cleaned."
     foreign = ["data/photos/cat/1.png", "sets/thesis/chapter.tex", "experts/notes/a.txt", "results/mine/x.safetensors", "deep/er/apple.bad", "data/apple.bad",
-               "sets/thesis/checkpoint.safetensors", "sets/thesis/history.csv", ".build.lock", "work/.uv.lock", "compared/a.json"]
+               "sets/thesis/checkpoint.safetensors", "sets/thesis/history.csv", ".build.lock", "work/.uv.lock", "compared/a.json", "data/.uv.lock", "data/venv/.lock", "data/0123456789abcdef.png"]
     for name in foreign:
         (old_home / name).parent.mkdir(parents=True, exist_ok=True)
         (old_home / name).write_text("mine")
@@ -437,9 +437,26 @@ def test_what_is_not_ours_is_never_removed(old_home, capsys):
     ours = [k.path for k in list_kept(old_home)]
     assert ours and not any(name.split("/")[1] in map(str, (p.name for p in ours)) for name in foreign if "/" in name)
     code, said = run(["cache"], capsys)
-    assert code == 0 and "not selmatch's, never removed: 6" in said
+    assert code == 0 and "not selmatch's, never removed: 8" in said
     code, said = run(["cache", "--clean", "--older", 0, "--yes"], capsys)
     assert code == 0 and list_kept(old_home) == []
     assert all((old_home / name).read_text() == "mine" for name in foreign)
     sweep_once.__wrapped__(old_home)
     assert all((old_home / name).read_text() == "mine" for name in foreign)
+
+
+def test_what_somebody_works_on_is_not_listed(old_home):
+    from selmatch.care import find_removable
+    from selmatch.computer import claim
+    from selmatch.core import name_draft
+    from selmatch.study.store import find_litter_in
+    kept, places = [k.path for k in list_kept(old_home)], [old_home / "sets/window-0123456789abcdef", old_home / "data/digits-0123456789abcdef.safetensors"]
+    for place in places: place.parent.mkdir(exist_ok=True)
+    draft = name_draft(places[1])
+    draft.mkdir()
+    with claim(places[0]), claim(places[1]):
+        assert [k.path for k in list_kept(old_home)] == kept
+        assert set(find_removable(old_home, older=-1)) == set(kept)
+    left = places[1].with_name(f".{places[1].name}.lock")
+    left.touch()
+    assert find_litter_in(old_home) == [left], "nobody holds it, and it stands for a file of ours"

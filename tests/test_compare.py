@@ -8,7 +8,8 @@ import torch
 import selmatch as sm
 from selmatch.core import InputError
 from selmatch.distill.sets import SyntheticSet
-from selmatch.others import count_leaks, find_normalisation, normalisations, read_set, say_table, undo_normalisation
+from selmatch.api import count_alike, count_leaks
+from selmatch.others import find_normalisation, normalisations, read_set, say_table, undo_normalisation
 
 QUICK = {"evaluation.steps": 15, "evaluation.n": 2, "network.width": 4, "network.depth": 2}
 
@@ -156,8 +157,8 @@ def test_a_test_image_is_found_in_a_file_of_selmatchs_family_and_after_whitening
     stored = torch.cat([(real - mean) / std, (real + 0.2 * torch.randn(real.shape, generator=chance) - mean) / std])
     kind = find_normalisation(stored, own)
     back = undo_normalisation(stored, kind, own)
-    assert kind == "cifar" and others.count_alike(255 * back.flatten(1), 255 * real.flatten(1)) == 12
+    assert kind == "cifar" and count_alike(255 * back.flatten(1), 255 * real.flatten(1)) == 12
     near = (255 * real).flatten(1) + torch.randint(-2, 3, (12, 3072), generator=chance)
     far = near.clone()
     far[:, 7] += 6
-    assert others.count_alike(near, 255 * real.flatten(1)) == 12 and others.count_alike(far, 255 * real.flatten(1)) == 0
+    assert count_alike(near, 255 * real.flatten(1)) == 12 and count_alike(far, 255 * real.flatten(1)) == 0

@@ -10,7 +10,7 @@ import torch
 
 from conftest import refuses
 import selmatch as sm
-from selmatch import others
+from selmatch import api, others
 from selmatch.core import InputError
 from selmatch.others import check_labels, check_shape, find_labels, find_normalisation, find_pair, match_data, read_folder, read_set, say_table, undo_normalisation
 
@@ -192,7 +192,7 @@ def test_whitened_data_takes_sets_of_others(tmp_path):
     table = others.compare({"theirs": theirs}, data, draws=0, full=False)
     assert len(table) == 1
     leak = replace(own.made, data=data.test)
-    assert others.count_leaks(leak, data) == len(data.test) and others.count_leaks(own.made, data) == 0
+    assert api.count_leaks(leak, data) == len(data.test) and api.count_leaks(own.made, data) == 0
     theirs.save(tmp_path / "again")
     assert torch.allclose(sm.load(tmp_path / "again").images, theirs.images)
 

@@ -123,7 +123,8 @@ def check_greys(low: float, high: float, white: float | None):
     "Raise `InputError` where nothing says what is white, or where there is nothing above black."
     span = f"its greys go from {low:g} to {high:g}"
     if low < 0 and (white is None or high <= 0):
-        raise InputError(f"{span}: below zero there is no black; bring them to 0 and above")
+        raise InputError(f"{span}: below zero there is no black; bring them to 0 and above, or "
+                         "give --white")
     if white is None:
         raise InputError(f"{span}, and nothing says which is white; --white {max(high, 1):g} would")
 

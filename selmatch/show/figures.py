@@ -541,7 +541,7 @@ def begin_gallery(folder: Path):
     "A page that says whose folder this is, before the first file lies in it."
     page = folder / "index.html"
     text = "<!doctype html><title>selmatch figures</title><p>Nothing is drawn yet.</p>"
-    if not page.exists():
+    if not page.exists() or not page.stat().st_size:
         write_atomic(page, lambda draft: draft.write_text(text, encoding="utf-8"))
 
 def draw_figures(

@@ -20,6 +20,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import torch
 from torch import Tensor
@@ -140,16 +141,14 @@ def window_of_counts(data: ImageSet, counts: Sequence[int], difficulty: Tensor,
 # %% ../../nbs/59_shrink.ipynb #ed359247
 def check_rows(taken: Any, n: int, selection: str) -> Tensor:
     "The rows that a selection took of `n` images. `InputError` for what are no such rows."
-    try:
-        rows = torch.as_tensor(taken)
-    except (TypeError, ValueError, RuntimeError):
-        rows = torch.full((1,), torch.nan)
-    whole = not (rows.is_floating_point() or rows.is_complex()) and rows.dtype != torch.bool
-    fits = whole and rows.ndim == 1 and bool(((rows >= 0) & (rows < n)).all())
+    given = taken.cpu().numpy() if isinstance(taken, Tensor) else np.asarray(taken, order="C")
+    whole = given.dtype.kind in "iu" and given.ndim == 1
+    rows = torch.from_numpy(given.astype(np.int64)) if whole else torch.zeros(0)
+    fits = whole and bool(((rows >= 0) & (rows < n)).all())
     if not fits or len(rows.unique()) < len(rows):
         raise InputError(f"selection {selection!r} gave {str(taken)[:80]}: rows are needed, whole "
                          f"numbers in [0, {n - 1}], each once")
-    return rows.long()
+    return rows
 
 def choose_rows(study: Study, selection: str, sizes: Sizes,
                 beta: float | None = None,    # of the window; None: searched on validation images

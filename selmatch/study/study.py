@@ -6,7 +6,7 @@
 __all__ = ['official_places', 'seed_uses', 'judged_together', 'data_folder', 'find_data', 'place_data', 'find_roots',
            'list_sources', 'is_same', 'check_apart', 'check_home', 'seed_for', 'shared', 'StudyStore', 'StudyNetworks',
            'advise_on_scores', 'StudyData', 'count_images', 'typical_size', 'check_equal', 'check_data', 'StudyRecipes',
-           'StudyScores', 'expert_bytes', 'Study', 'train_weights', 'say_scores', 'open_study']
+           'StudyScores', 'expert_bytes', 'digest_set', 'Study', 'train_weights', 'say_scores', 'open_study']
 
 # %% ../../nbs/52_study.ipynb #88befe67
 import contextlib
@@ -27,7 +27,7 @@ from ..computer import Computer, with_threads
 from ..core import InputError, check_choice, fingerprint, home, root
 from ..data.fetch import official_files
 from ..data.folders import is_hidden, is_uneven
-from ..data.images import ImageSet, Splits, class_rows
+from ..data.images import ImageSet, Splits, StoredImages, class_rows
 from ..data.loaders import datasets, load_data
 from ..data.whitening import Whitening, fit_whitening
 from ..distill.experts import ExpertTask, expert_recipe, is_trained, list_expert_tasks
@@ -450,6 +450,12 @@ def expert_bytes(task: ExpertTask) -> int:
     return rows * weights * getattr(torch, task.precision).itemsize
 
 # %% ../../nbs/52_study.ipynb #4a442a31
+def digest_set(data: ImageSet) -> str:
+    "Eight digits that tell sets of images apart, however they are kept; their pixels do not stay."
+    source = data.source
+    pixels = source.tensor() if isinstance(source, StoredImages) else source
+    return fingerprint(pixels, data.labels)[:8]
+
 class Study(StudyScores):
     "A profile, a store and a computer: what every table of this book is made from."
 
@@ -494,7 +500,7 @@ class Study(StudyScores):
                     rows = window(train, self.take(ratio), difficulty=given, beta=beta,
                                   beta_of=beta_of or p.window.beta_of)
                     seen[number] = train.subset(rows)
-                said = {"set_seed": number, "images": seen[number].key[:8]}
+                said = {"set_seed": number, "images": digest_set(seen[number])}
                 work += trials(seen[number], 1, self.at(0).seed("windows", i), tags=named | said,
                                network=self.judge_network, recipe=self.recipe("dsa"),
                                tests=self.tests, easy=self.easy)

@@ -17,8 +17,8 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from ..core import InputError, check_range, fingerprint
-from ..data.images import ImageSet, StoredImages, class_rows
+from ..core import InputError, check_range
+from ..data.images import ImageSet, class_rows
 from ..distill.compiled import compiled_steps
 from ..distill.experts import open_expert
 from ..distill.trajectories import TrajectoryMatching
@@ -32,7 +32,7 @@ from .profile import Evaluation, Profile
 from .sets import (
     SetTask, chosen_sets, kept_sets, last_sets, set_task, small_sets)
 from .store import Plan, own_code
-from .study import Study, typical_size
+from .study import Study, digest_set, typical_size
 from ..train.judge import Trial, trials
 from ..train.networks import FlatNetwork, carry, make_network
 
@@ -109,11 +109,8 @@ def trials_on(study: Study, data: ImageSet, augmentation: str, tags: dict, seed:
 def tags_of(study: Study, small: SyntheticSet, name: str | Method, ratio: float, seed: int) -> dict:
     "What a row says of the set that its network was trained on."
     method = find_method(name)
-    source = small.data.source            # of chosen images not the pixels: they would stay
-    pixels = source.tensor() if isinstance(source, StoredImages) else source
-    images = fingerprint(pixels, small.data.labels)[:8]
     return {"method": method.title, "ratio": ratio, "ipc": study.ipc(ratio), "set_seed": seed,
-            "iteration": small.card.get("iteration", 0), "images": images,
+            "iteration": small.card.get("iteration", 0), "images": digest_set(small.data),
             "augmentation": method.augmentation, "labels": method.labels}
 
 def set_trials(study: Study, sets: dict[tuple, SyntheticSet], judge: Evaluation | None = None,
@@ -246,7 +243,7 @@ def along_alpha(study: Study) -> pd.DataFrame:
 # %% ../../nbs/54_tables.ipynb #9108075a
 def ablation_rows() -> dict[tuple[str, str, str], Method]:
     """A method for each start × update × augmentation. Combined augmentation stands only where a
-    part changes: with nothing distilled it is simple, with everything dsa drawn image by image."""
+    part changes: with nothing distilled it is simple, with everything dsa, drawn by image."""
     updates = {"none": (0.0, None), "part": (None, "trajectory"), "all": (1.0, "trajectory")}
     rows = {}
     for update, settings in updates.items():

@@ -46,7 +46,8 @@ def intervals(table: pd.DataFrame,            # one row per network, with `set_s
     groups = table.groupby(list(by), sort=False)
     sets, networks = means.count(), groups[value].count()
     if "images" in table:
-        sets = sets.mask(groups.images.nunique(dropna=False) == 1, 1)
+        alike = (groups.images.nunique() == 1) & (groups.images.count() == groups.size())
+        sets = sets.mask(alike, 1)
     return pd.DataFrame({"mean": means.mean(), "half": means.agg(lambda m: half_width(m.values)),
                          "sets": sets, "networks": networks})
 
@@ -57,7 +58,8 @@ def fixed_rows(table: pd.DataFrame) -> list:     # one row per network: method, 
     if "images" not in table:
         return []
     by = [c for c in ("method", "ratio") if c in table.columns]
-    seen = table.groupby(by, sort=False)[["images", "set_seed"]].nunique(dropna=False)
+    known = table[table.images.notna()]
+    seen = known.groupby(by, sort=False)[["images", "set_seed"]].nunique()
     same = ((seen.images == 1) & (seen.set_seed > 1)).groupby(level="method", sort=False).all()
     return list(same.index[same])
 
