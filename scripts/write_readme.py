@@ -408,6 +408,7 @@ BLOCKS = {
     "picks digits": lambda: compare_picks("digits"),
     "tuning cifar10-jpeg-lite": lambda: write_tuning("photo_tuning.csv"),
     "table cifar10-jpeg-lite": lambda: write_table("cifar10-jpeg-lite", "cifar10"),
+    "claims cifar10-jpeg-lite": lambda: write_claims("cifar10-jpeg-lite", "tab1_accuracy"),
     "window cifar10-jpeg-lite": lambda: write_window("cifar10-jpeg-lite"),
     "window claims cifar10-jpeg-lite": lambda: write_claims("cifar10-jpeg-lite", "fig3_window"),
     "official cifar10-lite": lambda: write_official("cifar10-lite", "cifar10-jpeg-lite"),
