@@ -303,8 +303,8 @@ def run_all(task: Callable,         # called with one item; must depend on nothi
     turns = [i % places if places > 1 else None for i in range(len(items))]
     run = joblib.delayed(with_threads)
     jobs_at_once = min(computer.side_by_side, max(len(items), 1))
-    if jobs_at_once > 1:
-        give_back()                  # what this process has freed is for the workers
+    if jobs_at_once > 1 and keepers:
+        give_back()                  # what this process has kept is for the workers
     pool, results = joblib.Parallel(n_jobs=jobs_at_once, return_as="generator",
                                     initializer=end_with(os.getpid())), []
     with stopped_together(), bar_of_steps(items, label, computer.quiet) as (folder, done):

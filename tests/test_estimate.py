@@ -82,7 +82,7 @@ def test_a_race_is_counted_to_its_last_survivor(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("command", [
     ("figures", "--only", "tab1_accuracy", "--set", "evaluation.steps=10000000"), ("experts",), ("distill", "--method", "mtt", "--ratio", "0.3", "--out", "small"),
-    ("tune", "--only", "mtt"), ("search", "--method", "mtt")])
+    ("tune", "--only", "mtt"), ("search", "--method", "selmatch")])
 def test_a_disk_that_is_too_small_is_refused_before_anything_starts(command, say, tmp_path, monkeypatch):
     """Ten gigabytes of experts were trained, and the disk was full at the last of them."""
     monkeypatch.chdir(tmp_path)

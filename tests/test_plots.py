@@ -201,7 +201,7 @@ def test_a_picture_for_a_page_is_no_wider_than_one_nor_is_its_small_print(name):
 @pytest.mark.parametrize("name", sorted(set(DRAWN) - {"fig2_method", "fig5_images", "fig6_search", "fig9_beside", "tab3_transfer", "tab4_cost", "tab5_tuning"}))
 def test_a_whisker_or_band_says_whose_uncertainty_it_shows(name):
     for narrow in (False, True):
-        assert re.search(r"95 % intervals? over sets|over sets.*95 % interval|one standard deviation over draws", small_print_of(draw(name, narrow))), name
+        assert re.search(r"95 % intervals? over sets|over (sets|runs).*95 % interval|one standard deviation over draws", small_print_of(draw(name, narrow))), name
 
 
 def test_no_legend_is_long():
