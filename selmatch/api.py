@@ -35,7 +35,7 @@ from .data.images import (
     ImageSet, Splits, class_rows, digest_images, make_splits, pictures, split_images)
 from .data.loaders import add_validation, leave_leaks, number_digests
 from .distill.objectives import Answer, Objective, RunningObjective, objectives, real_images
-from .distill.sets import SyntheticSet, is_begun, load_set, save_set
+from .distill.sets import SyntheticSet, check_begun, load_set, save_set
 from .methods import Method, find_method, load_registers
 from .select.window import selections
 from .study.profile import (
@@ -332,8 +332,8 @@ def from_arrays(x: Any,                       # images, as `read_pixels` takes t
                 **settings,                   # of `open_study`
 ) -> Data:
     "Images and labels in memory. Raises `InputError`; warns of copies across the splits."
-    seed, drop_leaked = (None if seed is None else int(check_seed(seed)),
-                         check_switch("drop_leaked", drop_leaked))
+    seed = None if seed is None else int(check_seed(seed))
+    check_switch("drop_leaked", drop_leaked)
     usual = {"validation": 0.2, "test": 0.25} | data_words(settings.get("profile", "folder"))
     test_share = usual["test"] if test_share is None else test_share
     pixels = read_pixels(x)
@@ -548,9 +548,7 @@ class Small:
         folder = read_path("folder", folder)
         if self.study and self.study.given is None:
             check_apart(folder, self.study.profile.data, "folder")
-        if folder.is_dir() and not is_begun(folder):
-            raise InputError(f"folder {folder} holds other things and was not written by selmatch: "
-                             "choose another one")
+        check_begun(folder, "folder")
         pictures = self.study.as_pictures(self.data) if self.study else self.data
         save_set(replace(self.made, data=pictures), folder, export=True)
         if self.study and self.study.whitening:

@@ -283,7 +283,7 @@ def check_file(option: str, file: Path | None):
 # %% ../nbs/68_app.ipynb #622cd759
 def check_out(out: Path, data: dict):
     "May a set of images of this data be written here? Raises `InputError` before any work."
-    from selmatch.distill.sets import check_place, is_begun
+    from selmatch.distill.sets import check_begun, check_place
     from selmatch.study.study import check_apart
     check_apart(out, data)
     above = next(p for p in (out, *out.resolve().parents) if p.exists())
@@ -291,9 +291,7 @@ def check_out(out: Path, data: dict):
         raise InputError(f"--out {out} cannot be made: {above} is no folder")
     check_writable(above, "--out")
     check_place(out)
-    if out.is_dir() and not is_begun(out):
-        raise InputError(f"--out {out} exists and was not written by selmatch: "
-                         "choose another folder")
+    check_begun(out, "--out")
 
 # %% ../nbs/68_app.ipynb #b8b0e7f9
 def find_data_section(options: dict) -> dict:
@@ -337,10 +335,10 @@ def check_gallery(out: Path, names: list[str], data: dict):
     there = page.exists() and page.stat().st_size > 0
     if there and ours not in page.read_text(encoding="utf-8", errors="ignore"):
         raise InputError(f"{page} was not written by selmatch: choose another --out")
-    for file in (out / f"{name}{ending}" for name in names for ending in figure_endings):
-        if file.exists() and not there and not file.with_name(file.name.split(".")[0]
-                                                              + ".json").exists():
-            raise InputError(f"{file} was not written by selmatch: choose another --out")
+    for name in [] if there else names:
+        left = [file for ending in figure_endings if (file := out / f"{name}{ending}").exists()]
+        if left and not (out / f"{name}.json").exists():
+            raise InputError(f"{left[0]} was not written by selmatch: choose another --out")
     for card in (out / f"{name}.json" for name in names):
         if not card.exists() or read_card(card) is not None:
             continue

@@ -7,8 +7,7 @@ __all__ = ['keepers', 'stride', 'marks', 'owner_mark', 'draft_mark', 'count_devi
            'c_function', 'give_back', 'kept_memory', 'is_our_process', 'end_with', 'stop_workers', 'stopped_together',
            'Marks', 'advance', 'marking', 'count_marks', 'count_steps', 'StepBar', 'looked_at', 'bar_of_steps',
            'some_threads', 'with_threads', 'run_all', 'run_there', 'name_lock', 'claim', 'is_running', 'is_gone',
-           'is_abandoned', 'is_free', 'find_litter', 'sweep_litter', 'remove_litter', 'sweep_drafts', 'note_use',
-           'unnoted']
+           'is_abandoned', 'is_free', 'find_litter', 'sweep_litter', 'sweep_drafts', 'note_use', 'unnoted']
 
 # %% ../nbs/02_computer.ipynb #4bcebe64
 import contextlib
@@ -410,19 +409,17 @@ def find_litter(folder: Path,
     return found
 
 # %% ../nbs/02_computer.ipynb #02dur021
-def sweep_litter(folder: Path) -> list[Path]:    # what was removed
+def sweep_litter(folder: Path,
+                 mine: Callable[[Path], bool] = lambda lock: True,  # as in `find_litter`
+) -> list[Path]:                                  # what was removed
     "Remove what killed processes left below a folder; nothing that somebody works on."
-    litter = find_litter(folder)
-    remove_litter(litter)
-    return litter
-
-def remove_litter(litter: Iterable[Path]):
-    "Remove drafts and locks."
+    litter = find_litter(folder, mine)
     for path in litter:
         if path.is_dir():
             shutil.rmtree(path, ignore_errors=True)
         else:
             path.unlink(missing_ok=True)
+    return litter
 
 # %% ../nbs/02_computer.ipynb #02dur022
 def sweep_drafts(folder: Path):

@@ -30,8 +30,8 @@ from torch import Tensor
 
 import selmatch
 from selmatch.core import (
-    DamagedFile, InputError, fingerprint, open_tensors, read_json, refuse_damaged, set_aside,
-    write_atomic, write_json,
+    DamagedFile, InputError, fingerprint, load_tensors, read_json, set_aside, write_atomic,
+    write_json,
 )
 from ..data.images import ImageSet, class_rows
 from ..distill.loop import Descent, distill
@@ -321,11 +321,7 @@ def plan_descent(study: Study, method: Method, objective: Any, moves: dict) -> D
 def compare_set(file: Path, size: int, time_ns: int) -> bool:    # the file in this state
     "Whether a kept set is as it was written; a damaged one is set aside."
     try:
-        with open_tensors(file) as kept:             # one after the other, none copied
-            if kept.digests is None:
-                refuse_damaged(file, "it has no digests")
-            for name in kept.keys():
-                kept.get_tensor(name)
+        load_tensors(file, sealed=True, mapped=["images"])
     except InputError as error:
         if file.exists():
             set_aside(file, error)

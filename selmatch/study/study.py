@@ -500,8 +500,8 @@ class Study(StudyScores):
                     rows = window(train, self.take(ratio), difficulty=given, beta=beta,
                                   beta_of=beta_of or p.window.beta_of)
                     seen[number] = train.subset(rows)
-                said = {"set_seed": number, "images": digest_set(seen[number])}
-                work += trials(seen[number], 1, self.at(0).seed("windows", i), tags=named | said,
+                work += trials(seen[number], 1, self.at(0).seed("windows", i),
+                               tags=named | {"set_seed": number},
                                network=self.judge_network, recipe=self.recipe("dsa"),
                                tests=self.tests, easy=self.easy)
         return work
