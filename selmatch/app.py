@@ -9,12 +9,12 @@ __all__ = ['data_names', 'figure_endings', 'longest_minutes', 'most', 'most_netw
            'make_computer', 'say_mirroring', 'read_parameters', 'say_words', 'settle_profile', 'make_data', 'read_time',
            'say_costs', 'count_iterations', 'begin', 'check_writable', 'check_file', 'check_out', 'find_data_section',
            'check_table', 'check_gallery', 'check_published', 'Place', 'within', 'is_seed', 'share', 'Sections',
-           'example', 'cli', 'write_table', 'figures_command', 'profiles_command', 'methods_command', 'fetch_command',
-           'fetch_official', 'score_command', 'window_command', 'experts_command', 'search_command', 'say_again',
-           'tune_command', 'say_balance', 'write_set', 'make_one', 'select_command', 'distill_command',
-           'read_given_set', 'find_set', 'read_any_set', 'read_network', 'fits_in', 'evaluate_command',
-           'coverage_command', 'shrink_command', 'of_others', 'import_command', 'compare_command', 'bench_command',
-           'cache_command', 'clean_cache', 'doctor_command', 'explain', 'tell_user', 'main', 'leave',
+           'example', 'cli', 'write_table', 'figures_command', 'list_changes', 'adopt_command', 'profiles_command',
+           'methods_command', 'fetch_command', 'fetch_official', 'score_command', 'window_command', 'experts_command',
+           'search_command', 'say_again', 'tune_command', 'say_balance', 'write_set', 'make_one', 'select_command',
+           'distill_command', 'read_given_set', 'find_set', 'read_any_set', 'read_network', 'fits_in',
+           'evaluate_command', 'coverage_command', 'shrink_command', 'of_others', 'import_command', 'compare_command',
+           'bench_command', 'cache_command', 'clean_cache', 'doctor_command', 'explain', 'tell_user', 'main', 'leave',
            'keep_memory_of_command']
 
 # %% ../nbs/68_app.ipynb #1ccb4a46
@@ -29,7 +29,7 @@ import sys
 import traceback
 import warnings
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import click
@@ -485,7 +485,7 @@ sections = {
     "Your images": ("shrink", "compare", "import", "evaluate"),
     "Step by step": ("score", "window", "select", "experts", "distill", "coverage", "search",
                      "tune"),
-    "This book": ("figures", "bench"),
+    "This book": ("figures", "adopt", "bench"),
     "What there is": ("methods", "profiles", "fetch", "cache", "doctor"),
 }
 
@@ -565,6 +565,27 @@ def figures_command(profile, only, everything, parameters, only_estimate, downlo
     asked = str(Path(profile).resolve()) if profile.endswith((".yaml", ".yml")) else profile
     folder = draw_figures(study, names, given, out.resolve() if out else None, asked, click.echo)
     click.echo(f"Open {folder / 'index.html'}")
+
+# %% ../nbs/68_app.ipynb #68adopt01
+def list_changes(card: dict) -> list[str]:    # provenance of a published table
+    "Words of a profile that rows depend on and that differ now: `PLACE=was, now is`."
+    from selmatch.study.store import row_words
+    name = card["profile"]["name"]
+    if name not in list_profiles():
+        return [f"a profile {name} does not come with the package"]
+    was, now = row_words(card["profile"]), row_words(asdict(load_profile(name)))
+    places = sorted(key for key in {**was, **now} if was.get(key) != now.get(key))
+    return [f"{key}={was.get(key)!r}, now {now.get(key)!r}" for key in places]
+
+@cli.command("adopt", epilog=example("adopt figures/digits"))
+@click.argument("folder", type=click.Path(path_type=Path))
+def adopt_command(folder):
+    "Take over the rows of published tables."
+    from selmatch.study.store import adopt
+    for name, card in adopt(home(), read_path("folder", folder)).items():
+        click.echo(f"{name}: {card['rows']} rows, for studies of {card['profile']['title']}")
+        if changes := list_changes(card):
+            click.echo(f"  the profile has changed since; not for it any more: {changes[0]}")
 
 # %% ../nbs/68_app.ipynb #4436bfab
 @cli.command("profiles", epilog=example("profiles"))

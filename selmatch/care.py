@@ -47,7 +47,7 @@ def heed_signals() -> Iterator[None]:
 
 # %% ../nbs/67_care.ipynb #9350c05e
 rooms = {"results": "results/*/*.safetensors", "sets": "sets/*", "experts": "experts/*",
-         "decoded data": "data/*", "notes": "compared/*"}
+         "decoded data": "data/*", "notes": "compared/*", "published rows": "adopted/*"}
 
 @dataclass(frozen=True)
 class Kept:
@@ -175,6 +175,7 @@ def say_unasked(kept: list[Kept], days: float = usual_days) -> str:
 def compare_one(path: Path):
     "Compare a file of a home with its digests, where it has any. Raises `InputError`."
     from selmatch.data.images import compare_pixels
+    from selmatch.study.store import read_published
     if path.suffix == ".safetensors":
         file = open_tensors(path)
         pixels = path.parent.name == "data" and "pixels" in file.keys()
@@ -184,6 +185,8 @@ def compare_one(path: Path):
             compare_pixels(str(path), again=True)
     elif path.name == "seconds.json" or path.parent.name == "compared":
         read_json(path)
+    elif path.parent.parent.name == "adopted":
+        read_published(path.parent, path.stem)
 
 def compare_all(home: Path, say: Callable = lambda text: None) -> list[Path]:    # the damaged ones
     "Compare every file of a home with its digests; says the message of each that is damaged."

@@ -251,7 +251,8 @@ def looked_at(call: Callable, every: float):    # seconds
 @contextlib.contextmanager
 def bar_of_steps(items: list, label: str, quiet: bool = False, every: float = 0.5,
 ) -> Iterator[tuple[str | None, Callable[[int], None]]]:
-    "The folder for marks, and who is told how many items are finished; a bar shows both."
+    """The folder for marks, and who is told how many items are finished; a bar shows both. Where no
+    item says how many steps it has, nothing is marked: the bar counts tasks that are finished."""
     if quiet:
         yield None, lambda finished: None
         return
@@ -261,7 +262,7 @@ def bar_of_steps(items: list, label: str, quiet: bool = False, every: float = 0.
           tqdm(total=sum(weights), desc=label, unit=unit, dynamic_ncols=True) as bar):
         steps = StepBar(bar, folder, weights)
         with looked_at(steps.show, every):
-            yield folder, steps.tell
+            yield folder if unit == "step" else None, steps.tell
 
 # %% ../nbs/02_computer.ipynb #ad63a7b8
 @contextlib.contextmanager

@@ -4,13 +4,13 @@
 
 # %% auto #0
 __all__ = ['four', 'painted', 'rivals', 'transferred', 'figures', 'package', 'page_style', 'page_frame', 'claim_list',
-           'is_number', 'claim_parts', 'describe_origin', 'digest_published', 'publish', 'write_picture',
-           'write_claims', 'Figure', 'open_rooms', 'ask_tables', 'second_size', 'everything', 'check_some_size',
-           'want_alphas', 'want_candidates', 'find_packaged', 'figure_notebook', 'known_parameters', 'read_numbers',
-           'check_parameters', 'choose_parameters', 'import_extra', 'check_extras', 'drop_warnings', 'mend_links',
-           'clean_book', 'execute_notebook', 'is_card', 'read_card', 'compare_figure', 'compare_published', 'fill',
-           'say_claim', 'list_claims', 'write_gallery', 'expect', 'stopped_kernels', 'said_at_the_end', 'refuse_failed',
-           'begin_gallery', 'draw_figures', 'notebook_options']
+           'is_number', 'claim_parts', 'describe_origin', 'describe_adopted', 'say_taken', 'digest_published',
+           'publish', 'write_picture', 'write_claims', 'Figure', 'open_rooms', 'ask_tables', 'second_size',
+           'everything', 'check_some_size', 'want_alphas', 'want_candidates', 'find_packaged', 'figure_notebook',
+           'known_parameters', 'read_numbers', 'check_parameters', 'choose_parameters', 'import_extra', 'check_extras',
+           'drop_warnings', 'mend_links', 'clean_book', 'execute_notebook', 'is_card', 'read_card', 'compare_figure',
+           'compare_published', 'fill', 'say_claim', 'list_claims', 'write_gallery', 'expect', 'stopped_kernels',
+           'said_at_the_end', 'refuse_failed', 'begin_gallery', 'draw_figures', 'notebook_options']
 
 # %% ../../nbs/63_figures.ipynb #37bb4f2e
 import contextlib
@@ -46,6 +46,25 @@ def describe_origin(study) -> dict:
             "code": code_key("study.tables"), "device": study.computer.device,
             "threads": study.computer.threads, "processor": name_processor()}
 
+# %% ../../nbs/63_figures.ipynb #63adopt1
+def describe_adopted(study, table) -> dict:
+    "Of the adopted tables that a table rests on: name -> code, processor and PyTorch."
+    taken, found = set(table.get("taken_from", ())) - {""}, {}
+    for name, (card, _) in study.adopted.items():
+        if name in taken or name == "fig3_window":       # the window's place is read from it
+            found[name] = {"code": card.get("code"), "processor": card.get("processor"),
+                           "torch": card["versions"]["torch"]}
+    return {"adopted": found} if found else {}
+
+# %% ../../nbs/63_figures.ipynb #63adopt2
+def say_taken(table) -> str:
+    "A sentence for a caption on rows that were taken over; nothing where there are none."
+    if "taken_from" not in table:
+        return ""
+    groups = table[table.taken_from != ""].groupby("taken_from", sort=False)
+    parts = [f"{name} ({', '.join(rows.method.unique())})" for name, rows in groups]
+    return f" Rows taken over: {'; '.join(parts)}." if parts else ""
+
 # %% ../../nbs/63_figures.ipynb #63digest1
 def digest_published(folder: Path, name: str) -> dict[str, str]:    # file name -> SHA-256
     "The table of a figure and its pictures: NAME.csv, NAME.png and others that begin so."
@@ -76,7 +95,8 @@ def publish(name: str,              # file name without suffix
     else:
         write_picture(folder / f"{name}.narrow.svg", narrow, name)
         pyplot.close(narrow)
-    card = {"figure": name, "caption": caption, "rows": len(table), **describe_origin(study),
+    card = {"figure": name, "caption": caption + say_taken(table), "rows": len(table),
+            **describe_origin(study), **describe_adopted(study, table),
             "files": digest_published(folder, name)}
     text = json.dumps(card, indent=1, ensure_ascii=False) + "\n"
     write_atomic(folder / f"{name}.json", lambda p: p.write_text(text, encoding="utf-8"))

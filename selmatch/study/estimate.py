@@ -5,16 +5,17 @@
 # %% auto #0
 __all__ = ['patience', 'compiled_share', 'tried_sets', 'now', 'between', 'seconds', 'Enough', 'step_seconds', 'sweep_seconds',
            'walk_seconds', 'kernel_seconds', 'replayed_seconds', 'is_watched', 'difficulty_plans',
-           'all_difficulty_plans', 'start_steps', 'find_task', 'Wish', 'wish', 'as_wishes', 'same_images', 'mean_steps',
-           'Prices', 'share', 'is_made', 'judge_seconds', 'one_answer', 'iteration_seconds', 'Part', 'runs_of',
-           'watch_part', 'window_part', 'expert_part', 'set_seconds', 'set_bytes', 'join_titles', 'set_parts',
-           'held_out_part', 'watch_helper_parts', 'choose_helper_parts', 'is_completed', 'asking_share', 'taught_part',
-           'teacher_parts', 'completed_part', 'needs_teachers', 'judged_changes', 'count_choices', 'chosen_parts',
-           'judge_parts', 'count_judgements', 'race_judgements', 'find_candidate', 'race_parts', 'race_share',
-           'reading_parts', 'feature_part', 'walk_parts', 'needs_flat_experts', 'list_parts', 'costs',
-           'difficulty_parts', 'follow_parts', 'asks_experts', 'answer_part', 'tabulate_parts', 'check_disk',
-           'wall_seconds', 'command_parts', 'judging_costs', 'saved_bytes', 'measure_kept_bytes', 'measure_block_bytes',
-           'memory', 'duration', 'list_costs', 'describe_costs', 'estimate_flops']
+           'all_difficulty_plans', 'start_steps', 'find_task', 'Wish', 'wish', 'as_wishes', 'drop_adopted',
+           'same_images', 'mean_steps', 'Prices', 'share', 'is_made', 'judge_seconds', 'one_answer',
+           'iteration_seconds', 'Part', 'runs_of', 'watch_part', 'window_part', 'expert_part', 'set_seconds',
+           'set_bytes', 'join_titles', 'set_parts', 'held_out_part', 'watch_helper_parts', 'choose_helper_parts',
+           'is_completed', 'asking_share', 'taught_part', 'teacher_parts', 'completed_part', 'needs_teachers',
+           'judged_changes', 'count_choices', 'chosen_parts', 'judge_parts', 'count_judgements', 'race_judgements',
+           'find_candidate', 'race_parts', 'race_share', 'reading_parts', 'feature_part', 'walk_parts',
+           'needs_flat_experts', 'list_parts', 'costs', 'difficulty_parts', 'follow_parts', 'asks_experts',
+           'answer_part', 'tabulate_parts', 'check_disk', 'wall_seconds', 'command_parts', 'judging_costs',
+           'saved_bytes', 'measure_kept_bytes', 'measure_block_bytes', 'memory', 'duration', 'list_costs',
+           'describe_costs', 'estimate_flops']
 
 # %% ../../nbs/56_estimate.ipynb #03d6d925
 import functools
@@ -46,7 +47,8 @@ from .search import field_sizes, list_candidates, list_rungs, race_cost
 from .store import Plan
 from .profile import Score
 from .study import Study, expert_bytes, typical_size
-from .tables import full_trials, reading_trials, set_trials, starts_plan
+from .tables import (
+    find_adopted, full_trials, reading_trials, set_trials, starts_plan)
 from ..train.augment import Augmentation
 from ..train.networks import FlatNetwork, carry, flatten, make_network, n_params
 from ..train.training import (
@@ -173,7 +175,7 @@ def start_steps(study: Study, method: Method, ratio: float, seed: int,
     run, words = study.at(seed), sets.asks(method.start)
     if sets.is_ordered(study, method):
         yield ("difficulty", seed), lambda: difficulty_plans(run)
-    if "beta" in words and ratio not in (study.profile.window.beta or {}):
+    if "beta" in words and not study.has_beta(ratio):
         yield ("all difficulties",), lambda: all_difficulty_plans(study)
         yield ("windows",), lambda: [study.at(0).windows_plan()]
     kind = scores_needed.get(method.start)
@@ -238,6 +240,11 @@ def wish(study: Study,
 def as_wishes(study: Study, asked: Iterable[str | Method | Wish]) -> list[Wish]:
     "Wishes as they are; of a method all its sets."
     return [w for a in asked for w in ([a] if isinstance(a, Wish) else wish(study, [a]))]
+
+def drop_adopted(study: Study, wishes: list[Wish]) -> list[Wish]:
+    "Wishes without those for sets whose rows the home has adopted: they are not made."
+    known = find_adopted(study, [w.place for w in wishes if w.made and w.judge == "its own"])
+    return [w for w in wishes if w.judge != "its own" or w.place not in known]
 
 def same_images(study: Study, one: Wish) -> tuple:
     "What wishes for the same images have in common."
@@ -730,10 +737,11 @@ def list_parts(prices: Prices,
                chosen: bool = False,            # checkpoints are chosen and judged, too
 ) -> list[Part]:
     "All stages of a study of these methods or sets. Counts what is left, and measures nothing."
-    study, given = prices.study, set(prices.study.profile.window.beta or {})
+    study = prices.study
     wishes = as_wishes(study, study.profile.methods if asked is None else asked)
+    wishes = wishes if chosen else drop_adopted(study, wishes)
     windows = windows or any(w.made and "beta" in sets.asks(w.method.start)
-                             and w.ratio not in given for w in wishes)
+                             and not study.has_beta(w.ratio) for w in wishes)
     parts = difficulty_parts(prices, wishes, windows) + follow_parts(prices, wishes)
     parts += watch_helper_parts(prices, wishes) + choose_helper_parts(prices, wishes)
     parts += set_parts(prices, wishes) + teacher_parts(prices, wishes)
@@ -908,6 +916,8 @@ def duration(s: float) -> str:
 
 def list_costs(table: pd.DataFrame) -> str:     # of `costs`
     "The stages in lines: tasks, how many are left, their time and what they leave on the disk."
+    if table.empty:
+        return "nothing is left to be done"
     disk = table.disk.map(lambda b: say_bytes(b) if b else "")
     shown = table[["stage", "tasks", "left"]].assign(
         each=table.each.map(duration), time=table.seconds.map(duration), disk=disk)

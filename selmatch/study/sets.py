@@ -10,8 +10,8 @@ __all__ = ['differentiated_twice', 'fewest_to_choose', 'selection_needs', 'diffi
            'plan_descent', 'compare_set', 'is_whole_set', 'SetFiles', 'SetTask', 'own_files', 'keep_set', 'make_set',
            'read_note', 'add_seconds', 'read_seconds', 'write_history', 'has_history', 'check_derivatives', 'slopes',
            'miss_of_derivatives', 'warn_of_rounding', 'set_task', 'describe_task', 'sets_plan', 'make_sets',
-           'small_sets', 'complete_set', 'completion_plan', 'finish_sets', 'ask_for_labels', 'join_real', 'kept_sets',
-           'last_sets', 'can_choose', 'checkpoint_trials', 'chosen_sets']
+           'list_sets', 'finish_tasks', 'small_sets', 'complete_set', 'completion_plan', 'finish_sets',
+           'ask_for_labels', 'join_real', 'kept_sets', 'last_sets', 'can_choose', 'checkpoint_trials', 'chosen_sets']
 
 # %% ../../nbs/53_sets.ipynb #a1008569
 import contextlib
@@ -599,14 +599,22 @@ def make_sets(study: Study, tasks: Iterable[SetTask], until: int | None = None):
     study.run(plan, replace(study.computer, workers=workers))
 
 # %% ../../nbs/53_sets.ipynb #d5fd36fd
-def small_sets(study: Study, names: Iterable[str | Method], ratios: Iterable[float] | None = None,
-               seeds: int | None = None) -> dict[tuple, SetTask]:
-    "Make (or find) the sets of several methods: (method, ratio, seed) -> its finished task."
-    ratios, seeds = list(ratios or study.profile.ratios), seeds or study.profile.seeds
-    wanted = [(n, r, s) for r in ratios for n in names for s in range(seeds)]
+def list_sets(study: Study, names: Iterable[str | Method], ratios: Iterable[float] | None = None,
+              seeds: int | None = None) -> list[tuple]:
+    "(method, ratio, seed) of every set of several methods."
+    names, ratios = list(names), list(ratios or study.profile.ratios)
+    return [(n, r, s) for r in ratios for n in names for s in range(seeds or study.profile.seeds)]
+
+def finish_tasks(study: Study, wanted: Iterable[tuple]) -> dict[tuple, SetTask]:
+    "Make (or find) these sets, (method, ratio, seed) each: -> its finished task."
     tasks = {w: set_task(study, *w) for w in wanted}
     make_sets(study, tasks.values())
     return tasks
+
+def small_sets(study: Study, names: Iterable[str | Method], ratios: Iterable[float] | None = None,
+               seeds: int | None = None) -> dict[tuple, SetTask]:
+    "Make (or find) the sets of several methods: (method, ratio, seed) -> its finished task."
+    return finish_tasks(study, list_sets(study, names, ratios, seeds))
 
 # %% ../../nbs/53_sets.ipynb #53compl1
 def complete_set(item: tuple[ImageSet, ImageSet, int, dict]) -> dict[str, Tensor]:

@@ -4,18 +4,21 @@
 
 # %% auto #0
 __all__ = ['package', 'without_effect', 'compared', 'room_names', 'littered', 'key_digits', 'key_mark', 'data_mark', 'own_marks',
-           'drop_docstrings', 'module_file', 'imported_modules', 'import_closure', 'minor_version', 'code_key',
-           'without_words', 'own_code', 'code_of', 'pack', 'unpack', 'Plan', 'name_processor', 'describe_maker',
-           'StoredResults', 'count_bytes', 'Store', 'settle_task', 'settle_all', 'keep_elsewhere', 'is_ours',
-           'is_our_lock', 'find_litter_in', 'find_leftovers', 'sweep_once', 'note_plan', 'run_plan']
+           'adopted_names', 'of_no_row', 'drop_docstrings', 'module_file', 'imported_modules', 'import_closure',
+           'minor_version', 'code_key', 'without_words', 'own_code', 'code_of', 'pack', 'unpack', 'Plan',
+           'name_processor', 'describe_maker', 'StoredResults', 'count_bytes', 'Store', 'settle_task', 'settle_all',
+           'keep_elsewhere', 'is_ours', 'is_our_lock', 'find_litter_in', 'find_leftovers', 'sweep_once', 'note_plan',
+           'run_plan', 'list_words', 'row_words', 'adopted_place', 'read_published', 'adopt']
 
 # %% ../../nbs/51_store.ipynb #f3a9a0d6
 import ast
 import functools
+import hashlib
+import json
 import platform
 import re
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, fields, is_dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -27,7 +30,8 @@ import selmatch
 from ..computer import Computer, claim, find_litter, note_use, run_all, sweep_litter
 from ..core import (
     InputError, check_room, fingerprint, load_tensors, malformed, read_code, refuse_damaged,
-    save_tensors, set_aside, written)
+    save_tensors, set_aside, write_atomic, written)
+from .profile import Profile
 
 # %% ../../nbs/51_store.ipynb #7553fc71
 def drop_docstrings(tree: ast.AST) -> ast.AST:
@@ -270,7 +274,7 @@ def keep_elsewhere(store: Store, plan: Plan, missing: list[tuple], computer: Com
     run_all(plan.task, items, plan.label, computer, None if plan.is_done else keep)
 
 # %% ../../nbs/51_store.ipynb #51dur004
-room_names = ("results", "sets", "experts", "data", "compared")     # the folders of a home
+room_names = ("results", "sets", "experts", "data", "compared", "adopted")    # folders of a home
 littered = (*room_names, "profiles")                  # where drafts and locks may be left
 key_digits = "[0-9a-f]{16}"                           # how names end in a key
 key_mark = re.compile(rf"(?:[^.].*-)?{key_digits}(?:\.\w+)*")
@@ -328,3 +332,65 @@ def run_plan(store: Store, plan: Plan, computer: Computer = Computer()) -> list:
         there(store, plan, missing, computer)
     note_plan(store, plan)
     return list(plan.items) if plan.is_done else [store.load(key) for key in plan.keys]
+
+# %% ../../nbs/51_store.ipynb #51adopt01
+adopted_names = ("fig3_window", "tab1_accuracy", "tab1_everything", "tab6_variants")
+of_no_row = {"name", "title", "ratios", "methods", "compared", "compared_at", "published",
+             "differs", "search", "transfer", "tuning", "tuned"}
+
+def list_words(words: Any, place: str = "") -> dict[str, Any]:
+    "A tree of words as place -> word, such as `window.step`."
+    if not isinstance(words, dict):
+        return {place: words}
+    below = {f"{place}.{key}" if place else str(key): value for key, value in words.items()}
+    return {at: word for key, value in below.items()
+            for at, word in list_words(value, key).items()}
+
+def row_words(profile: dict) -> dict[str, Any]:    # as `dataclasses.asdict` makes it, or JSON
+    """The words of a profile that every row of a table depends on, place -> word, as JSON has them.
+    A word that the profile lacks is newer than it, and has its default."""
+    sections = {f.name: f.default_factory for f in fields(Profile)
+                if is_dataclass(f.default_factory)}
+    plain = list_words({name: asdict(make()) for name, make in sections.items()})
+    words = plain | list_words(json.loads(json.dumps(profile)))
+    return {place: words[place] for place in sorted(words)
+            if place.partition(".")[0] not in of_no_row}
+
+def adopted_place(home: Path, profile: dict,
+                  data: str,              # fingerprint of the training images
+) -> Path:
+    "Where a home keeps published tables of such a profile and such images."
+    return Path(home) / "adopted" / fingerprint(row_words(profile), data)
+
+# %% ../../nbs/51_store.ipynb #51adopt03
+def read_published(folder: Path, name: str) -> tuple[dict, bytes] | None:
+    """The provenance of a published table, and the table as it lies there; None where there is
+    none. Raises `InputError` where the table is not the one that the provenance is about."""
+    note, table = (Path(folder) / f"{name}.{kind}" for kind in ("json", "csv"))
+    if not (note.exists() and table.exists()):
+        return None
+    rows = table.read_bytes()
+    try:
+        card = json.loads(note.read_text(encoding="utf-8"))
+        fits = card["files"][table.name] == hashlib.sha256(rows).hexdigest()
+        adopted_place(folder, card["profile"], card["data"]["fingerprint"])
+    except malformed as error:
+        raise InputError(f"{note} is no provenance of a table: draw {name} again") from error
+    if not fits:
+        raise InputError(f"{table} is not the table that {note.name} is about: draw or adopt "
+                         f"{name} again")
+    return card, rows
+
+def adopt(home: Path, folder: Path) -> dict[str, dict]:    # name -> provenance
+    "Copy the published tables of a folder into a home. Raises `InputError` where there is none."
+    found = {name: read_published(folder, name) for name in adopted_names}
+    found = {name: both for name, both in found.items() if both}
+    if not found:
+        raise InputError(f"{folder} has no table to adopt: one of {', '.join(adopted_names)} must "
+                         "lie there, NAME.csv and NAME.json")
+    for name, (card, rows) in found.items():
+        place = adopted_place(home, card["profile"], card["data"]["fingerprint"])
+        write_atomic(place / f"{name}.csv", lambda p: p.write_bytes(rows))
+        text = json.dumps(card, ensure_ascii=False)
+        write_atomic(place / f"{name}.json", lambda p: p.write_text(text, encoding="utf-8"))
+    return {name: card for name, (card, _) in found.items()}

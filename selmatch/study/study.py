@@ -12,9 +12,10 @@ __all__ = ['official_places', 'seed_uses', 'judged_together', 'data_folder', 'fi
 import contextlib
 import functools
 import inspect
+import io
 import os
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 
@@ -40,7 +41,8 @@ from ..select.scores import Run, break_ties, c_score_difficulty, easy_half
 from ..select.scores import load_difficulty, observe_run
 from ..select.window import best_beta, beta_grid, count_per_class, window, window_start
 from .profile import Evaluation, Profile, at_place, load_profile, read_judges
-from .store import Plan, Store, code_key
+from .store import (
+    Plan, Store, adopted_names, adopted_place, code_key, read_published)
 from ..train.augment import Augmentation
 from ..train.judge import Trial, run_trial, trials
 from ..train.networks import carry, make_network, n_params
@@ -514,10 +516,32 @@ class Study(StudyScores):
         return [t for ratio in self.profile.ratios for t in self.window_trials(ratio)]
 
     @shared
+    def adopted(self) -> dict[str, tuple[dict, pd.DataFrame]]:
+        """Published tables of such a profile and these images that the home has adopted: name ->
+        provenance, rows."""
+        place = adopted_place(self.folder, asdict(self.profile), self.splits.train.key)
+        read = lambda rows: pd.read_csv(io.BytesIO(rows), dtype={"images": str})
+        found = {name: read_published(place, name) for name in adopted_names}
+        return {name: (both[0], read(both[1])) for name, both in found.items() if both}
+
+    @shared
+    def adopted_windows(self) -> pd.DataFrame | None:
+        "The scan of all sizes, where the home has adopted one."
+        _, scan = self.adopted.get("fig3_window", (None, None))
+        sizes = set(self.profile.ratios)
+        return scan if scan is not None and sizes and sizes <= set(scan.ratio) else None
+
+    @shared
     def betas(self) -> dict[float, float]:
         "ratio -> the window start that does best on `choose_on`, over the windows of all runs."
-        scan = self.run_trials(self.all_window_trials(), "slide the window")
+        scan = self.adopted_windows
+        if scan is None:
+            scan = self.run_trials(self.all_window_trials(), "slide the window")
         return best_beta(scan, self.profile.window.choose_on)
+
+    def has_beta(self, ratio: float) -> bool:
+        "Whether the place of this window is known before any network is trained."
+        return ratio in (self.profile.window.beta or {}) or self.adopted_windows is not None
 
     def beta(self, ratio: float) -> float:
         "Where the window of this size starts: as the profile says, or as the search finds."

@@ -1,0 +1,181 @@
+"""Rows of published tables that a home has taken over: what they stand for, and when they do not."""
+import hashlib
+import json
+from dataclasses import replace
+
+import pandas as pd
+import pytest
+from click.testing import CliRunner
+
+from selmatch.app import cli
+from selmatch.computer import Computer
+from selmatch.core import InputError
+from selmatch.show.figures import describe_adopted, expect, publish, say_taken
+from selmatch.study import tables
+from selmatch.study.estimate import drop_adopted, wish
+from selmatch.study.profile import load_profile
+from selmatch.study.store import adopt, row_words
+from selmatch.study.study import Study
+
+QUICK = replace(load_profile("smoke"), ratios=(0.3,), methods=("random", "window"))
+QUICK = replace(QUICK, score=replace(QUICK.score, sort="needed"))
+
+
+def open_at(folder, profile=QUICK):
+    return Study(profile, Computer(workers=1, quiet=True), folder)
+
+
+@pytest.fixture(scope="module")
+def shown(tmp_path_factory):
+    """A folder of published tables, and the study that measured them."""
+    import matplotlib.pyplot as plt
+    study, folder = open_at(tmp_path_factory.mktemp("home")), tmp_path_factory.mktemp("shown")
+    for name, table in (("fig3_window", tables.windows(study)), ("tab1_accuracy", tables.accuracies(study))):
+        publish(name, plt.figure(), table, study, "A caption.", folder)
+        plt.close()
+    return study, folder
+
+
+def count(study):
+    return len(list(study.folder.rglob("results/*/*.safetensors")))
+
+
+def edit(folder, place, change):
+    """Copies of the published tables in another folder, one of them changed and its provenance with it."""
+    place.mkdir()
+    for file in folder.iterdir():
+        (place / file.name).write_bytes(file.read_bytes())
+    rows, note = change(pd.read_csv(place / "tab1_accuracy.csv", dtype={"images": str})), place / "tab1_accuracy.json"
+    rows.to_csv(place / "tab1_accuracy.csv", index=False)
+    card = json.loads(note.read_text())
+    card["files"]["tab1_accuracy.csv"] = hashlib.sha256((place / "tab1_accuracy.csv").read_bytes()).hexdigest()
+    note.write_text(json.dumps(card))
+    return place
+
+
+def test_what_is_adopted_is_not_measured_and_is_the_same(shown, tmp_path):
+    first, folder = shown
+    study = open_at(tmp_path)
+    assert list(adopt(tmp_path, folder)) == ["fig3_window", "tab1_accuracy"]
+    assert study.betas == first.betas
+    table = tables.accuracies(study)
+    assert count(study) == 0                                   # nothing was trained
+    assert set(table.taken_from) == {"tab1_accuracy"}
+    pd.testing.assert_frame_equal(table.drop(columns="taken_from"), tables.accuracies(first), atol=1e-5)
+
+
+def test_only_what_is_missing_is_measured_and_pairs_with_the_rest(shown, tmp_path):
+    first, folder = shown
+    study = open_at(tmp_path)
+    adopt(tmp_path, folder)
+    names = ["hardest", "random"]
+    table, whole = tables.accuracies(study, names), tables.accuracies(first, names)
+    assert dict(table.groupby("method").taken_from.first()) == {"Hardest": "", "Random": "tab1_accuracy"}
+    pd.testing.assert_frame_equal(table.drop(columns="taken_from"), whole, atol=1e-5)
+    assert say_taken(table) == " Rows taken over: tab1_accuracy (Random)."
+    assert set(describe_adopted(study, table)["adopted"]) == {"fig3_window", "tab1_accuracy"}
+    assert say_taken(whole) == "" and describe_adopted(first, whole) == {}
+
+
+def test_a_row_that_was_adopted_keeps_the_name_of_its_first_table(shown, tmp_path):
+    import matplotlib.pyplot as plt
+    _, folder = shown
+    second, third = tmp_path / "second", tmp_path / "third"
+    adopt(second, folder)
+    study = open_at(second)
+    table = tables.accuracies(study, ["random", "hardest"]).assign(kind="selection")
+    publish("tab1_everything", plt.figure(), table, study, "A caption.", tmp_path / "more")
+    card = json.loads((tmp_path / "more" / "tab1_everything.json").read_text())
+    assert card["caption"] == "A caption. Rows taken over: tab1_accuracy (Random)."
+    assert card["adopted"]["tab1_accuracy"]["code"] == json.loads((folder / "tab1_accuracy.json").read_text())["code"]
+    adopt(third, tmp_path / "more")
+    again = tables.accuracies(open_at(third), ["random", "hardest"])
+    assert dict(again.groupby("method").taken_from.first()) == {"Hardest": "tab1_everything", "Random": "tab1_accuracy"}
+    assert "kind" not in again
+
+
+@pytest.mark.parametrize("change", [
+    lambda p: replace(p, evaluation=replace(p.evaluation, steps=p.evaluation.steps + 1)),
+    lambda p: replace(p, evaluation=replace(p.evaluation, n=p.evaluation.n + 1)),
+    lambda p: replace(p, seed=p.seed + 1),
+    lambda p: replace(p, data=p.data | {"size": 100} if "size" in p.data else p.data | {"seed": 7}),
+    lambda p: replace(p, network=p.network | {"width": 4})])
+def test_rows_of_another_protocol_are_not_taken(shown, tmp_path, change):
+    adopt(tmp_path, shown[1])
+    study = open_at(tmp_path, change(QUICK))
+    assert study.adopted == {} and study.adopted_windows is None
+
+
+@pytest.mark.parametrize("change", [
+    lambda p: replace(p, title="Another", name="other", compared=("random",), differs="much"),
+    lambda p: replace(p, tuned={"mtt": {"lr_images": 3.0}})])
+def test_words_on_which_no_row_depends_do_not_hinder(shown, tmp_path, change):
+    adopt(tmp_path, shown[1])
+    study = open_at(tmp_path, change(QUICK))
+    assert set(study.adopted) == {"fig3_window", "tab1_accuracy"}
+    assert set(tables.find_adopted(study, [("random", 0.3, 0)])) == {("random", 0.3, 0)}
+
+
+def test_a_method_that_was_tuned_since_is_measured_anew(shown, tmp_path):
+    adopt(tmp_path, edit(shown[1], tmp_path / "edited", lambda t: t.assign(method=t.method.replace("Random", "MTT"))))
+    place = ("mtt", 0.3, 0)
+    assert set(tables.find_adopted(open_at(tmp_path), [place])) == {place}
+    tuned = replace(QUICK, tuned={"mtt": {"lr_images": 3.0}})
+    assert tables.find_adopted(open_at(tmp_path, tuned), [place]) == {}
+
+
+def test_fewer_networks_than_are_asked_for_are_not_enough(shown, tmp_path):
+    adopt(tmp_path, edit(shown[1], tmp_path / "edited", lambda t: t[t.index % 2 == 0]))
+    assert tables.find_adopted(open_at(tmp_path), [("random", 0.3, 0)]) == {}
+
+
+def test_other_images_are_not_paired(shown, tmp_path):
+    adopt(tmp_path, edit(shown[1], tmp_path / "edited", lambda t: t.assign(images="0badbad0")))
+    with pytest.raises(InputError, match="adopted rows of Random at 30%, run 0, are of the images 0badbad0"):
+        tables.accuracies(open_at(tmp_path))
+
+
+def test_a_table_that_somebody_edited_is_refused(shown, tmp_path):
+    folder = edit(shown[1], tmp_path / "edited", lambda t: t)
+    with (folder / "tab1_accuracy.csv").open("a") as file:
+        file.write("\n")
+    with pytest.raises(InputError, match="is not the table that tab1_accuracy.json is about"):
+        adopt(tmp_path, folder)
+    assert not (tmp_path / "adopted").exists()                 # none of them was taken
+
+
+@pytest.mark.parametrize("text", ["", "[]", "{}", '{"files": {}}', '{"profile": 3, "files": {}, "data": {}}'])
+def test_a_provenance_that_is_none_is_refused(shown, tmp_path, text):
+    folder = edit(shown[1], tmp_path / "edited", lambda t: t)
+    (folder / "tab1_accuracy.json").write_text(text)
+    with pytest.raises(InputError, match="no provenance of a table"):
+        adopt(tmp_path, folder)
+
+
+def test_the_estimate_leaves_out_what_is_adopted(shown, tmp_path):
+    study = open_at(tmp_path)
+    assert len(drop_adopted(study, wish(study))) == 2 * QUICK.seeds
+    adopt(tmp_path, shown[1])
+    study = open_at(tmp_path)
+    assert drop_adopted(study, wish(study)) == []
+    assert len(drop_adopted(study, wish(study, ["mtt"]))) == QUICK.seeds
+    assert len(drop_adopted(study, wish(study, judges=[None]))) == 2 * QUICK.seeds      # to be looked at
+    assert "slide the window" not in expect(study, ["tab1_everything"])[1]
+
+
+def test_a_word_that_is_newer_than_the_table_has_its_default():
+    words = row_words({"seed": 0, "evaluation": {"n": 2}})
+    assert words["evaluation.precision"] == "float32"
+    assert words == row_words({"seed": 0, "evaluation": {"n": 2, "precision": "float32"}})
+
+
+def test_the_command_says_what_it_took_and_what_no_longer_fits(shown, tmp_path, monkeypatch):
+    monkeypatch.setenv("SELMATCH_HOME", str(tmp_path / "home"))
+    run = lambda folder: CliRunner().invoke(cli, ["adopt", str(folder)], catch_exceptions=False)
+    said = run(shown[1]).output
+    assert f"tab1_accuracy: {len(pd.read_csv(shown[1] / 'tab1_accuracy.csv'))} rows" in said
+    assert "score.sort='needed', now 'always'" in said
+    assert len(list((tmp_path / "home" / "adopted").glob("*/*.csv"))) == 2
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(InputError, match="has no table to adopt"):
+        CliRunner().invoke(cli, ["adopt", str(tmp_path / "empty")], catch_exceptions=False, standalone_mode=False)
