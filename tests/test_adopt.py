@@ -10,9 +10,9 @@ from click.testing import CliRunner
 from selmatch.app import cli
 from selmatch.computer import Computer
 from selmatch.core import InputError
-from selmatch.show.figures import describe_adopted, expect, publish, say_taken
+from selmatch.show.figures import describe_adopted, expect, figures, open_rooms, publish, say_taken
 from selmatch.study import tables
-from selmatch.study.estimate import drop_adopted, wish
+from selmatch.study.estimate import wish_rows
 from selmatch.study.profile import load_profile
 from selmatch.study.store import adopt, row_words
 from selmatch.study.study import Study
@@ -154,13 +154,21 @@ def test_a_provenance_that_is_none_is_refused(shown, tmp_path, text):
 
 def test_the_estimate_leaves_out_what_is_adopted(shown, tmp_path):
     study = open_at(tmp_path)
-    assert len(drop_adopted(study, wish(study))) == 2 * QUICK.seeds
+    assert len(wish_rows(study, QUICK.methods)) == 2 * QUICK.seeds
     adopt(tmp_path, shown[1])
     study = open_at(tmp_path)
-    assert drop_adopted(study, wish(study)) == []
-    assert len(drop_adopted(study, wish(study, ["mtt"]))) == QUICK.seeds
-    assert len(drop_adopted(study, wish(study, judges=[None]))) == 2 * QUICK.seeds      # to be looked at
-    assert "slide the window" not in expect(study, ["tab1_everything"])[1]
+    assert wish_rows(study, QUICK.methods) == []
+    assert len(wish_rows(study, ["mtt", "random"])) == QUICK.seeds
+    lines = expect(study, ["tab1_everything"])[1].splitlines()
+    assert not any("slide the window" in line for line in lines)
+
+
+def test_the_estimate_counts_sets_that_are_looked_at_though_their_rows_are_adopted(shown, tmp_path):
+    adopt(tmp_path, edit(shown[1], tmp_path / "edited", lambda t: t.assign(method=t.method.replace("Random", "MTT"))))
+    study = open_at(tmp_path)
+    wishes = figures["fig1_coverage"].wants(open_rooms(), study)
+    assert {w.judge for w in wishes if w.method.name == "mtt"} == {None}
+    assert {w.judge for w in wishes if w.method.name == "selmatch"} == {"its own", None}
 
 
 def test_a_word_that_is_newer_than_the_table_has_its_default():

@@ -175,15 +175,16 @@ transferred = ("random", "window", "mtt", "selmatch-dsa", "dm")
 figures: dict[str, Figure] = {      # in the order in which they are drawn
     "fig3_window": Figure(ask_tables(lambda r, s: r.tables.windows(s),
                                      lambda r, s: r.tables.accuracies(s, ["random"])),
-                          lambda r, s: r.estimate.wish(s, ["random"]), windows=True),
+                          lambda r, s: r.estimate.wish_rows(s, ["random"]), windows=True),
     "tab1_accuracy": Figure(ask_tables(lambda r, s: r.tables.accuracies(s),
                                        lambda r, s: r.tables.accuracies(s, chosen=True),
                                        lambda r, s: r.tables.full_accuracy(s)),
                             lambda r, s: r.estimate.wish(s), full=True, chosen=True),
     "fig1_coverage": Figure(ask_tables(lambda r, s: r.tables.coverages(s, four),
                                        lambda r, s: r.tables.accuracies(s, four)),
-                            lambda r, s: r.estimate.wish(s, four),
-                          lambda r, prices: [r.estimate.feature_part(prices)]),
+                            lambda r, s: [*r.estimate.wish_rows(s, four),
+                                          *r.estimate.wish(s, four, judges=[None])],
+                            lambda r, prices: [r.estimate.feature_part(prices)]),
     "fig2_method": Figure(ask_tables(lambda r, s: r.tables.anatomy(s, second_size(s))),
                           lambda r, s: r.estimate.wish(s, ["selmatch"], [second_size(s)], [0],
                                                        [None])),
@@ -204,7 +205,7 @@ def want_candidates(rooms: SimpleNamespace, study) -> list:
 figures |= {                        # the long ones
     "tab1_everything": Figure(
         ask_tables(lambda r, s: r.tables.accuracies(s, *everything(s))),
-        lambda r, s: r.estimate.wish(s, *everything(s)), is_long=True),
+        lambda r, s: r.estimate.wish_rows(s, *everything(s)), is_long=True),
     "tab2_ablation": Figure(
         ask_tables(lambda r, s: r.tables.ablation(s)),
         lambda r, s: r.estimate.wish(s, r.tables.ablation_rows().values()), is_long=True),
@@ -227,11 +228,11 @@ figures |= {
     "fig7_scores": Figure(
         ask_tables(lambda r, s: r.tables.agreement(s), lambda r, s: r.tables.readings(s),
                    lambda r, s: r.tables.accuracies(s, ["random"])),
-        lambda r, s: r.estimate.wish(s, ["random"]),
+        lambda r, s: r.estimate.wish_rows(s, ["random"]),
         lambda r, prices: r.estimate.reading_parts(prices), is_long=True),
     "tab6_variants": Figure(
         ask_tables(lambda r, s: r.tables.accuracies(s, rivals, s.profile.compared_ratios)),
-        lambda r, s: r.estimate.wish(s, rivals, s.profile.compared_ratios), is_long=True),
+        lambda r, s: r.estimate.wish_rows(s, rivals, s.profile.compared_ratios), is_long=True),
     "tab5_tuning": Figure(
         ask_tables(lambda r, s: r.tune.tune(s)), lambda r, s: r.tune.tuning_wishes(s),
         lambda r, prices: r.tune.tuning_parts(prices), is_long=True, windows=True),

@@ -5,17 +5,16 @@
 # %% auto #0
 __all__ = ['patience', 'compiled_share', 'tried_sets', 'now', 'between', 'seconds', 'Enough', 'step_seconds', 'sweep_seconds',
            'walk_seconds', 'kernel_seconds', 'replayed_seconds', 'is_watched', 'difficulty_plans',
-           'all_difficulty_plans', 'start_steps', 'find_task', 'Wish', 'wish', 'as_wishes', 'drop_adopted',
-           'same_images', 'mean_steps', 'Prices', 'share', 'is_made', 'judge_seconds', 'one_answer',
-           'iteration_seconds', 'Part', 'runs_of', 'watch_part', 'window_part', 'expert_part', 'set_seconds',
-           'set_bytes', 'join_titles', 'set_parts', 'held_out_part', 'watch_helper_parts', 'choose_helper_parts',
-           'is_completed', 'asking_share', 'taught_part', 'teacher_parts', 'completed_part', 'needs_teachers',
-           'judged_changes', 'count_choices', 'chosen_parts', 'judge_parts', 'count_judgements', 'race_judgements',
-           'find_candidate', 'race_parts', 'race_share', 'reading_parts', 'feature_part', 'walk_parts',
-           'needs_flat_experts', 'list_parts', 'costs', 'difficulty_parts', 'follow_parts', 'asks_experts',
-           'answer_part', 'tabulate_parts', 'check_disk', 'wall_seconds', 'command_parts', 'judging_costs',
-           'saved_bytes', 'measure_kept_bytes', 'measure_block_bytes', 'memory', 'duration', 'list_costs',
-           'describe_costs', 'estimate_flops']
+           'all_difficulty_plans', 'start_steps', 'find_task', 'Wish', 'wish', 'as_wishes', 'wish_rows', 'same_images',
+           'mean_steps', 'Prices', 'share', 'is_made', 'judge_seconds', 'one_answer', 'iteration_seconds', 'Part',
+           'runs_of', 'watch_part', 'window_part', 'expert_part', 'set_seconds', 'set_bytes', 'join_titles',
+           'set_parts', 'held_out_part', 'watch_helper_parts', 'choose_helper_parts', 'is_completed', 'asking_share',
+           'taught_part', 'teacher_parts', 'completed_part', 'needs_teachers', 'judged_changes', 'count_choices',
+           'chosen_parts', 'judge_parts', 'count_judgements', 'race_judgements', 'find_candidate', 'race_parts',
+           'race_share', 'reading_parts', 'feature_part', 'walk_parts', 'needs_flat_experts', 'list_parts', 'costs',
+           'difficulty_parts', 'follow_parts', 'asks_experts', 'answer_part', 'tabulate_parts', 'check_disk',
+           'wall_seconds', 'command_parts', 'judging_costs', 'saved_bytes', 'measure_kept_bytes', 'measure_block_bytes',
+           'memory', 'duration', 'list_costs', 'describe_costs', 'estimate_flops']
 
 # %% ../../nbs/56_estimate.ipynb #03d6d925
 import functools
@@ -241,10 +240,13 @@ def as_wishes(study: Study, asked: Iterable[str | Method | Wish]) -> list[Wish]:
     "Wishes as they are; of a method all its sets."
     return [w for a in asked for w in ([a] if isinstance(a, Wish) else wish(study, [a]))]
 
-def drop_adopted(study: Study, wishes: list[Wish]) -> list[Wish]:
-    "Wishes without those for sets whose rows the home has adopted: they are not made."
-    known = find_adopted(study, [w.place for w in wishes if w.made and w.judge == "its own"])
-    return [w for w in wishes if w.judge != "its own" or w.place not in known]
+def wish_rows(study: Study, names: Iterable[str | Method],
+              ratios: Iterable[float] | None = None) -> list[Wish]:    # None: the profile's sizes
+    """Wishes for what `tables.accuracies` makes: not for sets whose rows the home has adopted.
+    Whoever looks at the sets themselves wishes for them besides, without a judge."""
+    wishes = wish(study, names, ratios)
+    known = find_adopted(study, [one.place for one in wishes])
+    return [one for one in wishes if one.place not in known]
 
 def same_images(study: Study, one: Wish) -> tuple:
     "What wishes for the same images have in common."
@@ -739,7 +741,6 @@ def list_parts(prices: Prices,
     "All stages of a study of these methods or sets. Counts what is left, and measures nothing."
     study = prices.study
     wishes = as_wishes(study, study.profile.methods if asked is None else asked)
-    wishes = wishes if chosen else drop_adopted(study, wishes)
     windows = windows or any(w.made and "beta" in sets.asks(w.method.start)
                              and not study.has_beta(w.ratio) for w in wishes)
     parts = difficulty_parts(prices, wishes, windows) + follow_parts(prices, wishes)
