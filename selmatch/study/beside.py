@@ -18,10 +18,10 @@ from ..methods import Method, find_method, set_leader
 from ..distill.sets import SyntheticSet
 from ..select.coresets import coreset_selections, scores_needed
 from .estimate import (
-    Part, Prices, asks_experts, is_completed, same_images, tried_sets, wish)
+    Part, Prices, is_completed, same_images, tried_sets, wish)
 from selmatch.study.sets import (
-    SetTask, ask_for_labels, asks, describe_objective, finish_sets, last_sets, needs_difficulty,
-    objective_class, plan_descent, read_seconds, small_sets,
+    SetTask, ask_for_labels, asks, asks_experts, describe_objective, finish_sets, last_sets,
+    needs_difficulty, objective_class, plan_descent, read_seconds, small_sets,
 )
 from .study import Study
 from .tables import tags_of, trials_on

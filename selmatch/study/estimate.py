@@ -4,24 +4,23 @@
 
 # %% auto #0
 __all__ = ['patience', 'compiled_share', 'tried_sets', 'now', 'between', 'seconds', 'Enough', 'step_seconds', 'sweep_seconds',
-           'walk_seconds', 'kernel_seconds', 'replayed_seconds', 'is_watched', 'difficulty_plans',
-           'all_difficulty_plans', 'start_steps', 'find_task', 'Wish', 'wish', 'as_wishes', 'wish_rows', 'same_images',
-           'mean_steps', 'Prices', 'share', 'is_made', 'judge_seconds', 'one_answer', 'iteration_seconds', 'Part',
-           'runs_of', 'watch_part', 'window_part', 'expert_part', 'set_seconds', 'set_bytes', 'join_titles',
-           'set_parts', 'held_out_part', 'watch_helper_parts', 'choose_helper_parts', 'is_completed', 'asking_share',
-           'taught_part', 'teacher_parts', 'completed_part', 'needs_teachers', 'judged_changes', 'count_choices',
-           'chosen_parts', 'judge_parts', 'count_judgements', 'race_judgements', 'find_candidate', 'race_parts',
-           'race_share', 'reading_parts', 'feature_part', 'walk_parts', 'needs_flat_experts', 'list_parts', 'costs',
-           'difficulty_parts', 'follow_parts', 'asks_experts', 'answer_part', 'tabulate_parts', 'check_disk',
-           'wall_seconds', 'command_parts', 'judging_costs', 'saved_bytes', 'measure_kept_bytes', 'measure_block_bytes',
-           'memory', 'duration', 'list_costs', 'describe_costs', 'estimate_flops']
+           'walk_seconds', 'kernel_seconds', 'replayed_seconds', 'find_task', 'Wish', 'wish', 'as_wishes', 'wish_rows',
+           'same_images', 'mean_steps', 'Prices', 'share', 'is_made', 'judge_seconds', 'one_answer',
+           'iteration_seconds', 'Part', 'runs_of', 'watch_part', 'window_part', 'expert_part', 'set_seconds',
+           'set_bytes', 'join_titles', 'set_parts', 'held_out_part', 'watch_helper_parts', 'choose_helper_parts',
+           'is_completed', 'asking_share', 'taught_part', 'teacher_parts', 'completed_part', 'needs_teachers',
+           'judged_changes', 'count_choices', 'chosen_parts', 'judge_parts', 'count_judgements', 'race_judgements',
+           'find_candidate', 'race_parts', 'race_share', 'reading_parts', 'feature_part', 'walk_parts', 'list_parts',
+           'costs', 'difficulty_parts', 'follow_parts', 'answer_part', 'tabulate_parts', 'check_disk', 'wall_seconds',
+           'command_parts', 'judging_costs', 'saved_bytes', 'measure_kept_bytes', 'measure_block_bytes', 'memory',
+           'duration', 'list_costs', 'describe_costs', 'estimate_flops']
 
 # %% ../../nbs/56_estimate.ipynb #03d6d925
 import functools
 import itertools
 import math
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
 
@@ -42,9 +41,10 @@ from ..select.coresets import scores_needed
 from ..select.dynamics import ccs_cuts
 from ..select.window import window_start
 from . import sets
-from .search import field_sizes, list_candidates, list_rungs, race_cost
+from .sets import (
+    all_difficulty_plans, asks_experts, difficulty_plans, is_watched, needs_flat_experts)
 from .store import Plan
-from .profile import Score
+from .search import field_sizes, list_candidates, list_rungs, race_cost
 from .study import Study, expert_bytes, typical_size
 from .tables import (
     find_adopted, full_trials, reading_trials, set_trials, starts_plan)
@@ -148,48 +148,6 @@ def replayed_seconds(data: ImageSet, network: dict, recipe: Recipe, steps: int =
     walk()
     return kernel_seconds(walk, data.labels.device) / steps
 
-# %% ../../nbs/56_estimate.ipynb #bab240d2
-def is_watched(score: Score) -> bool:
-    "Whether the networks that each run watches decide, or help to decide, its order of images."
-    return bool(score.ties) or score.kind in ("forgetting", "el2n")
-
-def difficulty_plans(run: Study) -> Iterator[Plan]:
-    "What the difficulty of one run needs."
-    score = run.profile.score
-    if is_watched(score):
-        yield run.observations_plan()
-    if score.kind == "c_score":
-        yield run.c_score_plan()
-
-def all_difficulty_plans(study: Study) -> Iterator[Plan]:
-    "What the windows need: the difficulty of all runs, and who is easy to test."
-    for run in study.runs[:study.profile.window.n]:
-        yield from difficulty_plans(run)
-    yield study.at(0).observations_plan()
-
-def start_steps(study: Study, method: Method, ratio: float, seed: int,
-                ) -> Iterator[tuple[tuple, Callable[[], Iterable[Plan]]]]:
-    """What must be done before a set's start is known, in order: a name, and what makes its plans.
-    Later ones can be made only when the earlier ones are done."""
-    run, words = study.at(seed), sets.asks(method.start)
-    if sets.is_ordered(study, method):
-        yield ("difficulty", seed), lambda: difficulty_plans(run)
-    if "beta" in words and not study.has_beta(ratio):
-        yield ("all difficulties",), lambda: all_difficulty_plans(study)
-        yield ("windows",), lambda: [study.at(0).windows_plan()]
-    kind = scores_needed.get(method.start)
-    if kind:
-        plan = run.c_score_plan if kind == "c_score" else run.observations_plan
-        yield ("score", kind, seed), lambda: [plan()]
-    if "probabilities" in words:
-        yield ("dynamics", seed), lambda: [run.dynamics_plan()]
-    if sets.is_searched(method.start):
-        yield ("start", method.start, ratio, seed), lambda: [
-            sets.start_plan(run, method.start, ratio, ordered=sets.is_ordered(study, method))]
-    if asks_experts(method):
-        yield ("flat experts", seed), lambda: [run.experts_plan(flat=True)]
-        yield ("expert scores", seed), lambda: [run.expert_scores_plan()]
-
 # %% ../../nbs/56_estimate.ipynb #38029525
 def find_task(study: Study, method: Method, ratio: float, seed: int,
               known: dict | None = None,      # name of a step -> is something left of it?
@@ -197,7 +155,7 @@ def find_task(study: Study, method: Method, ratio: float, seed: int,
     """The task of a set, or None while something is missing that it starts from. Computes nothing
     long; with `known` no step is looked up twice."""
     known = {} if known is None else known
-    for name, plans in start_steps(study, method, ratio, seed):
+    for name, plans in sets.start_steps(study, method, ratio, seed):
         if name not in known:
             known[name] = any(study.left(plan) for plan in plans())
         if known[name]:
@@ -720,16 +678,6 @@ def walk_parts(prices: Prices, ratio: float, name: str = "selmatch",
     each = lambda: rates * draws * objective.n_steps * factor * prices.once("walk", walk)
     return [Part("walk before distilling", objective.max_start, left, each)]
 
-# %% ../../nbs/56_estimate.ipynb #0f9ed059
-def needs_flat_experts(method: Method) -> bool | None:
-    "Whether a method follows flat experts (True), plain ones (False) or none (None)."
-    needs = sets.objective_class(method).needs if method.objective else ()
-    if "flat experts" in needs or method.start == "well_classified":
-        return True
-    if "experts" not in needs:
-        return None
-    return False
-
 # %% ../../nbs/56_estimate.ipynb #0f9ccosts
 def list_parts(prices: Prices,
                asked: Iterable[str | Method | Wish] | None = None,   # None: the profile's methods
@@ -781,11 +729,6 @@ def follow_parts(prices: Prices, wishes: list[Wish]) -> list[Part]:
     parts = [expert_part(prices, flat, runs_of(study, mine)) for flat, mine in kinds.items()]
     asking = [w for w in wishes if asks_experts(w.method)]
     return [*parts, answer_part(prices, runs_of(study, asking))]
-
-def asks_experts(method: Method) -> bool:
-    "Whether flat experts say of every training image what they think of it."
-    soft = method.labels == "soft" and needs_flat_experts(method) is not None
-    return soft or method.start == "well_classified"
 
 # %% ../../nbs/56_estimate.ipynb #0f9canswer
 def answer_part(prices: Prices, runs: list[Study]) -> Part:

@@ -5,10 +5,10 @@
 # %% auto #0
 __all__ = ['package', 'without_effect', 'compared', 'room_names', 'littered', 'key_digits', 'key_mark', 'data_mark', 'own_marks',
            'adopted_names', 'of_no_row', 'drop_docstrings', 'module_file', 'imported_modules', 'import_closure',
-           'minor_version', 'code_key', 'without_words', 'own_code', 'code_of', 'pack', 'unpack', 'Plan',
-           'name_processor', 'describe_maker', 'StoredResults', 'count_bytes', 'Store', 'settle_task', 'settle_all',
-           'keep_elsewhere', 'is_ours', 'is_our_lock', 'find_litter_in', 'find_leftovers', 'sweep_once', 'note_plan',
-           'run_plan', 'list_words', 'row_words', 'adopted_place', 'read_published', 'adopt']
+           'minor_version', 'code_key', 'without_words', 'own_code', 'code_of', 'pack', 'unpack', 'Plan', 'do_own',
+           'join_plans', 'name_processor', 'describe_maker', 'StoredResults', 'count_bytes', 'Store', 'settle_task',
+           'settle_all', 'keep_elsewhere', 'is_ours', 'is_our_lock', 'find_litter_in', 'find_leftovers', 'sweep_once',
+           'note_plan', 'run_plan', 'list_words', 'row_words', 'adopted_place', 'read_published', 'adopt']
 
 # %% ../../nbs/51_store.ipynb #f3a9a0d6
 import ast
@@ -154,6 +154,28 @@ class Plan:
 
     def __len__(self):
         return len(self.keys)
+
+# %% ../../nbs/51_store.ipynb #51join01
+def do_own(item: tuple[Callable, Any]) -> Any:
+    "A task that brings its own function."
+    task, one = item
+    return task(one)
+
+def join_plans(plans: Sequence[Plan]) -> list[Plan]:
+    "As few plans as there are labels and ways to see what is done; the same keys, the same items."
+    groups = {}
+    for plan in plans:
+        groups.setdefault((plan.label, plan.is_done), []).append(plan)
+    joined = []
+    for (_, has_files), group in groups.items():
+        keys = [key for plan in group for key in plan.keys]
+        items = [(plan.task, item) for plan in group for item in plan.items]
+        if has_files:                        # whose items say themselves what they are
+            assert len({plan.task for plan in group}) == 1
+            joined.append(replace(group[0], items=[item for _, item in items], keys=keys))
+        else:
+            joined.append(replace(group[0], task=do_own, items=items, keys=keys))
+    return joined
 
 # %% ../../nbs/51_store.ipynb #51dur008
 def name_processor() -> str:
