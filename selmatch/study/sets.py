@@ -340,6 +340,7 @@ def helper_steps(study: Study, method: Method, ratio: float, seed: int) -> Steps
     if method.completed or method.labels in ("teacher", "online"):
         yield ("teachers", seed), lambda: run.teacher_plans()
 
+# %% ../../nbs/53_sets.ipynb #53ready06
 def can_be_sent(step: tuple) -> bool:
     "Whether another process can do it: a selection of somebody's notebook is known here only."
     if step[0] != "start":
@@ -347,6 +348,7 @@ def can_be_sent(step: tuple) -> bool:
     module = getattr(start_function(step[1]), "__module__", None) or ""
     return module.startswith("selmatch.")
 
+# %% ../../nbs/53_sets.ipynb #53ready08
 def make_ready(study: Study, wanted: Iterable[tuple]):    # (method, ratio, seed) each
     "Make what these sets need, step by step, and in each step side by side for all of them."
     walks, done = [], set()
@@ -717,6 +719,7 @@ def finish_tasks(study: Study, wanted: Iterable[tuple]) -> dict[tuple, SetTask]:
     make_sets(study, tasks.values())
     return tasks
 
+# %% ../../nbs/53_sets.ipynb #53ready09
 def small_sets(study: Study, names: Iterable[str | Method], ratios: Iterable[float] | None = None,
                seeds: int | None = None) -> dict[tuple, SetTask]:
     "Make (or find) the sets of several methods: (method, ratio, seed) -> its finished task."
