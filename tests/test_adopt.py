@@ -187,3 +187,12 @@ def test_the_command_says_what_it_took_and_what_no_longer_fits(shown, tmp_path, 
     (tmp_path / "empty").mkdir()
     with pytest.raises(InputError, match="has no table to adopt"):
         CliRunner().invoke(cli, ["adopt", str(tmp_path / "empty")], catch_exceptions=False, standalone_mode=False)
+
+
+def test_the_place_of_a_window_that_is_adopted_is_not_searched_for(shown, tmp_path):
+    names = ["fig8_starts", "tab5_tuning"]
+    scans = lambda study, name: "slide the window" in expect(study, [name])[1]
+    assert all(scans(open_at(tmp_path), name) for name in names)
+    adopt(tmp_path, shown[1])
+    assert not any(scans(open_at(tmp_path), name) for name in names)
+    assert scans(open_at(tmp_path), "fig3_window")             # which is about the scan

@@ -23,7 +23,7 @@ def count(study, name):
     rooms, figure = open_rooms(), figures[name]
     prices = rooms.estimate.Prices(study)
     parts = figure.parts(rooms, prices)
-    return rooms.estimate.costs(study, figure.wants(rooms, study), figure.windows, parts, figure.full, prices=prices)
+    return rooms.estimate.costs(study, figure.wants(rooms, study), figure.windows(study), parts, figure.full, prices=prices)
 
 
 def compare(name, folder, monkeypatch, **words):

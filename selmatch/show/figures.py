@@ -6,11 +6,12 @@
 __all__ = ['four', 'painted', 'rivals', 'transferred', 'figures', 'package', 'page_style', 'page_frame', 'claim_list',
            'is_number', 'claim_parts', 'describe_origin', 'describe_adopted', 'say_taken', 'digest_published',
            'publish', 'write_picture', 'write_claims', 'Figure', 'open_rooms', 'ask_tables', 'second_size',
-           'everything', 'check_some_size', 'want_alphas', 'want_candidates', 'find_packaged', 'figure_notebook',
-           'known_parameters', 'read_numbers', 'check_parameters', 'choose_parameters', 'import_extra', 'check_extras',
-           'drop_warnings', 'mend_links', 'clean_book', 'execute_notebook', 'is_card', 'read_card', 'compare_figure',
-           'compare_published', 'fill', 'say_claim', 'list_claims', 'write_gallery', 'expect', 'stopped_kernels',
-           'said_at_the_end', 'refuse_failed', 'begin_gallery', 'draw_figures', 'notebook_options']
+           'everything', 'lacks_place', 'check_some_size', 'want_alphas', 'want_candidates', 'find_packaged',
+           'figure_notebook', 'known_parameters', 'read_numbers', 'check_parameters', 'choose_parameters',
+           'import_extra', 'check_extras', 'drop_warnings', 'mend_links', 'clean_book', 'execute_notebook', 'is_card',
+           'read_card', 'compare_figure', 'compare_published', 'fill', 'say_claim', 'list_claims', 'write_gallery',
+           'expect', 'stopped_kernels', 'said_at_the_end', 'refuse_failed', 'begin_gallery', 'draw_figures',
+           'notebook_options']
 
 # %% ../../nbs/63_figures.ipynb #37bb4f2e
 import contextlib
@@ -133,7 +134,7 @@ class Figure:
     wants: Callable = lambda rooms, study: []        # -> wishes (`estimate.Wish`)
     parts: Callable = lambda rooms, prices: []       # -> parts (`estimate.Part`): what else
     is_long: bool = False                    # drawn when asked for by name, or with --all
-    windows: bool = False                    # needs the whole scan of windows
+    windows: Callable = lambda study: False  # whether it needs the whole scan of windows
     full: bool = False                       # needs networks that are trained on all the data
     chosen: bool = False                     # chooses checkpoints, where enough is held out
 
@@ -161,6 +162,10 @@ def everything(study) -> tuple:
     from selmatch.study.profile import compared_methods
     return compared_methods(study.profile), study.profile.compared_ratios
 
+def lacks_place(study) -> bool:
+    "Whether the place of a window is still to be searched for."
+    return not all(map(study.has_beta, study.profile.ratios))
+
 def check_some_size(study):
     "`InputError` for a profile that names no size: no figure could be drawn."
     if not study.profile.ratios:
@@ -175,7 +180,8 @@ transferred = ("random", "window", "mtt", "selmatch-dsa", "dm")
 figures: dict[str, Figure] = {      # in the order in which they are drawn
     "fig3_window": Figure(ask_tables(lambda r, s: r.tables.windows(s),
                                      lambda r, s: r.tables.accuracies(s, ["random"])),
-                          lambda r, s: r.estimate.wish_rows(s, ["random"]), windows=True),
+                          lambda r, s: r.estimate.wish_rows(s, ["random"]),
+                          windows=lambda study: True),
     "tab1_accuracy": Figure(ask_tables(lambda r, s: r.tables.accuracies(s),
                                        lambda r, s: r.tables.accuracies(s, chosen=True),
                                        lambda r, s: r.tables.full_accuracy(s)),
@@ -235,7 +241,7 @@ figures |= {
         lambda r, s: r.estimate.wish_rows(s, rivals, s.profile.compared_ratios), is_long=True),
     "tab5_tuning": Figure(
         ask_tables(lambda r, s: r.tune.tune(s)), lambda r, s: r.tune.tuning_wishes(s),
-        lambda r, prices: r.tune.tuning_parts(prices), is_long=True, windows=True),
+        lambda r, prices: r.tune.tuning_parts(prices), is_long=True, windows=lacks_place),
     "fig9_beside": Figure(
         ask_tables(lambda r, s: r.beside.judge_ways(s, everything(s)[0], second_size(s)),
                    lambda r, s: r.beside.budgets(s, everything(s)[0], second_size(s)),
@@ -249,7 +255,7 @@ figures |= {
         lambda r, s: r.estimate.wish(s, ["selmatch"], s.profile.ratios[:1], [0], [None],
                                      made=False),
         lambda r, prices: r.estimate.walk_parts(prices, prices.study.profile.ratios[0]),
-        is_long=True, windows=True),
+        is_long=True, windows=lacks_place),
 }
 
 # %% ../../nbs/63_figures.ipynb #540098a8
@@ -515,8 +521,8 @@ def expect(study, names: Sequence[str], quick: bool = False) -> tuple[float, str
         return 0.0, ""
     prices = estimate.Prices(study)
     parts = [part for figure in asked for part in figure.parts(rooms, prices)]
-    windows, full, chosen = (any(getattr(f, word) for f in asked)
-                             for word in ("windows", "full", "chosen"))
+    windows = any(figure.windows(study) for figure in asked)
+    full, chosen = (any(getattr(f, word) for f in asked) for word in ("full", "chosen"))
     parts = estimate.list_parts(prices, wishes, windows, parts, full, chosen)
     if quick:
         estimate.check_disk(study, parts)

@@ -210,8 +210,9 @@ def count_incomplete(study: Study, names: Iterable[str] | None) -> int:
 def tuning_stages(study: Study, names: Iterable[str] | None = None) -> list[Part]:
     "All that tuning still takes, what the trials start from included."
     prices = Prices(study)
-    wishes, given = tuning_wishes(study, names), study.profile.window.beta or {}
-    windows = any("beta" in sets.asks(w.method.start) and w.ratio not in given for w in wishes)
+    wishes = tuning_wishes(study, names)
+    windows = any("beta" in sets.asks(w.method.start) and not study.has_beta(w.ratio)
+                  for w in wishes)
     return list_parts(prices, wishes, windows, tuning_parts(prices, names), full=False)
 
 def tuning_costs(study: Study, names: Iterable[str] | None = None) -> pd.DataFrame:
