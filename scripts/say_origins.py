@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 
 from selmatch.core import write_atomic
+from selmatch.study.store import row_words
 
 WORDS = {     # what is shown of a profile: column -> where it stands
     "iterations": ("matching", "iterations"), "lr_images": ("matching", "lr_images"),
@@ -38,10 +39,21 @@ def say_sample(caption: str) -> str:
     return found[0] if found else "–"
 
 
+def tell_version(profile: dict) -> str:
+    """What rows depend on, as text: which methods and sizes are compared is another question."""
+    return json.dumps([row_words(profile), profile.get("tuned", {})], sort_keys=True)
+
+
+def say_adopted(card: dict) -> str:
+    """Published tables of this folder on which a figure rests."""
+    names = ", ".join(card.get("adopted", {}))
+    return f" (rests on {names})" if names else ""
+
+
 def describe_folder(folder: Path) -> str:
     """The page of a folder of figures."""
     cards = [json.loads(path.read_text(encoding="utf-8")) for path in sorted(folder.glob("*.json"))]
-    versions = list(dict.fromkeys(json.dumps(card["profile"], sort_keys=True) for card in cards))
+    versions = list(dict.fromkeys(tell_version(card["profile"]) for card in cards))
     lines = [f"# {folder.name}: which profile drew what", "",
              "This page is made from the JSONs beside the figures (`python scripts/say_origins.py`). " + (
                  "All figures come from one version of the profile." if len(versions) == 1 else
@@ -50,9 +62,9 @@ def describe_folder(folder: Path) -> str:
              "", "| figure | sample | profile | " + " | ".join(WORDS) + " | joined at epochs | code | PyTorch | processor |",
              "|---" * (len(WORDS) + 7) + "|"]
     for card in cards:
-        version = "ABCDEFGH"[versions.index(json.dumps(card["profile"], sort_keys=True))]
+        version = "ABCDEFGH"[versions.index(tell_version(card["profile"]))]
         cells = [read_word(card["profile"], place) for place in WORDS.values()]
-        lines.append(f"| [{card['figure']}]({card['figure']}.ipynb) | {say_sample(card['caption'])} | {version} | " + " | ".join(cells) +
+        lines.append(f"| [{card['figure']}]({card['figure']}.ipynb){say_adopted(card)} | {say_sample(card['caption'])} | {version} | " + " | ".join(cells) +
                      f" | {say_joined(card['profile'])} | `{card['code']}` | {card['versions']['torch'].split('+')[0]} | {card.get('processor', '–')} |")
     return "\n".join(lines) + "\n"
 

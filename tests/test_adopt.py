@@ -73,8 +73,9 @@ def test_only_what_is_missing_is_measured_and_pairs_with_the_rest(shown, tmp_pat
     assert dict(table.groupby("method").taken_from.first()) == {"Hardest": "", "Random": "tab1_accuracy"}
     pd.testing.assert_frame_equal(table.drop(columns="taken_from"), whole, atol=1e-5)
     assert say_taken(table) == " Rows taken over: tab1_accuracy (Random)."
-    assert set(describe_adopted(study, table)["adopted"]) == {"fig3_window", "tab1_accuracy"}
-    assert say_taken(whole) == "" and describe_adopted(first, whole) == {}
+    assert set(describe_adopted(study, "tab1_everything", table)["adopted"]) == {"fig3_window", "tab1_accuracy"}
+    assert describe_adopted(study, "fig3_window", whole) == {}             # which is measured, whatever was adopted
+    assert say_taken(whole) == "" and describe_adopted(first, "tab1_everything", whole) == {}
 
 
 def test_a_row_that_was_adopted_keeps_the_name_of_its_first_table(shown, tmp_path):

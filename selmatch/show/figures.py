@@ -48,11 +48,13 @@ def describe_origin(study) -> dict:
             "threads": study.computer.threads, "processor": name_processor()}
 
 # %% ../../nbs/63_figures.ipynb #63adopt1
-def describe_adopted(study, table) -> dict:
-    "Of the adopted tables that a table rests on: name -> code, processor and PyTorch."
+def describe_adopted(study, name: str, table) -> dict:    # name: of the figure
+    "Of the adopted tables that a figure rests on: name -> code, processor and PyTorch."
     taken, found = set(table.get("taken_from", ())) - {""}, {}
+    if study.adopted_windows is not None and name != "fig3_window":
+        taken.add("fig3_window")             # the place of the window is read from it
     for name, (card, _) in study.adopted.items():
-        if name in taken or name == "fig3_window":       # the window's place is read from it
+        if name in taken:
             found[name] = {"code": card.get("code"), "processor": card.get("processor"),
                            "torch": card["versions"]["torch"]}
     return {"adopted": found} if found else {}
@@ -97,7 +99,7 @@ def publish(name: str,              # file name without suffix
         write_picture(folder / f"{name}.narrow.svg", narrow, name)
         pyplot.close(narrow)
     card = {"figure": name, "caption": caption + say_taken(table), "rows": len(table),
-            **describe_origin(study), **describe_adopted(study, table),
+            **describe_origin(study), **describe_adopted(study, name, table),
             "files": digest_published(folder, name)}
     text = json.dumps(card, indent=1, ensure_ascii=False) + "\n"
     write_atomic(folder / f"{name}.json", lambda p: p.write_text(text, encoding="utf-8"))

@@ -24,7 +24,7 @@ import pandas as pd
 import torch
 from torch import Tensor, nn
 
-from ..computer import Computer, with_threads
+from ..computer import Computer, note_use, with_threads
 from ..core import InputError, check_choice, fingerprint, home, root
 from ..data.fetch import official_files
 from ..data.folders import is_hidden, is_uneven
@@ -522,7 +522,10 @@ class Study(StudyScores):
         place = adopted_place(self.folder, asdict(self.profile), self.splits.train.key)
         read = lambda rows: pd.read_csv(io.BytesIO(rows), dtype={"images": str})
         found = {name: read_published(place, name) for name in adopted_names}
-        return {name: (both[0], read(both[1])) for name, both in found.items() if both}
+        found = {name: both for name, both in found.items() if both}
+        for name in found:
+            note_use(place / f"{name}.csv")
+        return {name: (card, read(rows)) for name, (card, rows) in found.items()}
 
     @shared
     def adopted_windows(self) -> pd.DataFrame | None:
