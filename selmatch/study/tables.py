@@ -5,10 +5,10 @@
 # %% auto #0
 __all__ = ['set_columns', 'walk_modules', 'factors', 'score_table', 'windows', 'name_images', 'other_score', 'agreement',
            'reading_trials', 'readings', 'trials_on', 'tags_of', 'set_trials', 'is_tuned_alike', 'find_adopted',
-           'title_place', 'check_adopted', 'join_adopted', 'accuracies', 'full_trials', 'full_accuracy', 'transfer',
-           'cover', 'coverages', 'place_images', 'anatomy', 'alpha_rows', 'along_alpha', 'ablation_rows', 'ablation',
-           'losses_before', 'starts_plan', 'starts', 'before_after', 'own_probability', 'changes', 'space_out',
-           'spread']
+           'title_place', 'is_found_at_once', 'check_adopted', 'join_adopted', 'accuracies', 'full_trials',
+           'full_accuracy', 'transfer', 'cover', 'coverages', 'place_images', 'anatomy', 'alpha_rows', 'along_alpha',
+           'ablation_rows', 'ablation', 'losses_before', 'starts_plan', 'starts', 'before_after', 'own_probability',
+           'changes', 'space_out', 'spread']
 
 # %% ../../nbs/54_tables.ipynb #33dccacd
 import json
@@ -27,13 +27,14 @@ from ..distill.trajectories import TrajectoryMatching
 from ..distill.sets import SyntheticSet
 from ..distill.sweep import draw_steps, first_order, match_loss, walk_forward
 from ..methods import Method, find_method, set_leader
+from ..select.coresets import scores_needed
 from ..select.coverage import is_covered
 from ..select.scores import break_ties, rank_classes
 from ..select.window import select, window_start
 from .profile import Evaluation, Profile
 from .sets import (
-    SetTask, chosen_sets, finish_tasks, is_ordered, kept_sets, last_sets, list_sets, set_task,
-    small_sets, start_set)
+    SetTask, asks, chosen_sets, finish_tasks, is_ordered, is_searched, kept_sets, last_sets,
+    list_sets, set_task, small_sets, start_set)
 from .store import Plan, own_code
 from .study import Study, digest_set, typical_size
 from ..train.judge import Trial, trials
@@ -172,19 +173,25 @@ def title_place(place: tuple) -> tuple:
     return find_method(method).title, ratio, seed
 
 # %% ../../nbs/54_tables.ipynb #54adopt02
+def is_found_at_once(study: Study, method: Method, ratio: float) -> bool:
+    "Whether a set is known without training: random images, or a window over a file's scores."
+    start, labels = method.start, method.labels
+    ordered = is_ordered(study, method) and study.profile.score.kind != "file"
+    searched = is_searched(start) or start in scores_needed or ordered
+    placed = "beta" not in asks(start) or study.has_beta(ratio)
+    return method.objective is None and labels in ("hard", "online") and placed and not searched
+
 def check_adopted(study: Study, known: dict[tuple, pd.DataFrame]):    # place -> its rows
-    """Does random selection draw here what it drew there? Raises `InputError` where it does not.
-    Nothing is trained to find out: where difficulty has to be measured, nobody looks."""
+    "Are the same images chosen here? Raises `InputError` where one sees without training: no."
     for (name, ratio, seed), rows in known.items():
         method = find_method(name)
-        ordered = is_ordered(study, method) and study.profile.score.kind != "file"
-        if method.name != "random" or ordered:
+        if not is_found_at_once(study, method, ratio):
             continue
         here = digest_set(start_set(study, method, ratio, seed).data)
         if set(rows.images) != {here}:
             raise InputError(f"adopted rows of {method.title} at {ratio:.0%}, run {seed}, are of "
-                             f"the images {rows.images.iloc[0]}, and here it draws {here}: the "
-                             f"rows cannot be paired, remove {study.folder / 'adopted'}")
+                             f"the images {rows.images.iloc[0]}, and here they are {here}: rows "
+                             f"cannot be paired, remove {study.folder / 'adopted'}")
 
 # %% ../../nbs/54_tables.ipynb #54adopt13
 def join_adopted(study: Study, places: Iterable[tuple], known: dict[tuple, pd.DataFrame],
