@@ -571,21 +571,22 @@ def list_changes(card: dict) -> list[str]:    # provenance of a published table
     "Words of a profile that rows depend on and that differ now: `PLACE=was, now is`."
     from selmatch.study.store import row_words
     name = card["profile"]["name"]
-    if name not in list_profiles():
-        return [f"a profile {name} does not come with the package"]
+    if name not in list_profiles():          # somebody's own file
+        return []
     was, now = row_words(card["profile"]), row_words(asdict(load_profile(name)))
-    places = sorted(key for key in {**was, **now} if was.get(key) != now.get(key))
-    return [f"{key}={was.get(key)!r}, now {now.get(key)!r}" for key in places]
+    return [f"{key}={was[key]!r}, now {now[key]!r}" for key in now if was[key] != now[key]]
 
 @cli.command("adopt", epilog=example("adopt figures/digits"))
 @click.argument("folder", type=click.Path(path_type=Path))
 def adopt_command(folder):
     "Take over the rows of published tables."
     from selmatch.study.store import adopt
-    for name, card in adopt(home(), read_path("folder", folder)).items():
-        click.echo(f"{name}: {card['rows']} rows, for studies of {card['profile']['title']}")
+    for name, (card, instead) in adopt(home(), read_path("folder", folder)).items():
+        profile, replaced = card["profile"], ", instead of others" * instead
+        click.echo(f"{name}: {card['rows']} rows{replaced}, for {profile['title']}")
         if changes := list_changes(card):
-            click.echo(f"  the profile has changed since; not for it any more: {changes[0]}")
+            click.echo(f"  not for the profile {profile['name']} of this package, which differs: "
+                       f"{changes[0]}")
 
 # %% ../nbs/68_app.ipynb #4436bfab
 @cli.command("profiles", epilog=example("profiles"))

@@ -4,10 +4,10 @@
 
 # %% auto #0
 __all__ = ['keepers', 'stride', 'marks', 'owner_mark', 'draft_mark', 'count_devices', 'check_device', 'choose_device', 'Computer',
-           'c_function', 'give_back', 'kept_memory', 'is_our_process', 'end_with', 'stop_workers', 'stopped_together',
-           'Marks', 'advance', 'marking', 'count_marks', 'count_steps', 'StepBar', 'looked_at', 'bar_of_steps',
-           'some_threads', 'with_threads', 'run_all', 'run_there', 'name_lock', 'claim', 'is_running', 'is_gone',
-           'is_abandoned', 'is_free', 'find_litter', 'sweep_litter', 'sweep_drafts', 'note_use', 'unnoted']
+           'c_function', 'give_back', 'kept_memory', 'is_worker', 'is_our_process', 'end_with', 'stop_workers',
+           'stopped_together', 'Marks', 'advance', 'marking', 'count_marks', 'count_steps', 'StepBar', 'looked_at',
+           'bar_of_steps', 'some_threads', 'with_threads', 'run_all', 'run_there', 'name_lock', 'claim', 'is_running',
+           'is_gone', 'is_abandoned', 'is_free', 'find_litter', 'sweep_litter', 'sweep_drafts', 'note_use', 'unnoted']
 
 # %% ../nbs/02_computer.ipynb #4bcebe64
 import contextlib
@@ -133,9 +133,13 @@ def kept_memory():
         give_back()
 
 # %% ../nbs/02_computer.ipynb #5d1c7a96
+def is_worker() -> bool:
+    "Is this a worker process of joblib's?"
+    return multiprocessing.current_process().name.startswith("LokyProcess")
+
 def is_our_process() -> bool:
     "Is this a worker process of joblib's, or one in which memory is kept already?"
-    return bool(keepers) or multiprocessing.current_process().name.startswith("LokyProcess")
+    return bool(keepers) or is_worker()
 
 # %% ../nbs/02_computer.ipynb #02dur002
 @functools.cache
@@ -303,6 +307,8 @@ def run_all(task: Callable,         # called with one item; must depend on nothi
     turns = [i % places if places > 1 else None for i in range(len(items))]
     run = joblib.delayed(with_threads)
     jobs_at_once = min(computer.side_by_side, max(len(items), 1))
+    if is_worker():                  # a worker has threads at most, which would share random numbers
+        jobs_at_once = 1
     if jobs_at_once > 1 and keepers:
         give_back()                  # what this process has kept is for the workers
     pool, results = joblib.Parallel(n_jobs=jobs_at_once, return_as="generator",

@@ -37,33 +37,32 @@ from ..methods import variants
 def describe_origin(study) -> dict:
     "Where a result comes from: profile, data, versions, code, device, processor."
     from selmatch.study.store import code_key, name_processor
-    splits = study.splits
-    parts = {name: len(getattr(splits, name)) for name in ("train", "validation", "test")}
     libraries = {name: version(name) for name in ("torch", "numpy", "pandas")}
     return {"profile": asdict(study.profile),
-            "data": parts | {"fingerprint": splits.train.key},
+            "data": study.describe_data(),
             "versions": {"selmatch": selmatch.__version__, **libraries,
                          "python": platform.python_version()},
             "code": code_key("study.tables"), "device": study.computer.device,
             "threads": study.computer.threads, "processor": name_processor()}
 
 # %% ../../nbs/63_figures.ipynb #63adopt1
-def describe_adopted(study, name: str, table) -> dict:    # name: of the figure
-    "Of the adopted tables that a figure rests on: name -> code, processor and PyTorch."
-    taken, found = set(table.get("taken_from", ())) - {""}, {}
-    if study.adopted_windows is not None and name != "fig3_window":
-        taken.add("fig3_window")             # the place of the window is read from it
+def describe_adopted(study) -> dict:
+    "Of the adopted tables from which something was taken: name -> code, processor and the like."
+    found = {}
     for name, (card, _) in study.adopted.items():
-        if name in taken:
-            found[name] = {"code": card.get("code"), "processor": card.get("processor"),
-                           "torch": card["versions"]["torch"]}
+        words = {word: card.get(word) for word in ("code", "processor", "device", "threads")}
+        mine = {name: words | {"torch": card["versions"].get("torch")}}
+        found |= {n: about for n, about in (card.get("adopted", {}) | mine).items()
+                  if n in study.lent}
     return {"adopted": found} if found else {}
 
 # %% ../../nbs/63_figures.ipynb #63adopt2
-def say_taken(table) -> str:
+def say_taken(study, table) -> str:
     "A sentence for a caption on rows that were taken over; nothing where there are none."
-    if "taken_from" not in table:
+    if not study.lent:
         return ""
+    if "taken_from" not in table:
+        return f" Rests on published rows: {', '.join(sorted(study.lent))}."
     groups = table[table.taken_from != ""].groupby("taken_from", sort=False)
     parts = [f"{name} ({', '.join(rows.method.unique())})" for name, rows in groups]
     return f" Rows taken over: {'; '.join(parts)}." if parts else ""
@@ -98,8 +97,8 @@ def publish(name: str,              # file name without suffix
     else:
         write_picture(folder / f"{name}.narrow.svg", narrow, name)
         pyplot.close(narrow)
-    card = {"figure": name, "caption": caption + say_taken(table), "rows": len(table),
-            **describe_origin(study), **describe_adopted(study, name, table),
+    card = {"figure": name, "caption": caption + say_taken(study, table), "rows": len(table),
+            **describe_origin(study), **describe_adopted(study),
             "files": digest_published(folder, name)}
     text = json.dumps(card, indent=1, ensure_ascii=False) + "\n"
     write_atomic(folder / f"{name}.json", lambda p: p.write_text(text, encoding="utf-8"))
@@ -187,7 +186,7 @@ figures: dict[str, Figure] = {      # in the order in which they are drawn
     "tab1_accuracy": Figure(ask_tables(lambda r, s: r.tables.accuracies(s),
                                        lambda r, s: r.tables.accuracies(s, chosen=True),
                                        lambda r, s: r.tables.full_accuracy(s)),
-                            lambda r, s: r.estimate.wish(s), full=True, chosen=True),
+                            lambda r, s: r.estimate.wish_last(s), full=True, chosen=True),
     "fig1_coverage": Figure(ask_tables(lambda r, s: r.tables.coverages(s, four),
                                        lambda r, s: r.tables.accuracies(s, four)),
                             lambda r, s: [*r.estimate.wish_rows(s, four),

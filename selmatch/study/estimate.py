@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['patience', 'compiled_share', 'tried_sets', 'now', 'between', 'seconds', 'Enough', 'step_seconds', 'sweep_seconds',
            'walk_seconds', 'kernel_seconds', 'replayed_seconds', 'find_task', 'Wish', 'wish', 'as_wishes', 'wish_rows',
-           'same_images', 'mean_steps', 'Prices', 'share', 'is_made', 'judge_seconds', 'one_answer',
+           'wish_last', 'same_images', 'mean_steps', 'Prices', 'share', 'is_made', 'judge_seconds', 'one_answer',
            'iteration_seconds', 'Part', 'runs_of', 'watch_part', 'window_part', 'expert_part', 'set_seconds',
            'set_bytes', 'join_titles', 'set_parts', 'held_out_part', 'watch_helper_parts', 'choose_helper_parts',
            'is_completed', 'asking_share', 'taught_part', 'teacher_parts', 'completed_part', 'needs_teachers',
@@ -205,6 +205,12 @@ def wish_rows(study: Study, names: Iterable[str | Method],
     wishes = wish(study, names, ratios)
     known = find_adopted(study, [one.place for one in wishes])
     return [one for one in wishes if one.place not in known]
+
+def wish_last(study: Study) -> list[Wish]:
+    "Wishes for table 1: of checkpoints, where these can be chosen, all sets are needed."
+    if sets.can_choose(study):
+        return wish(study)
+    return wish_rows(study, study.profile.methods)
 
 def same_images(study: Study, one: Wish) -> tuple:
     "What wishes for the same images have in common."

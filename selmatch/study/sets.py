@@ -8,12 +8,13 @@ __all__ = ['Steps', 'differentiated_twice', 'fewest_to_choose', 'selection_needs
            'choose_start', 'as_start', 'label_start', 'objective_class', 'start_card', 'describe_counts',
            'distilled_share', 'count_start', 'check_balance', 'count_each', 'mask_of_counts', 'count_distilled',
            'start_set', 'needs_flat_experts', 'asks_experts', 'is_watched', 'difficulty_plans', 'all_difficulty_plans',
-           'start_steps', 'helper_steps', 'can_be_sent', 'make_ready', 'descent_words', 'describe_objective',
-           'plan_descent', 'compare_set', 'is_whole_set', 'SetFiles', 'SetTask', 'own_files', 'keep_set', 'make_set',
-           'read_note', 'add_seconds', 'read_seconds', 'write_history', 'has_history', 'check_derivatives', 'slopes',
-           'miss_of_derivatives', 'warn_of_rounding', 'set_task', 'describe_task', 'sets_plan', 'make_sets',
-           'list_sets', 'finish_tasks', 'small_sets', 'complete_set', 'completion_plan', 'finish_sets',
-           'ask_for_labels', 'join_real', 'kept_sets', 'last_sets', 'can_choose', 'checkpoint_trials', 'chosen_sets']
+           'start_helpers', 'start_steps', 'helper_steps', 'can_be_sent', 'make_ready', 'descent_words',
+           'describe_objective', 'plan_descent', 'compare_set', 'is_whole_set', 'SetFiles', 'SetTask', 'own_files',
+           'keep_set', 'make_set', 'read_note', 'add_seconds', 'read_seconds', 'write_history', 'has_history',
+           'check_derivatives', 'slopes', 'miss_of_derivatives', 'warn_of_rounding', 'set_task', 'describe_task',
+           'sets_plan', 'make_sets', 'list_sets', 'finish_tasks', 'small_sets', 'complete_set', 'completion_plan',
+           'finish_sets', 'ask_for_labels', 'join_real', 'kept_sets', 'last_sets', 'can_choose', 'checkpoint_trials',
+           'chosen_sets']
 
 # %% ../../nbs/53_sets.ipynb #a1008569
 import contextlib
@@ -304,6 +305,12 @@ def all_difficulty_plans(study: Study) -> Iterator[Plan]:
 # %% ../../nbs/53_sets.ipynb #53ready04
 Steps = Iterator[tuple[tuple, Callable[[], Iterable[Plan]]]]    # a name, and what makes its plans
 
+def start_helpers(run: Study, words: set[str]) -> list[Plan]:
+    "The networks that a search for a start looks at, by the words that it takes."
+    plans = {"probabilities": run.dynamics_plan,
+             "evidence": lambda: run.network_plan(*run.proxy_words())}
+    return [make() for word, make in plans.items() if word in words]
+
 def start_steps(study: Study, method: Method, ratio: float, seed: int) -> Steps:
     """What must be done before a set's start is known, in order. Later plans can be made only when
     the earlier ones are done."""
@@ -318,13 +325,11 @@ def start_steps(study: Study, method: Method, ratio: float, seed: int) -> Steps:
     if kind:
         plan = run.c_score_plan if kind == "c_score" else run.observations_plan
         yield ("score", kind, seed), lambda: [plan()]
-    if "probabilities" in words:
-        yield ("dynamics", seed), lambda: [run.dynamics_plan()]
-    if "evidence" in words:
-        yield ("proxy", seed), lambda: [run.network_plan(*run.proxy_words())]
     if is_searched(method.start):
-        yield ("start", method.start, ratio, seed, method.completed, ordered), lambda: [
-            start_plan(run, method.start, ratio, n, ordered)]
+        place = (method.start, ratio, seed, method.completed, ordered)
+        own = lambda: start_plan(run, method.start, ratio, n, ordered)
+        yield ("helpers", *place), lambda: start_helpers(run, words) if study.left(own()) else []
+        yield ("start", *place), lambda: [own()]
     if asks_experts(method):
         yield ("experts", True, seed), lambda: [run.experts_plan(flat=True)]
         yield ("expert scores", seed), lambda: [run.expert_scores_plan()]
@@ -341,10 +346,13 @@ def helper_steps(study: Study, method: Method, ratio: float, seed: int) -> Steps
         yield ("teachers", seed), lambda: run.teacher_plans()
 
 # %% ../../nbs/53_sets.ipynb #53ready06
-def can_be_sent(step: tuple) -> bool:
-    "Whether another process can do it: a selection of somebody's notebook is known here only."
+def can_be_sent(study: Study, step: tuple) -> bool:
+    """Whether another process can do it. A selection of somebody's notebook is known here only; and
+    a search takes the whole study with it, which a cluster would not know where to put."""
     if step[0] != "start":
         return True
+    if study.computer.cluster is not None:
+        return False
     module = getattr(start_function(step[1]), "__module__", None) or ""
     return module.startswith("selmatch.")
 
@@ -360,8 +368,9 @@ def make_ready(study: Study, wanted: Iterable[tuple]):    # (method, ratio, seed
         walks = [walk for walk, step in steps if step]
         found = {name: make for name, make in (s for _, s in steps if s) if name not in done}
         done |= set(found)
-        found = {name: make for name, make in found.items() if can_be_sent(name)}
-        plans = [plan for make in found.values() for plan in make() if study.left(plan)]
+        found = {name: make for name, make in found.items() if can_be_sent(study, name)}
+        plans = [plan for make in found.values() for plan in make()
+                 if study.left(plan) and not plan.is_alone]
         for plan in join_plans(plans):
             study.run(plan)
 
@@ -714,6 +723,9 @@ def list_sets(study: Study, names: Iterable[str | Method], ratios: Iterable[floa
 def finish_tasks(study: Study, wanted: Iterable[tuple]) -> dict[tuple, SetTask]:
     "Make (or find) these sets, (method, ratio, seed) each: -> its finished task."
     wanted = list(wanted)
+    for name, ratio, _ in wanted:
+        check_balance(study, find_method(name), ratio)
+        check_derivatives(study, find_method(name))
     make_ready(study, wanted)
     tasks = {w: set_task(study, *w) for w in wanted}
     make_sets(study, tasks.values())

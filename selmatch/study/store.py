@@ -4,11 +4,11 @@
 
 # %% auto #0
 __all__ = ['package', 'without_effect', 'compared', 'room_names', 'littered', 'key_digits', 'key_mark', 'data_mark', 'own_marks',
-           'adopted_names', 'of_no_row', 'drop_docstrings', 'module_file', 'imported_modules', 'import_closure',
-           'minor_version', 'code_key', 'without_words', 'own_code', 'code_of', 'pack', 'unpack', 'Plan', 'do_own',
-           'join_plans', 'name_processor', 'describe_maker', 'StoredResults', 'count_bytes', 'Store', 'settle_task',
-           'settle_all', 'keep_elsewhere', 'is_ours', 'is_our_lock', 'find_litter_in', 'find_leftovers', 'sweep_once',
-           'note_plan', 'run_plan', 'list_words', 'row_words', 'adopted_place', 'read_published', 'adopt']
+           'adopted_names', 'of_no_row', 'of_some_rows', 'drop_docstrings', 'module_file', 'imported_modules',
+           'import_closure', 'minor_version', 'code_key', 'without_words', 'own_code', 'code_of', 'pack', 'unpack',
+           'Plan', 'do_own', 'join_plans', 'name_processor', 'describe_maker', 'StoredResults', 'count_bytes', 'Store',
+           'settle_task', 'settle_all', 'keep_elsewhere', 'is_ours', 'is_our_lock', 'find_litter_in', 'find_leftovers',
+           'sweep_once', 'note_plan', 'run_plan', 'fill_words', 'row_words', 'adopted_place', 'read_published', 'adopt']
 
 # %% ../../nbs/51_store.ipynb #f3a9a0d6
 import ast
@@ -18,7 +18,7 @@ import json
 import platform
 import re
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, fields, is_dataclass, replace
+from dataclasses import MISSING, dataclass, fields, is_dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -151,6 +151,7 @@ class Plan:
     keys: Sequence[str]        # one for each item
     is_done: Callable | None = None   # for tasks with files of their own: is it there?
     nbytes: Callable | None = None    # and the bytes of an item's files; None: next to none
+    is_alone: bool = False            # its task starts workers of its own: it can be nobody's task
 
     def __len__(self):
         return len(self.keys)
@@ -358,31 +359,35 @@ def run_plan(store: Store, plan: Plan, computer: Computer = Computer()) -> list:
 # %% ../../nbs/51_store.ipynb #51adopt01
 adopted_names = ("fig3_window", "tab1_accuracy", "tab1_everything", "tab6_variants")
 of_no_row = {"name", "title", "ratios", "methods", "compared", "compared_at", "published",
-             "differs", "search", "transfer", "tuning", "tuned"}
+             "differs", "search", "transfer", "tuning"}
+of_some_rows = {"tuned", "objectives", "alpha", "matching", "experts", "flatness", "curriculum",
+                "proxy", "teacher"}
 
-def list_words(words: Any, place: str = "") -> dict[str, Any]:
-    "A tree of words as place -> word, such as `window.step`."
-    if not isinstance(words, dict):
-        return {place: words}
-    below = {f"{place}.{key}" if place else str(key): value for key, value in words.items()}
-    return {at: word for key, value in below.items()
-            for at, word in list_words(value, key).items()}
+def fill_words(words: dict, kind: type = Profile) -> dict[str, Any]:
+    "A profile or a section of one as JSON has it, with the default of each word that is absent."
+    filled = {}
+    for f in fields(kind):
+        if is_dataclass(f.default_factory):
+            filled[f.name] = fill_words(words.get(f.name) or {}, f.default_factory)
+        elif f.name in words or f.default is not MISSING:
+            filled[f.name] = words.get(f.name, f.default)
+        else:
+            filled[f.name] = None if f.default_factory is MISSING else f.default_factory()
+    return json.loads(json.dumps(filled))
 
 def row_words(profile: dict) -> dict[str, Any]:    # as `dataclasses.asdict` makes it, or JSON
-    """The words of a profile that every row of a table depends on, place -> word, as JSON has them.
-    A word that the profile lacks is newer than it, and has its default."""
-    sections = {f.name: f.default_factory for f in fields(Profile)
-                if is_dataclass(f.default_factory)}
-    plain = list_words({name: asdict(make()) for name, make in sections.items()})
-    words = plain | list_words(json.loads(json.dumps(profile)))
-    return {place: words[place] for place in sorted(words)
-            if place.partition(".")[0] not in of_no_row}
+    "The words of a profile that every row of a table depends on, as JSON has them."
+    words = fill_words(profile)
+    words["data"] = {key: word for key, word in (words["data"] or {}).items() if key != "root"}
+    return {key: words[key] for key in sorted(words) if key not in of_no_row | of_some_rows}
 
+# %% ../../nbs/51_store.ipynb #51adopt06
 def adopted_place(home: Path, profile: dict,
-                  data: str,              # fingerprint of the training images
+                  data: dict,      # numbers of images of each part, fingerprint of the first
 ) -> Path:
     "Where a home keeps published tables of such a profile and such images."
-    return Path(home) / "adopted" / fingerprint(row_words(profile), data)
+    parts = [data[name] for name in ("train", "validation", "test", "fingerprint")]
+    return Path(home) / "adopted" / fingerprint(row_words(profile), parts)
 
 # %% ../../nbs/51_store.ipynb #51adopt03
 def read_published(folder: Path, name: str) -> tuple[dict, bytes] | None:
@@ -395,7 +400,8 @@ def read_published(folder: Path, name: str) -> tuple[dict, bytes] | None:
     try:
         card = json.loads(note.read_text(encoding="utf-8"))
         fits = card["files"][table.name] == hashlib.sha256(rows).hexdigest()
-        adopted_place(folder, card["profile"], card["data"]["fingerprint"])
+        adopted_place(folder, card["profile"], card["data"])
+        [card["profile"][word] for word in ("name", "title")] + [card["rows"], card["versions"]]
     except malformed as error:
         raise InputError(f"{note} is no provenance of a table: draw {name} again") from error
     if not fits:
@@ -403,16 +409,19 @@ def read_published(folder: Path, name: str) -> tuple[dict, bytes] | None:
                          f"{name} again")
     return card, rows
 
-def adopt(home: Path, folder: Path) -> dict[str, dict]:    # name -> provenance
-    "Copy the published tables of a folder into a home. Raises `InputError` where there is none."
+def adopt(home: Path, folder: Path) -> dict[str, tuple[dict, bool]]:
+    """Copy the published tables of a folder into a home: name -> provenance, and whether another
+    table of that name stood in its place. Raises `InputError` where there is none."""
     found = {name: read_published(folder, name) for name in adopted_names}
     found = {name: both for name, both in found.items() if both}
     if not found:
         raise InputError(f"{folder} has no table to adopt: one of {', '.join(adopted_names)} must "
                          "lie there, NAME.csv and NAME.json")
+    taken = {}
     for name, (card, rows) in found.items():
-        place = adopted_place(home, card["profile"], card["data"]["fingerprint"])
-        write_atomic(place / f"{name}.csv", lambda p: p.write_bytes(rows))
+        table = adopted_place(home, card["profile"], card["data"]) / f"{name}.csv"
+        taken[name] = card, table.exists() and table.read_bytes() != rows
+        write_atomic(table, lambda p: p.write_bytes(rows))
         text = json.dumps(card, ensure_ascii=False)
-        write_atomic(place / f"{name}.json", lambda p: p.write_text(text, encoding="utf-8"))
-    return {name: card for name, (card, _) in found.items()}
+        write_atomic(table.with_suffix(".json"), lambda p: p.write_text(text, encoding="utf-8"))
+    return taken

@@ -6,15 +6,17 @@
 __all__ = ['official_places', 'seed_uses', 'judged_together', 'data_folder', 'find_data', 'place_data', 'find_roots',
            'list_sources', 'is_same', 'check_apart', 'check_home', 'seed_for', 'shared', 'StudyStore', 'StudyNetworks',
            'advise_on_scores', 'StudyData', 'count_images', 'typical_size', 'check_equal', 'check_data', 'StudyRecipes',
-           'StudyScores', 'expert_bytes', 'digest_set', 'Study', 'train_weights', 'say_scores', 'open_study']
+           'StudyScores', 'expert_bytes', 'digest_set', 'nearest', 'read_rows', 'is_about', 'Study', 'train_weights',
+           'say_scores', 'open_study']
 
 # %% ../../nbs/52_study.ipynb #88befe67
 import contextlib
 import functools
+import hashlib
 import inspect
 import io
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -295,6 +297,16 @@ class StudyData(StudyNetworks):
         parts = {"validation": self.splits.validation, "test": self.splits.test}
         return {name: data for name, data in parts.items() if len(data) or name == "test"}
 
+    def describe_data(self) -> dict:
+        "How many images the parts have, and fingerprints: of `train`, of the others, of a score."
+        s, parts = self.splits, ("train", "validation", "test")
+        about = {name: len(getattr(s, name)) for name in parts}
+        about |= {"fingerprint": s.train.key, "tests": fingerprint(s.validation.key, s.test.key)}
+        file = self.score_file
+        if file:
+            about["score"] = hashlib.sha256(file.read_bytes()).hexdigest()[:16]
+        return about
+
     @property
     def score_file(self) -> Path | None:
         "The file of difficulties that the profile names, if it does."
@@ -410,7 +422,7 @@ class StudyScores(StudyRecipes):
         key = self.key(("select.scores",), "c", train, self.network, recipe, p.score.runs, seed)
         find = lambda data: c_score_difficulty(data, self.network, recipe, repeats=p.score.runs,
                                                seed=seed, computer=self.computer)
-        return Plan("C-score", find, [train], [key])
+        return Plan("C-score", find, [train], [key], is_alone=True)
 
     def dynamics_plan(self) -> Plan:
         "How each image was learnt in one training run, as one task."
@@ -458,6 +470,24 @@ def digest_set(data: ImageSet) -> str:
     pixels = source.tensor() if isinstance(source, StoredImages) else source
     return fingerprint(pixels, data.labels)[:8]
 
+# %% ../../nbs/52_study.ipynb #52rows01
+def nearest(values: Sequence[float], to: float) -> float:
+    "The value of a list that is nearest."
+    return min(values, key=lambda value: abs(value - to))
+
+def read_rows(ratios: Sequence[float], text: bytes) -> pd.DataFrame:
+    "A published table, with sizes as the profile has them: those that agree to six digits."
+    rows = pd.read_csv(io.BytesIO(text), dtype={"images": str})
+    own = lambda r: next((x for x in ratios if f"{x:.6g}" == f"{r:.6g}"), r)
+    return rows.assign(ratio=rows.ratio.map(own)) if "ratio" in rows else rows
+
+def is_about(card: dict,     # what a provenance says of its data
+             data: dict,     # of `describe_data`
+) -> bool:
+    "Whether a table is about this data, as far as its provenance says."
+    return all(card.get(word, data.get(word)) == data.get(word) for word in ("tests", "score"))
+
+# %% ../../nbs/52_study.ipynb #52rows02
 class Study(StudyScores):
     "A profile, a store and a computer: what every table of this book is made from."
 
@@ -519,20 +549,31 @@ class Study(StudyScores):
     def adopted(self) -> dict[str, tuple[dict, pd.DataFrame]]:
         """Published tables of such a profile and these images that the home has adopted: name ->
         provenance, rows."""
-        place = adopted_place(self.folder, asdict(self.profile), self.splits.train.key)
-        read = lambda rows: pd.read_csv(io.BytesIO(rows), dtype={"images": str})
-        found = {name: read_published(place, name) for name in adopted_names}
-        found = {name: both for name, both in found.items() if both}
-        for name in found:
-            note_use(place / f"{name}.csv")
-        return {name: (card, read(rows)) for name, (card, rows) in found.items()}
+        place = adopted_place(self.folder, asdict(self.profile), self.describe_data())
+        read, found = functools.partial(read_rows, self.profile.ratios), {}
+        for name in adopted_names:
+            card, rows = read_published(place, name) or ({}, b"")
+            if rows and is_about(card["data"], self.describe_data()):
+                note_use(place / f"{name}.csv")
+                found[name] = card, read(rows)
+        return found
+
+    @shared
+    def lent(self) -> set[str]:
+        "Names of the adopted tables from which something was taken."
+        return set()
 
     @shared
     def adopted_windows(self) -> pd.DataFrame | None:
-        "The scan of all sizes, where the home has adopted one."
-        _, scan = self.adopted.get("fig3_window", (None, None))
-        sizes = set(self.profile.ratios)
-        return scan if scan is not None and sizes and sizes <= set(scan.ratio) else None
+        "The scan of all sizes of the profile, where the home has adopted one."
+        _, scan = self.adopted.get("fig3_window", (None, pd.DataFrame({"ratio": []})))
+        sizes = self.profile.ratios
+        scan = scan[scan.ratio.isin(sizes)]
+        if not sizes or set(scan.ratio) != set(sizes):
+            return None
+        grids = {r: self.window_starts(r, self.profile.window.step) for r in sizes}
+        betas = [nearest(grids[row.ratio], row.beta) for row in scan.itertuples()]
+        return scan.assign(beta=betas)
 
     @shared
     def betas(self) -> dict[float, float]:
@@ -540,6 +581,8 @@ class Study(StudyScores):
         scan = self.adopted_windows
         if scan is None:
             scan = self.run_trials(self.all_window_trials(), "slide the window")
+        else:
+            self.lent.add("fig3_window")
         return best_beta(scan, self.profile.window.choose_on)
 
     def has_beta(self, ratio: float) -> bool:
