@@ -307,7 +307,7 @@ def run_all(task: Callable,         # called with one item; must depend on nothi
     turns = [i % places if places > 1 else None for i in range(len(items))]
     run = joblib.delayed(with_threads)
     jobs_at_once = min(computer.side_by_side, max(len(items), 1))
-    if is_worker():                  # a worker has threads at most, which would share random numbers
+    if is_worker():          # which has threads at most, and these would share random numbers
         jobs_at_once = 1
     if jobs_at_once > 1 and keepers:
         give_back()                  # what this process has kept is for the workers

@@ -115,3 +115,10 @@ def test_a_wrong_address_is_named(tmp_path, monkeypatch):
     with pytest.raises(InputError, match="nowhere:1"):
         computer.cluster(refuse, [1], "x", True)
     assert make_computer("cpu", 1).cluster is None
+
+
+def test_searches_that_take_the_study_along_stay_here(dask, serial, tmp_path):
+    """Their helpers travel, a search does not: it would take the connection with it."""
+    study, _ = study_on(dask, tmp_path / "home", None)
+    names = ["herding", "dual", "c-score"]
+    assert tables.accuracies(study, names, [0.3]).equals(tables.accuracies(serial[0], names, [0.3]))

@@ -297,16 +297,6 @@ class StudyData(StudyNetworks):
         parts = {"validation": self.splits.validation, "test": self.splits.test}
         return {name: data for name, data in parts.items() if len(data) or name == "test"}
 
-    def describe_data(self) -> dict:
-        "How many images the parts have, and fingerprints: of `train`, of the others, of a score."
-        s, parts = self.splits, ("train", "validation", "test")
-        about = {name: len(getattr(s, name)) for name in parts}
-        about |= {"fingerprint": s.train.key, "tests": fingerprint(s.validation.key, s.test.key)}
-        file = self.score_file
-        if file:
-            about["score"] = hashlib.sha256(file.read_bytes()).hexdigest()[:16]
-        return about
-
     @property
     def score_file(self) -> Path | None:
         "The file of difficulties that the profile names, if it does."
@@ -544,6 +534,16 @@ class Study(StudyScores):
 
     def all_window_trials(self) -> list[Trial]:
         return [t for ratio in self.profile.ratios for t in self.window_trials(ratio)]
+
+    def describe_data(self) -> dict:
+        "How many images the parts have, and fingerprints: of `train`, of the others, of a score."
+        s, parts = self.splits, ("train", "validation", "test")
+        about = {name: len(getattr(s, name)) for name in parts}
+        about |= {"fingerprint": s.train.key, "tests": fingerprint(s.validation.key, s.test.key)}
+        file = self.score_file
+        if file:
+            about["score"] = hashlib.sha256(file.read_bytes()).hexdigest()[:16]
+        return about
 
     @shared
     def adopted(self) -> dict[str, tuple[dict, pd.DataFrame]]:

@@ -186,7 +186,8 @@ def find_adopted(study: Study,
             method, rows = find_method(place[0]), groups.get(title_place(place))
             if place in found or rows is None or not fits_rows(study, place, rows):
                 continue
-            if words_behind(card["profile"], method, place[1]) == words_behind(own, method, place[1]):
+            was, now = (words_behind(p, method, place[1]) for p in (card["profile"], own))
+            if was == now:
                 source = rows.get("taken_from", pd.Series(pd.NA, rows.index)).fillna(name)
                 found[place] = rows.assign(taken_from=source)
     check_adopted(study, found)
@@ -199,7 +200,7 @@ def title_place(place: tuple) -> tuple:
     return find_method(method).title, ratio, seed
 
 # %% ../../nbs/54_tables.ipynb #54adopt02
-read_off = ("random", "easiest", "hardest", "window")     # starts that take no networks of their own
+read_off = ("random", "easiest", "hardest", "window")     # starts without networks of their own
 
 def is_found_at_once(study: Study, method: Method, ratio: float) -> bool:
     "Whether a set is known without training: random images, or a window over a file's scores."
