@@ -296,10 +296,8 @@ def test_a_difference_in_one_set_is_a_difference():
 
 def a_study():
     """What `publish` asks of a study."""
-    split = [0] * 3
-    return SimpleNamespace(profile=load_profile("smoke"),
-                           computer=SimpleNamespace(device="cpu", threads=1),
-                           splits=SimpleNamespace(train=type("Train", (list,), {"key": "ab"})(split), validation=split, test=split))
+    return SimpleNamespace(profile=load_profile("smoke"), computer=SimpleNamespace(device="cpu", threads=1), adopted={}, lent=set(),
+                           describe_data=lambda: {"train": 3, "validation": 3, "test": 3, "fingerprint": "ab", "tests": "cd"})
 
 
 def test_publish_writes_both_pictures_and_a_phone_is_shown_its_own(tmp_path):
