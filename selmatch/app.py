@@ -1135,7 +1135,7 @@ def doctor_command():
         raise InputError("this machine does not compute what is known: do not trust its results")
 
 # %% ../nbs/68_app.ipynb #8473e774
-extras = {"figures": ("papermill", "nbclient", "nbconvert", "nbformat", "ipykernel"),
+extras = {"figures": ("papermill", "nbclient", "nbconvert", "nbformat", "bleach", "ipykernel"),
           "cluster": ("dask", "distributed")}
 
 def explain(error: BaseException) -> str:

@@ -90,7 +90,7 @@ def test_only_what_differs_from_a_notebooks_defaults_is_told(tmp_path):
     assert room.notebook_options(study, "mine.yaml", tmp_path) == {"profile": "mine.yaml", "workers": 1, "out": str(tmp_path)}
 
 
-@pytest.mark.parametrize("name", ["papermill", "nbformat", "nbconvert", "ipykernel"])
+@pytest.mark.parametrize("name", ["papermill", "nbformat", "nbconvert", "bleach", "ipykernel"])
 def test_a_library_that_is_missing_is_named_before_work(name, monkeypatch):
     room.check_extras()
     monkeypatch.setitem(sys.modules, name, None)

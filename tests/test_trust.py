@@ -3,6 +3,7 @@ import json
 import os
 import pickle
 import random
+import re
 import shutil
 import subprocess
 import sys
@@ -340,11 +341,35 @@ def test_a_gallery_shows_no_markup_and_no_broken_card(tmp_path):
     with refuses(tmp_path, "no figure"): write_gallery(tmp_path)
 
 
-@pytest.mark.slow
-def test_an_executed_page_runs_no_script(tmp_path):
+def page_of(*cells):
     import nbformat
-    from nbconvert import HTMLExporter
-    book = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell("1", outputs=[nbformat.v4.new_output("display_data", {"text/markdown": "**What differs**: <script>alert(1)</script>"})])])
-    page, _ = HTMLExporter(template_name="classic", sanitize_html=True).from_notebook_node(book)
-    assert "<script>alert(1)" not in page
-    assert "sanitize_html=True" in (ROOT / "selmatch" / "show" / "figures.py").read_text()
+    from selmatch.show.figures import make_page
+    return make_page(nbformat.v4.new_notebook(cells=list(cells)), "fig")
+
+
+def output_of(kind, text):
+    import nbformat
+    return nbformat.v4.new_code_cell("1", outputs=[nbformat.v4.new_output("display_data", {kind: text})])
+
+
+@pytest.mark.parametrize("bad", ["<script>alert(1)</script>", "<img src=x onerror=alert(1)>", "<a href='javascript:alert(1)'>x</a>", "<a href=' DATA:text/html,alert(1)'>x</a>",
+                                 "<img src='data:image/svg+xml;base64,alert(1)'>", "<iframe src='alert(1)'></iframe>", "<p style='x:alert(1)'>x</p>", "<svg onload=alert(1)></svg>", "<SCRIPT\n>alert(1)</SCRIPT >"])
+def test_an_executed_page_runs_no_script(bad):
+    import nbformat
+    cells = [output_of("text/markdown", f"**What differs**: {bad}"), output_of("text/html", bad), nbformat.v4.new_markdown_cell(bad), output_of("image/svg+xml", bad)]
+    body = page_of(*cells).partition("<body")[2]
+    assert not re.search(r"(=\s*['\"]?[^'\"<>]*alert|<script[^>]*>\s*alert|<iframe|<svg)", body)
+
+
+def test_an_executed_page_shows_what_the_notebook_shows():
+    """Headings, paragraphs, tables, pictures: none of them as text between brackets."""
+    import nbformat
+    for path in sorted((ROOT / "figures" / "digits").glob("*.ipynb"))[:4]:
+        book = nbformat.read(path, 4)
+        page = page_of(*book.cells)
+        assert page.count("<h1") == 1 and "<p>" in page
+        assert not re.search(r"&lt;/?(p|h1|h2|table|td|th|style|img|li)\b", page), path.name
+        assert page.count('src="data:image/png;base64,') == sum("image/png" in o.get("data", {}) for c in book.cells for o in c.get("outputs", []))
+    rows = page_of(output_of("text/html", "<style scoped>td {x: y}</style><table class='dataframe'><thead><tr><th>a</th></tr></thead><tbody><tr><td colspan='2'>1</td></tr></tbody></table>"))
+    assert "<thead>" in rows and 'colspan="2"' in rows and "td {x: y}" not in rows
+    assert '<a href="tab1_accuracy.html">' in page_of(nbformat.v4.new_markdown_cell("[table](tab1_accuracy.html)"))
