@@ -516,8 +516,7 @@ def example(line: str) -> str:
 @click.option("--debug", is_flag=True, expose_value=False,
               help="Show where an error came from (may stand anywhere).")
 def cli():
-    """Small sets of images that teach like large ones: selected, distilled, compared.
-    Begin with `selmatch shrink my/images`. What was interrupted goes on."""
+    "Small sets that teach like large ones. Begin with `selmatch shrink my/images`."
 
 # %% ../nbs/68_app.ipynb #ec5e7bac
 def write_table(table, out: Path | None):
