@@ -401,7 +401,9 @@ def read_published(folder: Path, name: str) -> tuple[dict, bytes] | None:
         card = json.loads(note.read_text(encoding="utf-8"))
         fits = card["files"][table.name] == hashlib.sha256(rows).hexdigest()
         adopted_place(folder, card["profile"], card["data"])
-        [card["profile"][word] for word in ("name", "title")] + [card["rows"], card["versions"]]
+        for part, word in ((card, "rows"), (card, "versions"), (card["profile"], "name"),
+                           (card["profile"], "title")):
+            part[word]                       # who takes the table says them
     except malformed as error:
         raise InputError(f"{note} is no provenance of a table: draw {name} again") from error
     if not fits:

@@ -549,13 +549,13 @@ class Study(StudyScores):
     def adopted(self) -> dict[str, tuple[dict, pd.DataFrame]]:
         """Published tables of such a profile and these images that the home has adopted: name ->
         provenance, rows."""
-        place = adopted_place(self.folder, asdict(self.profile), self.describe_data())
-        read, found = functools.partial(read_rows, self.profile.ratios), {}
+        data, found = self.describe_data(), {}
+        place = adopted_place(self.folder, asdict(self.profile), data)
         for name in adopted_names:
             card, rows = read_published(place, name) or ({}, b"")
-            if rows and is_about(card["data"], self.describe_data()):
+            if rows and is_about(card["data"], data):
                 note_use(place / f"{name}.csv")
-                found[name] = card, read(rows)
+                found[name] = card, read_rows(self.profile.ratios, rows)
         return found
 
     @shared
