@@ -208,10 +208,19 @@ def write_bench(file: str) -> str:
     if not fair:
         lines.append("* With memory kept for both this file has nothing, so no ratio is given.")
     lines.sort(key=lambda line: ("*" in line, "With memory" in line, "as it comes" in line))
-    memory = [row for row in result["rows"] if row["part"] == "memory" and row["batch"] == 125]
-    said = "; ".join(f"{row['way']} at N = {row['n_steps']} {row['peak_mb'] / 1000:.1f} GB"
-                     for row in memory if row.get("memory", "as it comes") == "as it comes")
-    return "\n".join([*lines, *write_limits(result["rows"], times), f"* Peak memory: {said}."])
+    return "\n".join([*lines, *write_limits(result["rows"], times), *write_memory(result["rows"])])
+
+
+def write_memory(rows: list[dict]) -> list[str]:
+    """Peak memory of matching, a line for each allocator; on a GPU there is one."""
+    lines = []
+    memory = pd.DataFrame([row for row in rows if row["part"] == "memory" and row["batch"] == 125])
+    memory = memory.assign(memory=memory.get("memory", pd.Series("as it comes", memory.index)))
+    several = memory.memory.nunique() > 1
+    for how, mine in sorted(memory.groupby("memory", sort=False), key=lambda group: group[0] != "kept"):
+        said = "; ".join(f"{row.way} at N = {row.n_steps} {row.peak_mb / 1000:.1f} GB" for row in mine.itertuples())
+        lines.append("* Peak memory" + f", freed memory {how}" * several + f": {said}.")
+    return lines
 
 
 def write_limits(rows: list[dict], times: pd.DataFrame) -> list[str]:
@@ -301,7 +310,19 @@ def write_peaks() -> str:
                    f"{wide.written_mb[old][part]:,.0f} → {wide.written_mb[new][part]:,.0f} MB"]
             for part, name in said.items()}
     table = pd.DataFrame(rows, index=["largest resident memory", "written"]).T
-    return markdown(table.rename_axis(f"before ({old}) → now"))
+    return markdown(table.rename_axis(f"before ({old}) → after ({new})"))
+
+
+def write_taught(profile: str) -> str:
+    """What a teacher's labels add to the images of a row, by means of the table of everything."""
+    table = read_figure(profile, "tab1_everything")[0]
+    means = 100 * table.groupby(["method", "ratio"]).test_accuracy.mean().unstack()
+    pairs = {"random images": ("Random, teacher", "Random"), "the best window": ("Best window, teacher", "Best window"),
+             "SelMatch's sets": ("SelMatch, teacher", "SelMatch, DSA")}
+    added = {name: means.loc[taught] - means.loc[plain] for name, (taught, plain) in pairs.items()}
+    said = "; ".join(f"{name} {' / '.join(f'{gain:+.1f}' for gain in gains)}" for name, gains in added.items())
+    sizes = " / ".join(f"{ratio:.0%}" for ratio in means.columns)
+    return f"By means, in points at {sizes}, a teacher adds to {said}."
 
 
 def write_blocks() -> str:
@@ -406,6 +427,7 @@ BLOCKS = {
                                                         TO_RANDOM),
     "teacher cifar10-jpeg-lite": lambda: write_claims("cifar10-jpeg-lite", "tab1_everything",
                                                       "than SelMatch, DSA"),
+    "taught cifar10-jpeg-lite": lambda: write_taught("cifar10-jpeg-lite"),
     "transfer digits": lambda: write_gains("digits", "tab3_transfer",
                                            "teaches more than random images", "under"),
     "picks digits": lambda: compare_picks("digits"),

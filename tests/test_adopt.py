@@ -16,7 +16,7 @@ from selmatch.show.figures import describe_adopted, expect, figures, open_rooms,
 from selmatch.study import tables
 from selmatch.study.estimate import wish_rows
 from selmatch.study.profile import load_profile
-from selmatch.study.store import adopt, row_words
+from selmatch.study.store import adopt, fill_words, row_words
 from selmatch.study.study import Study, is_about
 
 QUICK = replace(load_profile("smoke"), ratios=(0.3,), methods=("random", "window"))
@@ -189,9 +189,9 @@ def test_a_scan_of_more_sizes_serves_those_that_there_are(shown, tmp_path):
 
 
 def test_words_with_defaults_of_their_own_are_whole():
-    one, two = ({"curriculum": {"rounds": 3, "alpha": alpha}} for alpha in ({"0.3": 0.3}, {}))
+    plain, one, two = map(fill_words, ({}, *({"curriculum": {"rounds": 3, "alpha": alpha}} for alpha in ({"0.3": 0.3}, {}))))
     ccfs = find_method("ccfs")
-    assert tables.words_behind(one, ccfs, 0.1) != tables.words_behind({}, ccfs, 0.1)
+    assert tables.words_behind(one, ccfs, 0.1) != tables.words_behind(plain, ccfs, 0.1)
     assert tables.words_behind(one, ccfs, 0.1) != tables.words_behind(two, ccfs, 0.1)
     assert row_words({"seed": 0}) == row_words({"seed": 0, "balance": "equal", "whiten": False})
 

@@ -102,7 +102,7 @@ def test_an_estimate_is_said_and_nothing_is_begun(priced, capsys):
     priced(train_experts=60, distill_SelMatch=600)
     assert begin(estimate=True) is None
     said = capsys.readouterr().out
-    assert "train experts" in said and "10.0 minutes" in said and "in all about 11.0 minutes with 1 workers" in said
+    assert "train experts" in said and "10.0 minutes" in said and "in all about 11.0 minutes with 1 worker on cpu" in said
 
 
 @pytest.mark.parametrize("iterations, method, n", [(6, "selmatch", 3), (20_000, "dm", 10_000)])

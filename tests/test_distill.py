@@ -36,7 +36,8 @@ def start_set(soft=True):
 
 
 CASES = [dict(), dict(lr_labels=0.0), dict(ema=0.9), dict(n_rates=5), dict(optimiser="adam", betas=(0.5, 0.999)), dict(momentum=0.0),
-         dict(optimiser="adam", ema=0.5, n_rates=3), dict(ema=0.9, n_rates=4, momentum_labels=0.0)]
+         dict(optimiser="adam", ema=0.5, n_rates=3), dict(ema=0.9, n_rates=4, momentum_labels=0.0),
+         dict(softplus_rate=True), dict(softplus_rate=True, optimiser="adam", n_rates=5)]
 
 
 @pytest.mark.parametrize("settings", CASES, ids=str)
@@ -119,6 +120,31 @@ def test_adam_takes_the_steps_of_adam():
         adam.step()
         pixels.move(Answer(torch.tensor(1.0), gradient))
     assert torch.equal(pixels.images, goal.detach())
+
+
+def test_rates_move_through_the_softplus_as_released_dd_moves_them():
+    """DD keeps raw numbers, reads rates off their softplus and lets Adam follow what autograd says of the raw ones."""
+    goals = torch.tensor([0.5, 0.001, 0.021])
+    pixels = OptimisedImages(start_set(False), Descent(optimiser="adam", betas=(0.5, 0.999), lr_images=0.0, lr_lr=0.01, start_lr=0.02, n_rates=3, softplus_rate=True))
+    raw = torch.full((3,), 0.02).double().expm1().log().requires_grad_()
+    adam = torch.optim.Adam([raw], lr=0.01, betas=(0.5, 0.999))
+    for step in range(60):
+        pixels.move(Answer(torch.tensor(0.0), torch.zeros_like(pixels.images), None, pixels.lr - goals))
+        adam.zero_grad()
+        ((torch.nn.functional.softplus(raw) - goals.double()).square().sum() / 2).backward()
+        adam.step()
+        assert torch.allclose(pixels.lr.double(), torch.nn.functional.softplus(raw.detach()), rtol=1e-4), step
+    assert 0.02 * 1.01**59 < pixels.lr[0] < 0.02 * 1.015**60, "about one per cent a step, not a half"
+    assert pixels.lr[1] > 0.02 * 0.989**61
+
+
+def test_a_rate_that_stands_on_its_floor_can_leave_it():
+    pixels = OptimisedImages(start_set(False), Descent(lr_images=0.0, lr_lr=1.0, momentum=0.0, start_lr=0.1, softplus_rate=True))
+    push = lambda slope: pixels.move(Answer(torch.tensor(0.0), torch.zeros_like(pixels.images), None, torch.tensor(slope)))
+    push(1e4)
+    assert torch.isclose(pixels.lr, torch.tensor(0.001), rtol=1e-3)
+    push(-1e3)
+    assert pixels.lr > 0.0015, "what was wound up below the floor would have to be unwound first"
 
 
 def test_what_a_method_says_of_labels_decides_whether_they_move():

@@ -188,7 +188,7 @@ class KernelInducingPoints(Objective):
     needs: ClassVar[tuple[str, ...]] = ("train",)
     descent: ClassVar[dict] = {"optimiser": "adam", "lr_images": 0.04, "lr_labels": 0.04,
                                "iterations": 300}
-    source: ClassVar[str] = "KIP, released notebook: Adam at 0.04, 300 steps"
+    source: ClassVar[str] = "KIP, released notebook: Adam at 0.04, 300 steps; 5,000 real images"
 
     def __post_init__(self):
         for name, least in (("depth", 0), ("n_networks", 1), ("reg", 0), ("chunk", 1)):
@@ -277,7 +277,8 @@ class NeuralFeatureRegression(Objective):
     needs: ClassVar[tuple[str, ...]] = ("train", "network")
     descent: ClassVar[dict] = {"optimiser": "adam", "lr_images": 3e-4, "lr_labels": 3e-4,
                                "iterations": 500_000}
-    source: ClassVar[str] = "FRePo, released code: 3e-4, 500,000 steps; LAMB there, Adam here"
+    source: ClassVar[str] = ("FRePo, released code: 3e-4, 500,000 steps; LAMB there, to a tenth "
+                             "along a cosine, Adam at one rate here")
 
     def __post_init__(self):
         for name in ("batch_real", "batch_small", "pool", "max_age"):
@@ -364,7 +365,7 @@ class FeatureRegression:
         return F.pad(phi, (0, 1), value=1.0) if self.spec.bias else phi
 
     def targets(self, labels: Tensor) -> Tensor:
-        "Centred labels, scaled as FRePo does: their size does not depend on the number of classes."
+        "Centred labels, divided by √(C / 10) as FRePo does: of ten classes they stay as they are."
         return centred(labels, self.k, self.dtype) / math.sqrt(self.k / 10)
 
     def loss(self, theta: Tensor, images: Tensor, labels: Tensor, rows: Tensor) -> Tensor:

@@ -4,10 +4,11 @@
 
 # %% auto #0
 __all__ = ['longest_at_floor', 'highest_rate', 'check_descent', 'Descent', 'through_softmax', 'start_logits',
-           'make_image_optimiser', 'MovingImages', 'OptimisedImages', 'read_answer', 'refuse_divergence', 'refuse_rate',
-           'refuse_pixels', 'refuse_all', 'DistilledSets', 'say_halved', 'halve_steps', 'go_back', 'Distillation',
-           'collect_state', 'check_alike', 'put_back', 'collect_run', 'put_run_back', 'save_checkpoint', 'read_kept',
-           'take_up', 'resume', 'find_checkpoint', 'begin_run', 'distill']
+           'make_image_optimiser', 'MovingImages', 'unsoftplus', 'MovingRate', 'OptimisedImages', 'read_answer',
+           'refuse_divergence', 'refuse_rate', 'refuse_pixels', 'refuse_all', 'DistilledSets', 'say_halved',
+           'halve_steps', 'go_back', 'Distillation', 'moving_parts', 'collect_state', 'check_alike', 'put_back',
+           'collect_run', 'put_run_back', 'save_checkpoint', 'read_kept', 'take_up', 'resume', 'find_checkpoint',
+           'begin_run', 'distill']
 
 # %% ../../nbs/39_loop.ipynb #075dfdff
 import json
@@ -18,6 +19,7 @@ from pathlib import Path
 
 import pandas as pd
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 from tqdm import tqdm
 
@@ -38,6 +40,7 @@ def check_descent(descent: "Descent"):
         check_range(name, getattr(descent, name), 0, high)
     check_whole("back_off", descent.back_off, 0, 100)
     check_choice("optimiser", descent.optimiser, ["sgd", "adam"])
+    check_choice("softplus_rate", descent.softplus_rate, [True, False])
     for beta in descent.betas:
         check_range("betas", beta, 0, 1 - 1e-6)
     if descent.ema is not None:
@@ -60,10 +63,11 @@ class Descent:
     skip_above: float = float("inf")   # leave the set alone when the loss exceeds this
     evaluate_at: tuple[int, ...] = ()  # keep the set after these; 0 and the last always are
     momentum_labels: float = 0.9       # of the logits (DATM)
-    optimiser: str = "sgd"             # or "adam" (DD, KIP)
+    optimiser: str = "sgd"             # or "adam" (DD, KIP, FRePo)
     betas: tuple[float, float] = (0.9, 0.999)   # of Adam
     ema: float | None = None           # share of the old average of images (FTD); None: no average
     n_rates: int | None = None         # learn one rate per inner step, so many; None: one number
+    softplus_rate: bool = False        # move the rate's inverse softplus, which keeps it positive
     skip_at_most: float = 0.5          # share of skipped answers above which a run gives up
     back_off: int = 0                  # after a divergence: back to the last stop with half the
                                        # step sizes, so many times; 0: never
@@ -138,13 +142,37 @@ class MovingImages:
         card = {**self.start.card, **card}
         return SyntheticSet(data, self.start.distilled, self.lr.tolist(), card)
 
+# %% ../../nbs/39_loop.ipynb #39rate001
+def unsoftplus(rate: Tensor) -> Tensor:      # of positive numbers
+    "The inverse of the softplus, log(exp(rate) - 1)."
+    return rate + (-torch.expm1(-rate)).log()
+
+class MovingRate:
+    "The student's rate as an optimiser moves it: itself, or its inverse softplus."
+    def __init__(self, rate: Tensor, floor: float, softplus: bool):
+        self.rate, self.floor = rate, floor
+        self.moved = unsoftplus(rate) if softplus else rate
+
+    def take(self, slope: Tensor | None):
+        "Before a step: the rate's gradient, for what is moved."
+        inside = slope is not None and self.moved is not self.rate
+        self.moved.grad = slope * self.moved.sigmoid() if inside else slope
+
+    def settle(self):
+        "After a step: the rate follows, and stays above its floor."
+        if self.moved is not self.rate:
+            self.rate.copy_(F.softplus(self.moved))
+            self.moved.clamp_(min=float(unsoftplus(torch.tensor(self.floor))))
+        self.rate.clamp_(min=self.floor)
+
 # %% ../../nbs/39_loop.ipynb #721d3326
 class OptimisedImages(MovingImages):
     "What changes while distilling, with the optimiser that changes it."
     def __init__(self, start: SyntheticSet, descent: Descent):
         super().__init__(start, descent)
         self.floor, self.ema = descent.start_lr / 100, descent.ema
-        self.optimiser = make_image_optimiser(self.images, self.lr, self.logits, descent)
+        self.rate = MovingRate(self.lr, self.floor, descent.softplus_rate)
+        self.optimiser = make_image_optimiser(self.images, self.rate.moved, self.logits, descent)
 
     def current(self, iteration: int) -> SetState:
         "The set as an objective sees it."
@@ -153,12 +181,13 @@ class OptimisedImages(MovingImages):
 
     def move(self, answer: Answer):
         "One step of descent along the answer of an objective; the rate stays above its floor."
-        self.images.grad, self.lr.grad = answer.images, answer.lr
+        self.images.grad = answer.images
+        self.rate.take(answer.lr)
         if self.logits is not None:
             mine = None if answer.labels is None else answer.labels[self.start.distilled]
             self.logits.grad = None if mine is None else through_softmax(self.logits, mine)
         self.optimiser.step()
-        self.lr.clamp_(min=self.floor)
+        self.rate.settle()
         if self.average is not None:
             self.average.lerp_(self.images, 1 - self.ema)
 
@@ -252,7 +281,8 @@ def say_halved(halved: list[dict], iteration: int) -> dict:
 # %% ../../nbs/39_loop.ipynb #39back04
 def halve_steps(run: "Distillation"):
     "Step sizes of the outer loop as they are after all times that a run went back."
-    fresh = make_image_optimiser(run.pixels.images, run.pixels.lr, run.pixels.logits, run.descent)
+    pixels = run.pixels
+    fresh = make_image_optimiser(pixels.images, pixels.rate.moved, pixels.logits, run.descent)
     for group, first in zip(run.pixels.optimiser.param_groups, fresh.param_groups):
         group["lr"] = first["lr"] * 0.5 ** len(run.halved)
 
@@ -311,10 +341,16 @@ class Distillation:
             self.good = i, {name: part.clone() for name, part in collect_run(self).items()}
 
 # %% ../../nbs/39_loop.ipynb #eae3355a
+def moving_parts(pixels: OptimisedImages) -> dict[str, Tensor]:
+    "All that moves, named."
+    parts = {name: getattr(pixels, name) for name in ("images", "logits", "lr", "average")}
+    if pixels.rate.moved is not pixels.lr:
+        parts["softplus_rate"] = pixels.rate.moved
+    return {name: part for name, part in parts.items() if part is not None}
+
 def collect_state(pixels: OptimisedImages) -> dict[str, Tensor]:
     "All that moves and all that the optimiser remembers, named."
-    parts = {name: getattr(pixels, name) for name in ("images", "logits", "lr", "average")}
-    state = {name: part for name, part in parts.items() if part is not None}
+    state = moving_parts(pixels)
     for i, memory in pixels.optimiser.state_dict()["state"].items():
         for name, value in memory.items():
             if isinstance(value, Tensor):
@@ -330,10 +366,10 @@ def check_alike(name: str, value: Tensor, like: Tensor):
 # %% ../../nbs/39_loop.ipynb #b80c99b6
 def put_back(pixels: OptimisedImages, state: dict[str, Tensor]):
     "The inverse of `collect_state`. Raises `ValueError` for what has another shape."
-    for name in ("images", "logits", "lr", "average"):
+    for name, part in moving_parts(pixels).items():
         if name in state:
-            check_alike(name, state[name], getattr(pixels, name))
-            getattr(pixels, name).copy_(state[name])
+            check_alike(name, state[name], part)
+            part.copy_(state[name])
     moving = [part for group in pixels.optimiser.param_groups for part in group["params"]]
     memory = {}
     for key, value in state.items():

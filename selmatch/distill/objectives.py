@@ -62,6 +62,12 @@ class Objective:
     source: ClassVar[str] = ""               # where these two come from
 
     @classmethod
+    def descent_for(cls, iterations: int) -> dict:
+        "`descent`, in which an average of the images reaches back a fifth of the run at most."
+        longest = max(0.0, 1 - 5 / max(1, iterations))
+        return {k: min(v, longest) if k == "ema" else v for k, v in cls.descent.items()}
+
+    @classmethod
     def matching_words(cls, matching: dict, iterations: int) -> dict:
         "The words of a profile's section `matching` that it takes as defaults."
         return {}

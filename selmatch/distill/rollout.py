@@ -81,8 +81,10 @@ class Rollout(Objective):
     compiled: bool = False       # compile the steps: for long runs, see `worth_compiling`
     needs: ClassVar[tuple[str, ...]] = ("network", "train")
     descent: ClassVar[dict] = {"optimiser": "adam", "betas": (0.5, 0.999), "lr_images": 0.01,
-                               "lr_lr": 0.01, "start_lr": 0.02, "iterations": 20_000}
-    source: ClassVar[str] = "DD, released code: Adam at 0.01, halved every 40 epochs there"
+                               "lr_lr": 0.01, "start_lr": 0.02, "softplus_rate": True,
+                               "iterations": 20_000}
+    source: ClassVar[str] = ("DD, released code: Adam at 0.01 (rates: inverse softplus), halved "
+                             "every 40 epochs there; its README begins CIFAR-10 at 0.001")
 
     def __post_init__(self):
         for name in ("n_steps", "epochs", "batch_real"):

@@ -75,7 +75,7 @@ class TrajectoryMatching(Objective):
     memory: float | None = None        # GB for steps that are kept; None: `free_share`
     needs: ClassVar[tuple[str, ...]] = ("network", "experts")
     in_no_key: ClassVar[tuple[str, ...]] = ("memory",)
-    source: ClassVar[str] = "SelMatch, as a profile's `matching`; MTT's own N and batch differ"
+    source: ClassVar[str] = "SelMatch, as a profile's `matching`; MTT's N, batch and norm differ"
     sweep: ClassVar[Callable] = staticmethod(reverse_sweep)    # what computes the gradient
 
     __post_init__ = check_stretch
@@ -179,7 +179,7 @@ def tesla_sweep(*problem, second: Callable = second_order, **settings) -> Matche
 @dataclass(frozen=True)
 class TESLA(TrajectoryMatching):
     "MTT with TESLA's gradient (Cui et al. 2023)."
-    source: ClassVar[str] = "TESLA: as a profile's `matching`; its own settings differ, as MTT's do"
+    source: ClassVar[str] = "TESLA: as a profile's `matching`; its N, batch and norm differ"
     sweep: ClassVar[Callable] = staticmethod(tesla_sweep)
 
 # %% ../../nbs/34_trajectories.ipynb #430c0f6a
@@ -299,7 +299,7 @@ class DATM(TrajectoryMatching):
     expansion_end: int = field(kw_only=True)
     needs: ClassVar[tuple[str, ...]] = ("network", "flat experts")
     descent: ClassVar[dict] = {"lr_labels": 10.0, "momentum_labels": 0.9, "skip_above": 1.0}
-    source: ClassVar[str] = "DATM, released configurations: CIFAR-10, 500 images a class"
+    source: ClassVar[str] = "DATM, released configurations: CIFAR-10, 500 a class; its norm differs"
 
     def __post_init__(self):
         super().__post_init__()

@@ -13,7 +13,7 @@ __all__ = ['patience', 'compiled_share', 'tried_sets', 'now', 'between', 'second
            'find_candidate', 'race_parts', 'race_share', 'reading_parts', 'feature_part', 'walk_parts', 'list_parts',
            'costs', 'difficulty_parts', 'follow_parts', 'answer_part', 'tabulate_parts', 'check_disk', 'wall_seconds',
            'command_parts', 'judging_costs', 'saved_bytes', 'measure_kept_bytes', 'measure_block_bytes', 'memory',
-           'duration', 'list_costs', 'describe_costs', 'estimate_flops']
+           'duration', 'list_costs', 'say_bill', 'describe_costs', 'estimate_flops']
 
 # %% ../../nbs/56_estimate.ipynb #03d6d925
 import functools
@@ -874,13 +874,18 @@ def list_costs(table: pd.DataFrame) -> str:     # of `costs`
     shown = shown if disk.any() else shown.drop(columns="disk")
     return shown.to_string(index=False)
 
+def say_bill(table: pd.DataFrame, study: Study) -> str:
+    "Time by stage and in all, and how many work at once, in lines."
+    c = study.computer
+    workers = f"{c.at_once} worker{'s' * (c.at_once > 1)}"
+    return (f"{list_costs(table)}\nin all about {duration(wall_seconds(table, study))} with "
+            f"{workers} on {'a cluster' if c.cluster else c.device}")
+
 def describe_costs(table: pd.DataFrame, study: Study) -> str:
     "Time by stage, disk and memory, in lines."
-    c, needed = study.computer, table.disk.sum()
-    workers = f"{c.at_once} workers on {'a cluster' if c.cluster else c.device}"
+    needed = table.disk.sum()
     held = ", ".join(f"{what} {say_bytes(b)}" for what, b in memory(study).items())
-    return (f"{list_costs(table)}\n"
-            f"in all about {duration(wall_seconds(table, study))} with {workers} (measured "
+    return (f"{say_bill(table, study)} (measured "
             f"step by step; times of one worker above, what is done already left out)\n"
             f"disk: {say_bytes(needed)} to be written, {say_bytes(count_free(study.folder))} "
             f"free in {study.folder}\nmemory of one worker: {held}")

@@ -379,21 +379,23 @@ def descent_words(study: Study, method: Method, ratio: float,
                   tuned: bool = True,      # with what was found for the method
 ) -> tuple[dict, dict]:
     """The words of a method's objective and of its outer loop at one size: the defaults of its
-    class, then the profile's for the objective, then those tuned for the method. Whatever else
-    matches trajectories goes at the profile's pace for that."""
+    class, some of which follow from the length of a run that is not cut short by tuning, then the
+    profile's for the objective, then those tuned for the method. Whatever else matches
+    trajectories goes at the profile's pace for that."""
     p, kind = study.profile, objective_class(method)
     leader = set_leader(method)
     places = {f"objectives.{method.objective}": p.objectives.get(method.objective, {})}
     if tuned:
         places[f"tuned.{leader}"] = p.tuned.get(leader, {})
-    words, moves = {}, dict(kind.descent)
+    words, moves = {}, {}
     if issubclass(kind, TrajectoryMatching):
         where, settings = "objectives.trajectory", p.objectives.get("trajectory", {})
         moves |= at_size(read_words("trajectory", settings, where)[1], ratio, where)
     for where, settings in places.items():
         for found, part in zip((words, moves), read_words(method.objective, settings, where)):
             found |= at_size(part, ratio, where)
-    return words, moves
+    whole = descent_words(study, method, ratio, tuned=False)[1] if tuned else kind.descent | moves
+    return words, kind.descent_for(whole.get("iterations", p.matching.iterations)) | moves
 
 def describe_objective(study: Study, method: Method, ratio: float) -> tuple[Any, dict]:
     "A method's objective as it is asked at one size, and the words for its outer loop."

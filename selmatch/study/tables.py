@@ -141,10 +141,10 @@ def set_trials(study: Study, sets: dict[tuple, SyntheticSet], judge: Evaluation 
 # %% ../../nbs/54_tables.ipynb #54adopt01
 catalogue = dict(methods)        # as the package has it; a reader's own methods are not published
 
-def words_behind(profile: dict,      # as `asdict` makes it, or JSON
+def words_behind(words: dict,        # a whole profile's, from `fill_words`
                  method: Method, ratio: float) -> dict:
     "Of the words on which only some rows depend those that a method depends on, at one size."
-    words, flat = fill_words(profile), needs_flat_experts(method)
+    flat = needs_flat_experts(method)
     at = lambda word: {float(r): share for r, share in (words[word] or {}).items()}.get(ratio)
     used = {"proxy": words["proxy"]} if is_searched(method.start) else {}
     if method.objective is not None:
@@ -175,18 +175,19 @@ def find_adopted(study: Study,
                  places: Iterable[tuple],    # (method, ratio, seed) each
 ) -> dict[tuple, pd.DataFrame]:              # place -> its rows
     "Of these sets those whose rows the home has adopted. Raises `InputError`, see `check_adopted`."
-    places, found, own = list(places), {}, asdict(study.profile)
+    places, found, own = list(places), {}, fill_words(asdict(study.profile))
     places = [place for place in places if catalogue.get(find_method(place[0]).name)
               == find_method(place[0])]
     for name, (card, table) in study.adopted.items():
         if not set(set_columns) <= set(table.columns):
             continue
         groups = dict(iter(table.drop(columns="kind", errors="ignore").groupby(set_columns)))
+        theirs = fill_words(card["profile"])
         for place in places:
             method, rows = find_method(place[0]), groups.get(title_place(place))
             if place in found or rows is None or not fits_rows(study, place, rows):
                 continue
-            was, now = (words_behind(p, method, place[1]) for p in (card["profile"], own))
+            was, now = (words_behind(words, method, place[1]) for words in (theirs, own))
             if was == now:
                 source = rows.get("taken_from", pd.Series(pd.NA, rows.index)).fillna(name)
                 found[place] = rows.assign(taken_from=source)
