@@ -4,7 +4,7 @@
 
 Every row is a process of its own. `cold` compiles for the first time on this machine, `warm` finds what the compiler
 left on disk. `compiling_s` is the first compiled step less a later one, `steps` what is won back by then, and
-`multiplications` these steps forward and backward, counted as `worth_compiling` counts."""
+`operations` these steps forward and backward, counted as `worth_compiling` counts."""
 import argparse
 import json
 import os
@@ -52,7 +52,7 @@ def time_one(width: int, threads: int) -> dict:
     each = 3 * BATCH * count_flops(make_network(spec, SHAPE, 10, 0), SHAPE)
     return {"width": width, "threads": threads, "eager_ms": round(1000 * eager, 1),
             "compiled_ms": round(1000 * compiled, 1), "compiling_s": round(first - compiled, 1),
-            "steps": round(steps), "multiplications": float(f"{steps * each:.2g}")}
+            "steps": round(steps), "operations": float(f"{steps * each:.2g}")}
 
 
 def main():

@@ -293,6 +293,9 @@ def check_out(out: Path, data: dict):
     check_writable(above, "--out")
     check_place(out)
     check_begun(out, "--out")
+    if (out / "README.md").exists():
+        raise InputError(f"--out {out} holds a set with a card, README.md, which would not be "
+                         "about the new one: choose another folder")
 
 # %% ../nbs/68_app.ipynb #b8b0e7f9
 def find_data_section(options: dict) -> dict:
@@ -556,12 +559,12 @@ def figures_command(profile, only, everything, parameters, only_estimate, downlo
     p = load_profile(profile)
     if download:
         fetch_official(p.data["name"], p.data.get("root"))
-    from selmatch.study.study import Study
+    from selmatch.study.study import Study, check_home
+    check_home(home(), p.data)
     study = Study(p, make_computer(device, workers, cluster), home())
     if only_estimate:
         return click.echo(f"{p.name}: {', '.join(names)}\n{expect(study, names)[1]}")
-    if out:
-        check_gallery(out, names, p.data)
+    check_gallery(out or root() / "figures" / p.name, names, p.data)
     asked = str(Path(profile).resolve()) if profile.endswith((".yaml", ".yml")) else profile
     folder = draw_figures(study, names, given, out.resolve() if out else None, asked, click.echo)
     click.echo(f"Open {folder / 'index.html'}")
@@ -741,9 +744,10 @@ def tune_command(profile, only, words, estimate, device, workers, cluster, out):
     profile = settle_profile(profile, words)
     p = load_profile(profile)
     from selmatch.study.profile import profile_folder
-    from selmatch.study.study import Study
+    from selmatch.study.study import Study, check_home
     from selmatch.study.tune import list_leaders, list_picks, tune, tuning_costs, write_tuned
     list_leaders(only)
+    check_home(home(), p.data)
     study = Study(p, make_computer(device, workers, cluster), home())
     say_costs(tuning_costs(study, only or None), study, 0.0 if estimate else shortest_said)
     if estimate:
@@ -999,7 +1003,7 @@ def shrink_command(folder, ratio, images, per_class, budget, out, originals, fli
 others = [
     click.option("--label-file", type=Place(),
                  help="The file of labels, where it is not labels_best.pt beside."),
-    click.option("--normalised", metavar="pixels|bytes|data|half|imagenet|zca",
+    click.option("--normalised", metavar="pixels|bytes|data|half|imagenet|cifar|zca",
                  help="How the tensors are normalised; default: found out."),
     click.option("--number", type=int, default=0, show_default=True, **within(0, most),
                  help="Which experiment of a file by DC or DM."),
@@ -1089,7 +1093,8 @@ def bench_command(only, quick, file, device):
               help="Remove what killed commands left, what was set aside as damaged, and what is "
                    "finished with; without --yes only say what that is.")
 @click.option("--older", type=float, metavar="DAYS", **within(0, 1e6),
-              help="With --clean: also all results, sets and experts made before so many days.")
+              help="With --clean: also results, sets, experts and decoded images made before so "
+                   "many days.")
 @click.option("--unasked", type=float, metavar="DAYS", **within(0, 1e6),
               help="With --clean: also what no command has asked for in so many days, such as the "
                    "results of code that is no more.")

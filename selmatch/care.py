@@ -138,14 +138,15 @@ def find_removable(home: Path, older: float | None = None,    # days since it wa
                    unasked: float | None = None,              # days since anybody asked for it
 ) -> list[Path]:
     """Litter, what was set aside, what is finished with; on demand all that is so many days old, or
-    that nothing asked for in so many days."""
+    that nothing asked for in so many days. Adopted rows stay: nothing here makes them again."""
     from selmatch.study.store import find_leftovers, find_litter_in
     found = [*find_litter_in(home), *find_bad(home), *find_leftovers(home)]
+    again = [k for k in list_kept(home) if k.room != "published rows"]
     if older is not None:
         before = time.time() - 86400 * older
-        found += [k.path for k in list_kept(home) if k.made < before]
+        found += [k.path for k in again if k.made < before]
     if unasked is not None:
-        found += [k.path for k in find_unasked(list_kept(home), unasked)]
+        found += [k.path for k in find_unasked(again, unasked)]
     return list(dict.fromkeys(found))
 
 def remove(paths: list[Path]):
@@ -210,13 +211,13 @@ def compare_all(home: Path, say: Callable = lambda text: None) -> list[Path]:   
 
 # %% ../nbs/67_care.ipynb #5b8d2b7a
 def probe_values() -> dict:    # name -> tensor
-    "What a doctor computes: seconds of work that touches every stage."
+    "What a doctor computes in seconds: the data, a forward pass, training, a gradient."
     import torch
     from selmatch.computer import with_threads
     return with_threads(probe_stages, torch.Generator().manual_seed(0), threads=1)
 
 def probe_stages(generator) -> dict:
-    "The digits, a network's scores, its gradient after two epochs, in one thread."
+    "The digits, a fresh network's scores, its weights and gradient after twenty steps."
     import torch
     import torch.nn.functional as F
     from selmatch.data.loaders import load_digits

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['longest_at_floor', 'highest_rate', 'check_descent', 'Descent', 'through_softmax', 'start_logits',
            'make_image_optimiser', 'MovingImages', 'unsoftplus', 'MovingRate', 'OptimisedImages', 'read_answer',
-           'refuse_divergence', 'refuse_rate', 'refuse_pixels', 'refuse_all', 'DistilledSets', 'say_halved',
+           'GaveUp', 'refuse_divergence', 'refuse_rate', 'refuse_pixels', 'refuse_all', 'DistilledSets', 'say_halved',
            'halve_steps', 'go_back', 'Distillation', 'moving_parts', 'collect_state', 'check_alike', 'put_back',
            'collect_run', 'put_run_back', 'save_checkpoint', 'read_kept', 'take_up', 'resume', 'find_checkpoint',
            'begin_run', 'distill']
@@ -203,10 +203,14 @@ def read_answer(answer: Answer,
     loss, rate, good = torch.stack([answer.loss, lr.mean(), usable]).tolist()
     return loss, rate, bool(good)
 
+# %% ../../nbs/39_loop.ipynb #39gaveup1
+class GaveUp(InputError):
+    "A run that cannot go on, whatever the machine: the step sizes do not suit the set."
+
 # %% ../../nbs/39_loop.ipynb #fc01237f
 def refuse_divergence(rows: list[dict],    # of the history so far
                       descent: Descent):
-    "`InputError` when the last twenty answers were skipped, or at a stop too many of all."
+    "`GaveUp` when the last twenty answers were skipped, or at a stop too many of all."
     n, in_a_row = len(rows), rows[-20:]
     skipped = sum(row["skipped"] for row in rows)
     if n >= 20 and all(row["skipped"] for row in in_a_row):
@@ -215,7 +219,7 @@ def refuse_divergence(rows: list[dict],    # of the history so far
         what = f"{skipped} of {n} answers (skip_at_most={descent.skip_at_most})"
     else:
         return
-    raise InputError(
+    raise GaveUp(
         f"distillation diverged at iteration {n}: {what} were not usable (last loss "
         f"{rows[-1]['loss']}); lower lr_images={descent.lr_images} or start_lr={descent.start_lr}")
 
@@ -225,7 +229,7 @@ highest_rate = 100           # times the rate of the start
 
 # %% ../../nbs/39_loop.ipynb #39dur03b
 def refuse_rate(rows: list[dict], lr: Tensor, descent: Descent):    # lr: after the last step
-    "`InputError` when the learned rate collapsed or exploded."
+    "`GaveUp` when the learned rate collapsed or exploded."
     floor, mean = descent.start_lr / 100, float(lr.mean())
     low = [row["lr"] <= floor * 1.000001 for row in rows[-longest_at_floor:]]
     if descent.lr_lr == 0 or descent.start_lr == 0:
@@ -236,26 +240,26 @@ def refuse_rate(rows: list[dict], lr: Tensor, descent: Descent):    # lr: after 
         what = f"collapsed: {longest_at_floor} iterations at its floor {floor:.3g}"
     else:
         return
-    raise InputError(f"distillation at iteration {len(rows)}: the student's learning rate {what} "
-                     f"(loss {rows[-1]['loss']:.4g}); lower lr_lr={descent.lr_lr} or "
-                     f"lr_images={descent.lr_images}")
+    raise GaveUp(f"distillation at iteration {len(rows)}: the student's learning rate {what} "
+                 f"(loss {rows[-1]['loss']:.4g}); lower lr_lr={descent.lr_lr} or "
+                 f"lr_images={descent.lr_images}")
 
 # %% ../../nbs/39_loop.ipynb #39dur004
 def refuse_pixels(pixels: "MovingImages", iteration: int, descent: Descent):
-    "`InputError` when a pixel, a label or the rate is no number any more."
+    "`GaveUp` when a pixel, a label or the rate is no number any more."
     parts = {"pixels": pixels.images, "the learning rate": pixels.lr, "labels": pixels.logits}
     for name, part in parts.items():
         if part is None or part.isfinite().all():
             continue
         bad = int((~part.isfinite()).sum())
-        raise InputError(f"distillation at iteration {iteration}: {bad} of {part.numel()} numbers "
-                         f"of {name} are not finite; lower lr_images={descent.lr_images}, "
-                         f"lr_labels={descent.lr_labels} or lr_lr={descent.lr_lr}; what was kept "
-                         "is good")
+        raise GaveUp(f"distillation at iteration {iteration}: {bad} of {part.numel()} numbers "
+                     f"of {name} are not finite; lower lr_images={descent.lr_images}, "
+                     f"lr_labels={descent.lr_labels} or lr_lr={descent.lr_lr}; what was kept "
+                     "is good")
 
 # %% ../../nbs/39_loop.ipynb #39all001
 def refuse_all(rows: list[dict], pixels: "MovingImages", descent: Descent):
-    "All three guards, after an iteration. Raises `InputError`."
+    "All three guards, after an iteration. Raises `GaveUp`."
     refuse_pixels(pixels, len(rows), descent)
     refuse_rate(rows, pixels.lr, descent)
     refuse_divergence(rows, descent)
@@ -287,12 +291,12 @@ def halve_steps(run: "Distillation"):
         group["lr"] = first["lr"] * 0.5 ** len(run.halved)
 
 # %% ../../nbs/39_loop.ipynb #39back05
-def go_back(run: "Distillation", error: InputError):    # error: what a guard says
+def go_back(run: "Distillation", error: GaveUp):    # error: what a guard says
     "Back to the last stop with half the step sizes; raises `error` where that is not wanted."
     n, most = len(run.halved), run.descent.back_off
     if run.good is None or n >= most:
         more = f"; step sizes were halved {n} times (back_off={most})" if n else ""
-        raise InputError(f"{error}{more}") from error
+        raise GaveUp(f"{error}{more}") from error
     stop, state = run.good
     run.halved.append({"at": len(run.rows), "back_to": stop, "why": str(error)})
     put_run_back(run, {name: part.clone() for name, part in state.items()})
@@ -324,7 +328,7 @@ class Distillation:
         self.rows.append({"iteration": i + 1, "loss": loss, "lr": rate, "skipped": not good})
         try:
             refuse_all(self.rows, self.pixels, self.descent)
-        except InputError as error:
+        except GaveUp as error:
             return go_back(self, error)
         if i + 1 in self.descent.stops:
             self.keep_set()

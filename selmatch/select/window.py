@@ -59,7 +59,8 @@ def count_per_class(sizes: Sequence[int],    # images of each class
                     total: int,              # images of the set
                     balance: str = "equal",  # "equal" numbers, or an equal "share" of each class
 ) -> list[int]:                              # images of each class in the set, at least one
-    "How many images each class gives to a set. Ties go to the larger class, then the first."
+    """How many images each class gives to a set. What is left over goes to the larger class where
+    numbers are equal, to the largest remainder where shares are; ties go to the first."""
     check_choice("balance", balance, balances)
     sizes = np.asarray(sizes)
     total = min(max(int(total), len(sizes)), int(sizes.sum()))

@@ -8,8 +8,8 @@ __all__ = ['profile_folder', 'most_words', 'truth', 'unbounded', 'supplied', 'pl
            'Score', 'Evaluation', 'Strength', 'Window', 'Experts', 'Matching', 'nearest_size', 'Teacher', 'Curriculum',
            'Proxy', 'Search', 'Tuning', 'at_place', 'check_network', 'read_judges', 'BySize', 'read_value', 'at_size',
            'read_words', 'value_at', 'Profile', 'compared_methods', 'check_compared', 'nearest_alpha',
-           'check_named_sizes', 'check_sizes', 'check_words', 'check_tuned', 'check_sizes_of', 'load_profile',
-           'as_yaml', 'write_profile']
+           'check_named_sizes', 'check_sizes', 'check_words', 'check_tuned', 'check_sizes_of', 'check_name',
+           'load_profile', 'as_yaml', 'write_profile']
 
 # %% ../../nbs/50_profile.ipynb #a79bc614
 import functools
@@ -639,6 +639,12 @@ def check_sizes_of(words: tuple[dict, dict], ratios: tuple[float, ...], where: s
             at_size(part, ratio, where)
 
 # %% ../../nbs/50_profile.ipynb #9194e118
+def check_name(name: str):
+    "A profile's name names folders: `InputError` for one that leads elsewhere."
+    if name in ("", ".", "..") or set(name) & set("/\\\0"):
+        raise InputError(f"name={name!r} is no name of a profile: it may not be empty, . or .., "
+                         "nor contain / or \\, for folders are named by it")
+
 def load_profile(name: str | Path,    # a name from `list_profiles`, or the path of a YAML file
                  **changes,           # top-level values to replace, such as seed=1
 ) -> Profile:
@@ -648,6 +654,7 @@ def load_profile(name: str | Path,    # a name from `list_profiles`, or the path
         known = [p.stem for p in sorted(profile_folder.glob("*.yaml"))]
         path = profile_folder / f"{check_choice('profile', str(name), known)}.yaml"
     p = read_section({"name": path.stem} | read_yaml(path) | changes, Profile)
+    check_name(p.name)
     if p.ratios and "ratios" not in changes:
         check_named_sizes(p)
     return p

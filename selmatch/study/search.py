@@ -144,9 +144,11 @@ def judge_candidates(study: Study, tasks: dict[tuple[float, float], SetTask], bu
     work = []
     for (alpha, beta), task in tasks.items():
         small = [s for s in kept_sets(study, task) if s.card.get("iteration", 0) <= budget][-1]
+        taught = study.at(0).taught if task.method.labels == "online" else None
         work += trials(small.data, n, seed, network=study.judge_network,
                        recipe=study.recipe(task.method.augmentation), distilled=small.distilled,
-                       tests=study.tests, easy=study.easy, tags={"alpha": alpha, "beta": beta})
+                       tests=study.tests, easy=study.easy, tags={"alpha": alpha, "beta": beta},
+                       loss=taught)
     return study.run_trials(work, f"judge candidates after {budget} iterations")
 
 # %% ../../nbs/55_search.ipynb #d07a933d

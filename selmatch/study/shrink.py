@@ -34,8 +34,8 @@ from ..select.window import count_per_class
 from .estimate import Prices, duration, iteration_seconds
 from .profile import Evaluation, Profile, nearest_alpha
 from selmatch.study.sets import (
-    SetTask, finish_sets, is_ordered, label_start, make_sets, mask_of_counts, selection_needs,
-    set_task, start_card, start_function,
+    SetTask, check_derivatives, finish_sets, is_ordered, label_start, make_sets, mask_of_counts,
+    selection_needs, set_task, start_card, start_function,
 )
 from .study import Study
 from .tables import cover, trials_on
@@ -241,6 +241,7 @@ def plan_small(study: Study, method: Method, sizes: Sizes,
     if alpha is not None:
         check_range("alpha", alpha, 0, 1)
         method = with_share(method, alpha)
+    check_derivatives(study, method)
     start, rows = start_of_counts(study, method, sizes, beta)
     there = at_size(study, sizes, start.card["beta"], start.card["alpha"])
     return there, set_task(there, method, sizes.ratio, 0, start=start), rows

@@ -8,7 +8,8 @@ __all__ = ['package', 'without_effect', 'compared', 'room_names', 'littered', 'k
            'import_closure', 'minor_version', 'code_key', 'without_words', 'own_code', 'code_of', 'pack', 'unpack',
            'Plan', 'do_own', 'join_plans', 'name_processor', 'describe_maker', 'StoredResults', 'count_bytes', 'Store',
            'settle_task', 'settle_all', 'keep_elsewhere', 'is_ours', 'is_our_lock', 'find_litter_in', 'find_leftovers',
-           'sweep_once', 'note_plan', 'run_plan', 'fill_words', 'row_words', 'adopted_place', 'read_published', 'adopt']
+           'sweep_once', 'note_plan', 'run_plan', 'fill_words', 'row_words', 'adopted_place', 'read_published',
+           'read_adopted', 'adopt']
 
 # %% ../../nbs/51_store.ipynb #f3a9a0d6
 import ast
@@ -410,6 +411,15 @@ def read_published(folder: Path, name: str) -> tuple[dict, bytes] | None:
         raise InputError(f"{table} is not the table that {note.name} is about: draw or adopt "
                          f"{name} again")
     return card, rows
+
+def read_adopted(place: Path, name: str) -> tuple[dict, bytes]:
+    """An adopted table, its provenance first; nothing where there is none. A damaged one is set
+    aside: its rows are measured, until they are adopted again."""
+    try:
+        return read_published(place, name) or ({}, b"")
+    except InputError as error:
+        set_aside(place / f"{name}.csv", error)
+        return {}, b""
 
 def adopt(home: Path, folder: Path) -> dict[str, tuple[dict, bool]]:
     """Copy the published tables of a folder into a home: name -> provenance, and whether another

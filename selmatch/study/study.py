@@ -44,7 +44,7 @@ from ..select.scores import load_difficulty, observe_run
 from ..select.window import best_beta, beta_grid, count_per_class, window, window_start
 from .profile import Evaluation, Profile, at_place, load_profile, read_judges
 from .store import (
-    Plan, Store, adopted_names, adopted_place, code_key, read_published)
+    Plan, Store, adopted_names, adopted_place, code_key, read_adopted)
 from ..train.augment import Augmentation
 from ..train.judge import Trial, run_trial, trials
 from ..train.networks import carry, make_network, n_params
@@ -552,7 +552,7 @@ class Study(StudyScores):
         data, found = self.describe_data(), {}
         place = adopted_place(self.folder, asdict(self.profile), data)
         for name in adopted_names:
-            card, rows = read_published(place, name) or ({}, b"")
+            card, rows = read_adopted(place, name)
             if rows and is_about(card["data"], data):
                 note_use(place / f"{name}.csv")
                 found[name] = card, read_rows(self.profile.ratios, rows)

@@ -18,6 +18,7 @@ import pandas as pd
 import yaml
 
 from ..core import InputError, write_atomic
+from ..distill.loop import GaveUp
 from ..methods import Method, find_method, methods, set_leader, variants
 from .profile import Profile, compared_methods, read_yaml
 from . import sets
@@ -74,10 +75,10 @@ def tuned_sizes(study: Study) -> list[float]:
     return [r for r in p.tuning.ratios if r in p.ratios] or list(p.ratios[:2][-1:])
 
 def try_set(task: SetTask, device: str, quiet: bool) -> Path:
-    "Make a set, or leave it unfinished where the loop gives up."
+    "Make a set, or leave it unfinished where the loop gives up; any other error is one."
     try:
         return make_set(task, device, quiet)
-    except InputError:
+    except GaveUp:
         return task.folder
 
 # %% ../../nbs/57_tune.ipynb #a37b3b46

@@ -85,14 +85,15 @@ def describe_sample(table: pd.DataFrame) -> str:    # one row per network: metho
 # %% ../../nbs/41_verdicts.ipynb #881c8445
 def pair_test(differences: np.ndarray,    # (S,) of two methods on the same seeds
 ) -> dict[str, float]:                           # gap, half, p, sets
-    "A paired t-test: the mean difference, half its 95 % interval, and p (two-sided)."
+    """A paired t-test: the mean difference, half its 95 % interval (NaN where no scatter was seen),
+    and p (two-sided)."""
     looks = np.asarray(differences, float)
-    gap, p = float(looks.mean()), float("nan")
+    gap, half, p = float(looks.mean()), float("nan"), float("nan")
     if len(looks) > 1 and looks.std() > 1e-9:
-        p = float(scipy.stats.ttest_1samp(looks, 0).pvalue)
+        half, p = half_width(looks), float(scipy.stats.ttest_1samp(looks, 0).pvalue)
     elif len(looks) > 1:
         p = 1.0        # without scatter there is nothing to test by; the question was asked, though
-    return {"gap": gap, "half": half_width(looks), "p": p, "sets": len(looks)}
+    return {"gap": gap, "half": half, "p": p, "sets": len(looks)}
 
 # %% ../../nbs/41_verdicts.ipynb #6709b60e
 def correct_by_holm(p: Sequence[float],    # (m,) of one table; NaN: a question that was not asked
@@ -124,7 +125,7 @@ def compare(table: pd.DataFrame,              # one row per network: method, set
                 both = (wide[a] - wide[b]).dropna().to_numpy()
                 rows.append(names | {"a": a, "b": b} | pair_test(both))
     found = pd.DataFrame(rows, columns=[*by, "a", "b", "gap", "half", "p", "sets"])
-    same = [are_same(table, row, by) for row in found.to_dict("records")]
+    same = np.array([are_same(table, row, by) for row in found.to_dict("records")], bool)
     found["p_holm"] = correct_by_holm(found.p.mask(same))
     return found.assign(verdict=[call_verdict(*v) for v in zip(found.gap, found.p_holm, same)])
 
@@ -135,6 +136,8 @@ def are_same(table: pd.DataFrame, row: dict, by: Sequence[str]) -> bool:
         return False
     here = table[np.logical_and.reduce([table[name] == row[name] for name in by])]
     a, b = (here[here.method == row[side]] for side in ("a", "b"))
+    if here.images.isna().any():         # of a row that does not say it nobody knows
+        return False
     words = ["set_seed", "images", "augmentation", *(["labels"] if "labels" in table else [])]
     trained = [set(t[words].itertuples(index=False)) for t in (a, b)]
     return trained[0] == trained[1]
@@ -163,11 +166,13 @@ def main_effect(table: pd.DataFrame,        # one row per network, with a column
 ) -> pd.DataFrame:                          # by group: gap, half (points), p, sets, pairs
     """The mean difference between two settings of a factor over all cells that have a partner with
     every seed: cells of some seeds only would count as scatter between seeds. Raises `InputError`
-    for a setting that the table lacks."""
+    for a setting that the table lacks, and where no cell has both."""
     for setting in (a, b):
         check_choice(factor, setting, list(table[factor].unique()))
     wide = set_means(table, [*by, *others, factor], value).unstack(factor)
     apart = (wide[a] - wide[b]).dropna()
+    if apart.empty:
+        raise InputError(f"no cell has both {factor}={a!r} and {factor}={b!r} with the same seed")
     seeds = apart.groupby(list(by)).transform(count_sets)
     apart = apart[apart.groupby([*by, *others]).transform("size") == seeds]
     looks = apart.groupby([*by, "set_seed"]).mean()

@@ -96,7 +96,7 @@ def count_flops(net: nn.Module,
     return counter.get_total_flops()
 
 # %% ../../nbs/12_training.ipynb #13cddf18
-enough_work = {"cpu": 2e12, "cuda": 3e13}     # multiplications that win back compiling; on
+enough_work = {"cpu": 2e12, "cuda": 3e13}     # operations that win back compiling; on
                                               # others (MPS) none do
 
 def worth_compiling(net: nn.Module,

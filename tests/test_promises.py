@@ -1,0 +1,173 @@
+"""What pages and help texts promise to whoever runs a command, held where it had been broken."""
+import json
+import os
+import warnings
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+import selmatch as sm
+from selmatch import app
+from selmatch.care import find_removable
+from selmatch.computer import Computer
+from selmatch.core import DamagedFile, InputError
+from selmatch.distill import loop
+from selmatch.study import search, tune
+from selmatch.study.profile import load_profile, write_profile
+from selmatch.study.study import Study
+
+
+def run(*words) -> tuple[int, Exception | None]:
+    """The exit code of a command and what it raised."""
+    from click.testing import CliRunner
+    result = CliRunner().invoke(app.cli, [str(word) for word in words])
+    return result.exit_code, result.exception
+
+
+def photographs(root: Path) -> Path:
+    """Thirty small pictures of two classes."""
+    for part, n in (("train", 12), ("test", 3)):
+        for c in "ab":
+            folder = root / part / c
+            folder.mkdir(parents=True)
+            for i in range(n):
+                Image.fromarray(np.random.default_rng([i, ord(c), n]).integers(0, 255, (16, 16, 3), "uint8")).save(folder / f"{i}.png")
+    return root
+
+
+def own_profile(folder: Path, text: str = "", **changes) -> Path:
+    """The smallest profile as a file, with words of its own in front."""
+    file = folder / "mine.yaml"
+    write_profile(load_profile("smoke", **changes), file)
+    file.write_text(text + file.read_text(encoding="utf-8"), encoding="utf-8")
+    return file
+
+
+@pytest.mark.parametrize("error", [InputError("cannot write x: No space left on device"), DamagedFile("expert x is damaged")], ids=["full disk", "damaged file"])
+def test_tuning_takes_only_a_run_that_gave_up_for_a_trial_without_a_score(error, tmp_path, monkeypatch):
+    """Every error was recorded as "gave up", and the pick was made among what was left."""
+    def fails(*given): raise error
+    monkeypatch.setattr(tune, "make_set", fails)
+    study = Study(load_profile("smoke"), Computer(quiet=True), tmp_path)
+    with pytest.raises(InputError, match=str(error)): tune.tune(study, ["dm"])
+
+
+def test_a_run_that_diverges_is_a_trial_without_a_score(tmp_path, monkeypatch):
+    def fails(task, *given): raise loop.GaveUp("distillation diverged")
+    monkeypatch.setattr(tune, "make_set", fails)
+    record = tune.tune(Study(load_profile("smoke"), Computer(quiet=True), tmp_path), ["dm"])
+    tried = record[record.factor > 0]
+    assert len(tried) and tried.score.isna().all() and not record.picked.any()
+
+
+def test_all_guards_of_a_run_say_that_it_gave_up():
+    descent = loop.Descent(iterations=30, evaluate_at=(20,), lr_lr=1.0, start_lr=0.1)
+    rows = [{"loss": 1.0, "lr": 0.001, "skipped": True}] * 20
+    with pytest.raises(loop.GaveUp): loop.refuse_divergence(rows, descent)
+    with pytest.raises(loop.GaveUp): loop.refuse_rate(rows, torch.tensor(0.001), descent)
+
+
+def test_figures_without_a_place_leave_a_strangers_page_alone(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("SELMATCH_HOME", str(tmp_path / "home"))
+    page = tmp_path / "figures" / "smoke" / "index.html"
+    page.parent.mkdir(parents=True)
+    page.write_text("my own page")
+    code, error = run("figures", "--profile", "smoke", "--only", "fig3_window")
+    assert code and isinstance(error, InputError) and "was not written by selmatch" in str(error)
+    assert page.read_text() == "my own page" and not (tmp_path / "home").exists()
+
+
+@pytest.mark.parametrize("name", ["../../mysite", "/tmp/x", "..", "", "a\\b"])
+def test_a_profile_cannot_lead_elsewhere_by_its_name(name, tmp_path):
+    file = tmp_path / "mine.yaml"
+    file.write_text(f"name: {json.dumps(name)}\n{(Path(load_profile.__globals__['profile_folder']) / 'smoke.yaml').read_text(encoding='utf-8')}", encoding="utf-8")
+    with pytest.raises(InputError, match="is no name of a profile"): load_profile(file)
+
+
+@pytest.mark.parametrize("command", [["figures", "--only", "fig3_window"], ["tune", "--only", "dm"]], ids=lambda words: words[0])
+def test_no_command_keeps_results_among_the_images(command, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    source = photographs(tmp_path / "photos")
+    file = own_profile(tmp_path, data={"name": "folder", "root": str(source), "validation": 0.2, "seed": 0})
+    monkeypatch.setenv("SELMATCH_HOME", str(source / "store"))
+    before = sorted(source.rglob("*"))
+    code, error = run(*command, "--profile", file)
+    assert code and "lie among the images" in str(error)
+    assert sorted(source.rglob("*")) == before
+
+
+def test_adopted_rows_are_not_cleared_away_by_their_age(tmp_path):
+    for room, name in (("adopted", "0123456789abcdef/fig3_window.csv"), ("sets", "one/card.json")):
+        file = tmp_path / room / name
+        file.parent.mkdir(parents=True)
+        file.write_text("{}")
+        for place in (file, file.parent): os.utime(place, (0, 0))
+    for words in ({"older": 1}, {"unasked": 1}):
+        assert not [path for path in find_removable(tmp_path, **words) if "adopted" in path.parts], words
+
+
+def test_candidates_of_an_online_method_are_judged_under_their_teacher(tmp_path, monkeypatch):
+    """They were judged with plain labels: the place that was found was another method's."""
+    study = Study(load_profile("smoke"), Computer(quiet=True), tmp_path)
+    ratio = study.profile.ratios[0]
+    scores = {}
+    for name in ("selmatch-dsa", "selmatch-online"):
+        tasks = dict(list(search.candidate_tasks(study, ratio, name).items())[:1])
+        scores[name] = search.judge_candidates(study, tasks, search.list_rungs(study, search.check_racing(name), ratio)[-1], 1, 0)
+    assert not scores["selmatch-dsa"].test_accuracy.equals(scores["selmatch-online"].test_accuracy)
+    assert study.at(0).taught is not None and not any(study.left(plan) for plan in study.at(0).teacher_plans()), "teachers were trained"
+
+
+def test_a_network_of_ones_own_is_probed_before_anything_is_trained(tmp_path, monkeypatch):
+    class Forgetful(torch.nn.Module):
+        def __init__(self, channels, n_classes, image_size):
+            super().__init__()
+            self.body = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Dropout(), torch.nn.Linear(channels * image_size**2, n_classes))
+        def forward(self, x): return self.body(x)
+    data = sm.from_folder(photographs(tmp_path / "photos"), network=Forgetful, results=tmp_path / "results", profile="smoke")
+    monkeypatch.setattr("selmatch.study.study.Study.run", lambda *given: pytest.fail("something was computed"))
+    with pytest.raises(InputError, match="Forgetful"): sm.distill(data, ratio=0.5)
+
+
+def test_a_set_is_not_written_beside_the_card_of_another(tmp_path):
+    place = tmp_path / "small"
+    place.mkdir()
+    for name in ("README.md", "set.safetensors", "card.json"): (place / name).write_text("")
+    (place / "set.safetensors").unlink()
+    (place / "card.json").unlink()
+    with pytest.raises(InputError, match="README.md|was not written by selmatch"): app.check_out(place, {"name": "digits"})
+
+
+def test_rows_that_do_not_name_their_images_are_not_the_same(tmp_path):
+    """A gap in the column was one shared NaN, and two rows with gaps were "the same images"."""
+    import pandas as pd
+    from selmatch.study.verdicts import compare
+    rows = [{"method": m, "ratio": 0.1, "set_seed": s, "augmentation": "dsa", "test_accuracy": a + 0.01 * s**2,
+             "images": digest} for m, a, digest in (("A", .5, np.nan), ("B", .7, np.nan), ("C", .6, "x")) for s in range(3)]
+    table = pd.read_csv(pd.io.common.StringIO(pd.DataFrame(rows).to_csv(index=False)))
+    assert compare(table, [("A", "B")]).verdict.tolist() == ["undecided"]
+
+
+@pytest.mark.parametrize("pairs", [[], [("A", "nobody")]], ids=["none", "no such pair"])
+def test_no_question_is_no_crash(pairs):
+    import pandas as pd
+    from selmatch.study.verdicts import compare
+    table = pd.DataFrame({"method": ["A", "A"], "ratio": 0.1, "set_seed": [0, 1], "images": ["x", "y"], "augmentation": "dsa", "test_accuracy": [.5, .6]})
+    assert len(compare(table, pairs)) == 0
+
+
+def test_a_gap_without_scatter_has_no_interval():
+    from selmatch.study.verdicts import pair_test
+    found = pair_test(np.array([3.0, 3.0, 3.0]))
+    assert found["gap"] == 3 and found["p"] == 1 and np.isnan(found["half"])
+
+
+def test_a_factor_without_a_common_cell_is_refused():
+    import pandas as pd
+    from selmatch.study.verdicts import main_effect
+    table = pd.DataFrame({"start": ["random", "window"], "augmentation": ["dsa", "none"], "ratio": 0.1, "set_seed": 0, "test_accuracy": [.5, .6]})
+    with pytest.raises(InputError, match="no cell has both start='window' and start='random'"): main_effect(table, "start", "window", "random", ["augmentation"])
