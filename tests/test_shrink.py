@@ -206,8 +206,10 @@ def judged(**accuracies):
 
 
 def test_distilling_must_win_by_more_than_chance():
-    still, noise = (0, 0.01, 0.02), (0, 0.2, -0.2)
-    assert choose_set(judged(random=(0.2, still), window=(0.3, still), selmatch=(0.4, still)))[0] == "selmatch"
+    still, steady, noise = (0, 0.01, 0.02), (0.001, 0.01, 0.019), (0, 0.2, -0.2)
+    assert choose_set(judged(random=(0.2, still), window=(0.3, still), selmatch=(0.4, steady)))[0] == "selmatch"
+    name, why = choose_set(judged(random=(0.2, still), window=(0.3, still), selmatch=(0.4, still)))
+    assert name == "window" and "+10.0 points" in why and "nan" not in why, "a scatter that was not seen is no interval"
     assert choose_set(judged(random=(0.2, still), window=(0.3, still), selmatch=(0.32, noise)))[0] == "window"
     assert choose_set(judged(random=(0.4, still), window=(0.3, still), selmatch=(0.35, still)))[0] == "random"
     name, why = choose_set(judged(random=(0.2, still), window=(0.3, still)))

@@ -584,9 +584,10 @@ def choose_set(table: pd.DataFrame,        # from `judge_sets`, with validation 
         return best, f"{why}; nothing was distilled: the time was given to choosing"
     wide = own[own.number == 0].pivot(index="seed", columns="set", values="validation_accuracy")
     test = pair_test((100 * (wide[distilled] - wide[best])).to_numpy())
+    seen = f" ± {test['half']:.1f}" if test["half"] >= 0 else ""     # without scatter: no interval
     if test["gap"] > test["half"]:
-        return distilled, f"{why}; distilling wins by {test['gap']:.1f} ± {test['half']:.1f} points"
-    return best, (f"{why}; distilling gains {test['gap']:+.1f} ± {test['half']:.1f} points, "
+        return distilled, f"{why}; distilling wins by {test['gap']:.1f}{seen} points"
+    return best, (f"{why}; distilling gains {test['gap']:+.1f}{seen} points, "
                   "which chance may explain, so real images are kept")
 
 # %% ../../nbs/59_shrink.ipynb #41405198
