@@ -733,9 +733,8 @@ def count_alike(images: Tensor,     # (n, d) shades
                 others: Tensor,     # (m, d)
 ) -> int:
     "How many images are one of the others in every pixel, but for `alike` shades."
-    nearest = torch.cat([torch.cdist(part, others).argmin(1) for part in images.split(500)])
-    return sum(int(((part - others[at]).abs().amax(1) <= alike).sum())
-               for part, at in zip(images.split(500), nearest.split(500)))
+    far = (torch.cdist(part, others, p=float("inf")).amin(1) for part in images.split(500))
+    return sum(int((largest <= alike).sum()) for largest in far)
 
 # %% ../nbs/64_api.ipynb #64leak02
 def count_leaks(made: SyntheticSet, data: Data) -> int:

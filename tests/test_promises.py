@@ -3,6 +3,7 @@ import json
 import os
 import warnings
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -68,6 +69,8 @@ def test_all_guards_of_a_run_say_that_it_gave_up():
     rows = [{"loss": 1.0, "lr": 0.001, "skipped": True}] * 20
     with pytest.raises(loop.GaveUp): loop.refuse_divergence(rows, descent)
     with pytest.raises(loop.GaveUp): loop.refuse_rate(rows, torch.tensor(0.001), descent)
+    pixels = SimpleNamespace(images=torch.tensor([float("nan")]), lr=torch.tensor(.1), logits=None)
+    with pytest.raises(loop.GaveUp): loop.refuse_pixels(pixels, 20, descent)
 
 
 def test_figures_without_a_place_leave_a_strangers_page_alone(tmp_path, monkeypatch):
@@ -171,3 +174,23 @@ def test_a_factor_without_a_common_cell_is_refused():
     from selmatch.study.verdicts import main_effect
     table = pd.DataFrame({"start": ["random", "window"], "augmentation": ["dsa", "none"], "ratio": 0.1, "set_seed": 0, "test_accuracy": [.5, .6]})
     with pytest.raises(InputError, match="no cell has both start='window' and start='random'"): main_effect(table, "start", "window", "random", ["augmentation"])
+
+
+def test_a_test_image_is_found_beside_a_nearer_twin():
+    """Only the nearest image, by distance, was looked at: another that is alike in every pixel was missed."""
+    from selmatch.api import count_alike
+    mine = torch.full((1, 40), 100.0)
+    alike, near = mine + 2, mine.clone()
+    near[0, 0] += 10
+    assert count_alike(mine, alike) == count_alike(mine, torch.cat([alike, near])) == 1
+    assert count_alike(mine, near) == 0
+
+
+def test_a_card_with_one_network_a_set_claims_nothing():
+    """A lacking interval counted as one of no width, so that every gap was "more than chance explains"."""
+    import pandas as pd
+    from selmatch.show.card import say_verdict
+    rows = [{"set": name, "number": 0, "recipe": recipe, "seed": 0, "images": 10, "test_accuracy": a, "validation_accuracy": a}
+            for name, a in (("window", .61), ("random", .60)) for recipe in ("own", "plain")]
+    said = say_verdict(SimpleNamespace(method="window", proof=pd.DataFrame(rows), flips=True))
+    assert "+1.0 points" in said and "too few networks" in said and "more than chance explains" not in said and "nan" not in said

@@ -105,15 +105,16 @@ def test_rows_of_a_rule_are_rows(data, rows):
     with pytest.raises(InputError, match="rule.*rows are needed"): sm.select(data, rule, per_class=1)
 
 
-@pytest.mark.parametrize("rows", [np.array([0, 1, 2])[::-1], np.array([0, 1, 2], dtype=np.uint32), np.array([0, 1, 2], dtype=">i4"), torch.tensor([0, 1, 2], dtype=torch.uint8), [0, 1, 2], (np.int64(2), 1, 0)])
-def test_rows_may_be_numbers_of_any_kind(data, rows):
-    first = {int(c): int(r) for r, c in reversed(list(enumerate(data.train.labels)))}       # class -> a row of it
-    def mine(images, ipc): return type(rows)(rows) if isinstance(rows, (list, tuple)) else rows
-    mine_of = {k: first[k] for k in range(3)}
-    if sorted(mine_of.values()) != [0, 1, 2]:
-        with pytest.raises(InputError, match="was asked for"): sm.select(data, mine, per_class=1)
-    else:
-        assert sm.select(data, mine, per_class=1).rows.tolist() == list(mine_of.values())
+KINDS = {"reversed": lambda rows: np.array(rows[::-1])[::-1], "uint32": lambda rows: np.array(rows, dtype=np.uint32), "big-endian": lambda rows: np.array(rows, dtype=">i4"),
+         "uint8": lambda rows: torch.tensor(rows, dtype=torch.uint8), "list": list, "tuple": lambda rows: tuple(map(np.int64, rows))}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_rows_may_be_numbers_of_any_kind(data, kind):
+    labels = data.train.labels.tolist()
+    first = [labels.index(c) for c in range(data.train.n_classes)]
+    assert sm.select(data, lambda images, ipc: KINDS[kind](first), per_class=1).rows.tolist() == first
+    with pytest.raises(InputError, match="each once"): sm.select(data, lambda images, ipc: KINDS[kind]([*first[:-1], first[0]]), per_class=1)
 
 
 def test_a_rule_may_ask_for_a_place(data):

@@ -268,12 +268,13 @@ def refuse_all(rows: list[dict], pixels: "MovingImages", descent: Descent):
 @dataclass(frozen=True)
 class DistilledSets:
     "What a run leaves behind."
-    kept: dict[int, SyntheticSet]     # iteration -> set, at every stop
+    kept: dict[int, SyntheticSet]     # iteration -> set, at every stop reached; with `keep`
+                                      # (see `distill`) the last alone
     history: pd.DataFrame             # one row per iteration: iteration, loss, lr, skipped
 
     @property
     def last(self) -> SyntheticSet:
-        "The set after the last iteration so far."
+        "The set of the last stop so far."
         return self.kept[max(self.kept)]
 
 # %% ../../nbs/39_loop.ipynb #39said01

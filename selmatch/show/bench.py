@@ -732,7 +732,7 @@ not_said = "not said"     # in files from before there was a choice of memory
 def bench_table(result: dict) -> pd.DataFrame:
     """Medians: one row per part, size, memory and way, with n and the ratio to the plain way of the
     same size and memory. Rows that do not say how freed memory was treated have no ratio, but
-    for matching and its floor, whose ways were then treated alike, as it comes."""
+    for matching: there, and for its floor, all were then treated alike, as it comes."""
     sizes = ["part", "n_steps", "batch", "images", "memory"]
     timed = pd.DataFrame([row for row in result["rows"] if "seconds" in row])
     timed = timed.reindex(columns=[*sizes, "way", "seconds"])

@@ -208,10 +208,12 @@ def say_verdict(found: Shrunk) -> str:
         shown = summarise_sets(found.proof[found.proof.recipe == recipe]).set_index("set")
         mine, random = shown.loc[found.method], shown.loc["random"]
         gap = mine["mean"] - random["mean"]
-        half = np.hypot(np.nan_to_num(mine.half), np.nan_to_num(random.half))
-        word = "no more than chance explains" if abs(gap) <= half else (
+        half = np.hypot(mine.half, random.half)
+        word = "too few networks to say whether chance explains it" if np.isnan(half) else (
+            "no more than chance explains" if abs(gap) <= half else
             "more than chance explains" if gap > 0 else "**take random images instead**")
-        said.append(f"{gap:+.1f} ± {half:.1f} points under {name} ({word})")
+        seen = "" if np.isnan(half) else f" ± {half:.1f}"
+        said.append(f"{gap:+.1f}{seen} points under {name} ({word})")
     return f"Against random images of the same sizes: {'; '.join(said)}."
 
 # %% ../../nbs/66_card.ipynb #f2ddfc25

@@ -7,17 +7,17 @@ __all__ = ['palette', 'marks', 'in_turn', 'style', 'small', 'on_paper', 'page', 
            'kinds', 'kind_colors', 'kind_marks', 'taught_rivals', 'way_looks', 'start_colors', 'start_marks',
            'gain_scale', 'method_colors', 'mark_of', 'in_notebook', 'load_display', 'use_style', 'small_print',
            'lay_out', 'count_text', 'banded_line', 'interval_line', 'clip_intervals', 'to_pictures', 'draw_image',
-           'show_pictures', 'find_floor', 'name_beyond', 'give_room', 'reaches_beyond', 'draw_window', 'window_curves',
-           'draw_agreement', 'draw_scans', 'draw_readings', 'reading_panels', 'same_images', 'say_same', 'say_interval',
-           'draw_row', 'draw_methods', 'accuracy_dots', 'accuracy_table', 'draw_half', 'draw_half_along',
-           'coverage_legend', 'coverage_panels', 'draw_sorted_class', 'name_parts', 'draw_strip', 'method_picture',
-           'league_rows', 'name_rows', 'label_rows', 'rival_of', 'gains_over', 'draw_gains', 'kind_map',
-           'accuracy_league', 'beside_dots', 'draw_pair', 'draw_price', 'draw_cost', 'cost_panels', 'race_lines',
-           'cut_race', 'draw_grid', 'search_panels', 'epoch_bar', 'start_curves', 'draw_alpha_accuracy',
-           'draw_alpha_coverage', 'alpha_panels', 'ablation_rows', 'draw_starts', 'ablation_dots', 'draw_map',
-           'gain_norm', 'transfer_levels', 'transfer_map', 'name_networks', 'tuning_map', 'cross_out', 'frame_picks',
-           'frame_image', 'draw_change', 'name_class', 'change_bar', 'find_rows', 'change_reach', 'draw_block',
-           'gallery', 'draw_own_class', 'draw_label', 'label_panels']
+           'show_pictures', 'find_floor', 'name_beyond', 'give_room', 'draw_window', 'window_curves', 'draw_agreement',
+           'draw_scans', 'draw_readings', 'reading_panels', 'same_images', 'say_same', 'say_interval', 'draw_row',
+           'draw_methods', 'accuracy_dots', 'accuracy_table', 'draw_half', 'draw_half_along', 'coverage_legend',
+           'coverage_panels', 'draw_sorted_class', 'name_parts', 'draw_strip', 'method_picture', 'league_rows',
+           'name_rows', 'label_rows', 'rival_of', 'gains_over', 'draw_gains', 'kind_map', 'accuracy_league',
+           'beside_dots', 'draw_pair', 'draw_price', 'draw_cost', 'cost_panels', 'race_lines', 'cut_race', 'draw_grid',
+           'search_panels', 'epoch_bar', 'start_curves', 'draw_alpha_accuracy', 'draw_alpha_coverage', 'alpha_panels',
+           'ablation_rows', 'draw_starts', 'ablation_dots', 'draw_map', 'gain_norm', 'transfer_levels', 'transfer_map',
+           'name_networks', 'tuning_map', 'cross_out', 'frame_picks', 'frame_image', 'draw_change', 'name_class',
+           'change_bar', 'find_rows', 'change_reach', 'draw_block', 'gallery', 'draw_own_class', 'draw_label',
+           'label_panels']
 
 # %% ../../nbs/61_plots.ipynb #9589a051
 import itertools
@@ -227,10 +227,6 @@ def give_room(ax: plt.Axes,
 
 said_cut = " (cut at the edge)"       # for the small print
 
-def reaches_beyond(ax: plt.Axes, seen: pd.DataFrame) -> bool:    # mean and half of what is drawn
-    "Whether an interval, drawn along x, goes on beyond an edge."
-    (low, high), half = ax.get_xlim(), seen.half.fillna(0)
-    return bool(((seen["mean"] - half < low) | (seen["mean"] + half > high)).any())
 
 # %% ../../nbs/61_plots.ipynb #0bd35ecc
 def draw_window(ax: plt.Axes,
@@ -413,7 +409,8 @@ def draw_methods(ax: plt.Axes,
     ax.set(yticks=range(len(colors)), ylim=(len(colors) - .4, -.5))
     ax.set_yticklabels(colors)
     ax.grid(axis="y", visible=False)
-    return reaches_beyond(ax, seen)
+    low, high = clip_intervals(seen)
+    return bool(((low < ax.get_xlim()[0]) | (high > ax.get_xlim()[1])).any())
 
 # %% ../../nbs/61_plots.ipynb #4f1758d3
 def accuracy_dots(table: pd.DataFrame,       # from `tables.accuracies`
@@ -693,7 +690,8 @@ def draw_gains(ax: plt.Axes,
         half = found.half[name] if found.half[name] > 0 else None        # NaN: one set
         ax.errorbar(gap, y, xerr=half, marker=kind_marks[kind], ms=5, capsize=2, lw=1, color=color,
                     mfc="white" if name in same else color)
-    return reaches_beyond(ax, found[found["mean"] >= floor])
+    low, high = shown["mean"] - shown.half, shown["mean"] + shown.half
+    return bool(((low < ax.get_xlim()[0]) | (high > ax.get_xlim()[1])).any())
 
 def kind_map(gain: pd.DataFrame,         # (method, ratio) in points
              half: pd.DataFrame,         # the same, of the intervals

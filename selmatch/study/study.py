@@ -97,7 +97,9 @@ def find_roots(data: dict) -> list[Path]:   # a profile's data section
 # %% ../../nbs/52_study.ipynb #c27c67e7
 def list_sources(data: dict) -> list[Path]:   # existing folders and linked files, resolved
     "Where images are read from: the folder itself, and what links in it lead to."
-    todo, seen = find_roots(data), []
+    todo, seen = [], []
+    with contextlib.suppress(InputError):        # a missing folder is named by who reads it
+        todo = find_roots(data)
     while todo:
         folder = todo.pop().resolve()
         if folder in seen or not folder.is_dir():
