@@ -1051,6 +1051,9 @@ def compare_command(sets, draws, no_full, augmentation, label_file, normalised, 
     check_table(out, "recipe,set", options)
     from selmatch.others import compare, read_set, say_table
     sets = [find_path("set", path) for path in sets]
+    if label_file and len(sets) > 1:
+        raise InputError(f"--label-file {label_file} is for one set, and {len(sets)} are named: "
+                         "put each one's labels beside it, as labels_best.pt beside images_best.pt")
     label_file = label_file and find_path("--label-file", label_file)
     data = make_data(**options)
     made = {str(path): read_set(path, data, label_file, normalised, number, label_order)

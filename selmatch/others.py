@@ -247,12 +247,16 @@ def read_set(path: str | Path,            # ours, a `.pt` file of others, or a f
     if not path.exists():
         raise InputError(f"set {path} does not exist: give a folder of selmatch's, a .pt file, or "
                          "a folder with one sub-folder per class")
+    if labels is not None and path.is_dir():
+        raise InputError(f"--label-file {labels}: {path} is a folder, whose images have labels")
     if path.is_dir() and (path / "set.safetensors").exists():
         return Small(match_data(load_set(path), data, path))
     if path.is_dir():
         pixels, own, kind = *read_folder(path, train, study.profile.data), "pixels"
     else:
         images, own = find_pair(read_torch_file(path), path, number)
+        if own is not None and labels is not None:
+            raise InputError(f"--label-file {labels}: {path} holds labels itself")
         if own is None:
             own = find_labels(path, None if labels is None else Path(labels))
         check_shape(images, train, path)

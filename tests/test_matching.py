@@ -12,6 +12,7 @@ from selmatch.distill.sets import SyntheticSet
 from selmatch.distill.loop import Descent, distill
 from selmatch.distill.sweep import Keeper, Kept, draw_steps, first_order, keep_graph, reverse_sweep, second_order, unrolled
 from selmatch.core import InputError
+from selmatch.distill.trajectories import tesla_sweep
 from selmatch.distill.compiled import channels_last_loss, compiled_keep, compiled_steps, gradient_and_back, make_loss, reverse_over_forward, write_out_norms
 from selmatch.train.cut import cut, trace
 from selmatch.train.networks import FlatNetwork, flatten, make_network

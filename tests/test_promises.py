@@ -194,3 +194,116 @@ def test_a_card_with_one_network_a_set_claims_nothing():
             for name, a in (("window", .61), ("random", .60)) for recipe in ("own", "plain")]
     said = say_verdict(SimpleNamespace(method="window", proof=pd.DataFrame(rows), flips=True))
     assert "+1.0 points" in said and "too few networks" in said and "more than chance explains" not in said and "nan" not in said
+
+
+def grey(file: Path, shade: int):
+    file.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(np.full((16, 16, 3), shade, "uint8")).save(file)
+
+
+@pytest.mark.parametrize("beside", [True, False], ids=["another folder of that name inside", "nothing else"])
+def test_a_table_beside_the_folder_means_the_folders_files(beside, tmp_path):
+    """Names counted from the table, so that pictures of another folder were read, or none."""
+    from selmatch.data.folders import list_parts
+    for i in range(6):
+        grey(tmp_path / "thumbs" / f"{i}.png", 10 * i)
+        if beside: grey(tmp_path / "images" / f"{i}.png", 200)
+    table = tmp_path / "labels.csv"
+    table.write_text("file,label\n" + "".join(f"{i}.png,{'ab'[i % 2]}\n" for i in range(6)))
+    parts = list_parts(tmp_path / "thumbs", str(table))[0]
+    assert {Path(file).parent.name for part in parts.values() for file, _ in part} == {"thumbs"}
+
+
+@pytest.mark.parametrize("head", ["file,label", "file,label,subset"])
+def test_a_table_above_an_official_split_keeps_it(head, tmp_path):
+    from selmatch.data.folders import list_parts
+    rows = []
+    for split, n in (("train", 4), ("test", 2)):
+        for c in "ab":
+            for i in range(n):
+                grey(tmp_path / split / c / f"{i}.png", i)
+                rows.append(f"{split}/{c}/{i}.png,{c}" + f",{split}" * head.endswith("subset"))
+    (tmp_path / "labels.csv").write_text("\n".join([head, *rows]))
+    parts = list_parts(tmp_path)[0]
+    assert {name: len(part) for name, part in parts.items()} == {"train": 8, "test": 4}
+
+
+def test_classes_called_train_and_test_are_classes(tmp_path):
+    from selmatch.data.folders import list_parts
+    for c in ("train", "test", "tram"):
+        for i in range(3): grey(tmp_path / c / f"{i}.png", i)
+    (tmp_path / "labels.csv").write_text("file,label\n" + "".join(f"{c}/{i}.png,{c}\n" for c in ("train", "test", "tram") for i in range(3)))
+    assert {name: len(part) for name, part in list_parts(tmp_path)[0].items()} == {"all": 9}
+
+
+@pytest.mark.parametrize("text", ["ClassId,Name\n0,Speed limit\n1,Stop\n", "id,label\n0,Speed limit\n1,Stop\n"], ids=["names", "ids"])
+def test_a_table_that_translates_class_names_does_not_hide_the_classes(text, tmp_path):
+    from selmatch.data.folders import list_parts
+    for c in "01":
+        for i in range(3): grey(tmp_path / c / f"{i}.png", i)
+    (tmp_path / "labels.csv").write_text(text)
+    parts = list_parts(tmp_path)[0]
+    assert sorted({label for part in parts.values() for _, label in part}) == ["0", "1"]
+
+
+def test_classes_of_one_number_have_an_order_of_their_own():
+    from selmatch.data.folders import order_labels
+    assert all(order_labels(dict.fromkeys(names)) == ["01", "1", "2", "10"] for names in (("1", "01", "10", "2"), ("10", "2", "01", "1")))
+    assert order_labels({"9" * 5000, "1"}) == ["1", "9" * 5000]
+
+
+def test_files_that_change_places_are_decoded_again(tmp_path):
+    """Equal sizes and equal times, as archives leave them: the pixels of before were taken for the files of now."""
+    from selmatch.data.folders import name_files
+    files = [tmp_path / f"{name}.bmp" for name in "ab"]
+    for file, shade in zip(files, (1, 2)):
+        Image.fromarray(np.full((8, 8), shade, "uint8")).save(file)
+        os.utime(file, (1_600_000_000,) * 2)
+    before = name_files(list(map(str, files)), "x", tmp_path)
+    files[0].rename(tmp_path / "c.bmp")
+    files[1].rename(files[0])
+    (tmp_path / "c.bmp").rename(files[1])
+    assert name_files(list(map(str, files)), "x", tmp_path) != before
+
+
+def test_a_class_that_is_taken_whole_does_not_end_the_window_for_all():
+    from selmatch.study.shrink import count_windows, last_window
+    sizes = SimpleNamespace(small=(2, 2, 2), train=(16, 16, 2))
+    assert last_window(sizes) == 1 - 2 / 16 and count_windows(sizes, 0.1) == 9
+    assert last_window(SimpleNamespace(small=(2, 2), train=(2, 2))) == 0
+
+
+def test_a_named_label_file_is_used_or_refused(tmp_path):
+    from selmatch.others import read_set
+    data = sm.from_folder(photographs(tmp_path / "photos"), profile="smoke", results=tmp_path / "results", size=16)
+    images, labels = torch.rand(4, 3, 16, 16), torch.tensor([0, 0, 1, 1])
+    torch.save({"images": images, "labels": labels}, tmp_path / "both.pt")
+    torch.save(1 - labels, tmp_path / "other.pt")
+    assert read_set(tmp_path / "both.pt", data, None, "pixels").labels.tolist() == [0, 0, 1, 1]
+    with pytest.raises(InputError, match="holds labels itself"): read_set(tmp_path / "both.pt", data, tmp_path / "other.pt", "pixels")
+    with pytest.raises(InputError, match="is a folder"): read_set(tmp_path / "photos" / "train", data, tmp_path / "other.pt")
+    for name in "ab": torch.save(images, tmp_path / f"{name}.pt")
+    code, error = run("compare", tmp_path / "a.pt", tmp_path / "b.pt", "--data", f"folder:{tmp_path / 'photos'}", "--label-file", tmp_path / "other.pt")
+    assert code and "is for one set, and 2 are named" in str(error)
+
+
+def test_a_set_that_replaces_another_leaves_nothing_that_tells_of_it(tmp_path):
+    data = sm.from_folder(photographs(tmp_path / "photos"), profile="smoke", results=tmp_path / "results", size=16)
+    place, small = tmp_path / "small", sm.select(data, "random", per_class=2)
+    small.save(place)
+    (place / "files.csv").write_text("file,original,class,part\nimages/a/0000.png,train/a/3.png,a,kept\n")
+    small.save(place)
+    assert not (place / "files.csv").exists()
+    (place / "files.csv").write_text("my,own\n")
+    small.save(place)
+    assert (place / "files.csv").read_text() == "my,own\n", "somebody else's"
+    (place / "files.csv").unlink()
+    (place / "README.md").write_text("# about another")
+    with pytest.raises(InputError, match="README.md"): small.save(place)
+
+
+def test_a_class_name_with_a_bar_stays_in_its_column():
+    from selmatch.show.card import tabulate_sizes
+    numbers = {name: (1, 1) for name in ("given", "test", "validation", "train", "small")}
+    lines = tabulate_sizes(SimpleNamespace(classes=("a|b", "c\nd"), **numbers)).splitlines()
+    assert lines[2].startswith("| a\\|b | ") and lines[3].startswith("| c d | ")

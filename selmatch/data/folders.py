@@ -4,19 +4,20 @@
 
 # %% auto #0
 __all__ = ['image_suffixes', 'formats', 'fits', 'junk', 'ours', 'split_pattern', 'split_words', 'file_words', 'label_words',
-           'table_names', 'show_progress', 'Reading', 'check_colour', 'open_file', 'find_white', 'check_greys',
-           'scale_grey', 'scale_white', 'hide_clear', 'flatten', 'square', 'read_pixels', 'read_image', 'is_hidden',
-           'real_folders', 'leave_out', 'list_images', 'is_image', 'is_folder', 'scan', 'spell', 'unify',
+           'table_names', 'other_splits', 'show_progress', 'Reading', 'check_colour', 'open_file', 'find_white',
+           'check_greys', 'scale_grey', 'scale_white', 'hide_clear', 'flatten', 'square', 'read_pixels', 'read_image',
+           'is_hidden', 'real_folders', 'leave_out', 'list_images', 'is_image', 'is_folder', 'scan', 'spell', 'unify',
            'check_folder', 'list_image_folder', 'check_class_folders', 'listed_classes', 'split_of', 'visible_folders',
            'holds_images', 'holds_classes', 'say_no_training', 'find_splits', 'inner_folders', 'hints_split',
            'list_some', 'check_level', 'Row', 'read_line', 'number_rows', 'read_table', 'columns_of', 'list_csv',
-           'find_table', 'add_suffix', 'resolve_file', 'read_cell', 'read_splits', 'list_table', 'check_labels_agree',
-           'Header', 'read_header', 'read_some', 'count_frames', 'read_headers', 'name_files', 'look_once',
-           'check_tables', 'check_names', 'list_part', 'count_unlabelled', 'list_splits', 'list_parts', 'name_splits',
-           'order_labels', 'list_most', 'is_uneven', 'Survey', 'count_parts', 'find_same', 'find_copies', 'find_leaked',
-           'find_conflicts', 'tabulate', 'say_counts', 'say_kinds', 'say_doubts', 'find_alike', 'say_copies', 'survey',
-           'decode_piece', 'decode_or_skip', 'save_arrays', 'is_piece', 'measure', 'lay_out', 'join_pieces',
-           'check_decoded', 'find_shape', 'decode_files', 'run_pieces']
+           'names_files', 'find_table', 'add_suffix', 'resolve_file', 'read_cell', 'are_splits', 'read_splits',
+           'part_by_folders', 'list_table', 'check_labels_agree', 'Header', 'read_header', 'read_some', 'count_frames',
+           'read_headers', 'name_files', 'look_once', 'check_tables', 'check_names', 'list_part', 'count_unlabelled',
+           'list_splits', 'list_parts', 'name_splits', 'order_labels', 'list_most', 'is_uneven', 'Survey',
+           'count_parts', 'find_same', 'find_copies', 'find_leaked', 'find_conflicts', 'tabulate', 'say_counts',
+           'say_kinds', 'say_doubts', 'find_alike', 'say_copies', 'survey', 'decode_piece', 'decode_or_skip',
+           'save_arrays', 'is_piece', 'measure', 'lay_out', 'join_pieces', 'check_decoded', 'find_shape',
+           'decode_files', 'run_pieces']
 
 # %% ../../nbs/04_folders.ipynb #7759ab2b
 import contextlib
@@ -493,6 +494,15 @@ def list_csv(folder: Path) -> list[Path]:
     return sorted(p for p in folder.glob("*.csv") if p.is_file() and not is_hidden(p.name))
 
 
+# %% ../../nbs/04_folders.ipynb #04names01
+def names_files(table: Path) -> bool:
+    "Whether one of a table's first rows names a file that is there."
+    rows, named = read_table(table)[:20], []
+    for name in [read_cell(row.get(columns_of(rows)[0])) for row in rows]:
+        with contextlib.suppress(InputError):
+            named.append(name and resolve_file(table.parent, name, table))
+    return any(named)
+
 # %% ../../nbs/04_folders.ipynb #44c082ed
 def find_table(folder: str | Path) -> Path | None:
     "The table of labels in a folder: by name, or the only CSV whose columns are those of one."
@@ -501,12 +511,14 @@ def find_table(folder: str | Path) -> Path | None:
     inside = [name for name in visible_folders(folder) if holds_images(folder / name)]
     others = list_csv(folder) if not named and len(inside) < 2 else []
     found = [path for path in named or others if columns_of(read_table(path))]
+    if len(inside) > 1:        # class folders: a table may only translate their names
+        found = [path for path in found if names_files(path)]
     if len(found) > 1:
         raise InputError(f"{found[0]} and {found[1].name} both hold labels: "
                          "say which by --labels FILE")
     return found[0] if found else None
 
-# %% ../../nbs/04_folders.ipynb #04b8fb05
+# %% ../../nbs/04_folders.ipynb #04suffix1
 def add_suffix(file: Path) -> str | None:
     "The image that a name without its suffix means. Raises `InputError` where it could be several."
     names = [f"{file}{end}" for suffix in image_suffixes for end in (suffix, suffix.upper())]
@@ -516,18 +528,22 @@ def add_suffix(file: Path) -> str | None:
                          "the table must name one of them")
     return next(iter(found.values()), None)
 
+# %% ../../nbs/04_folders.ipynb #04b8fb05
 def resolve_file(folder: Path, name: str, table: Path) -> str:
-    """The file a table means: beside it, or in a folder `images`, `train` or of the table's own
-    name there; its suffix may be left out."""
+    """The file a table means: in the folder that is read, else beside the table; there, or in a
+    folder `images`, `train` or of the table's own name; its suffix may be left out."""
     owns = dict.fromkeys((name, name.replace("\\", "/")))       # as Windows writes it
-    files = [folder / place / own for own in owns for place in ("", "images", table.stem, "train")]
+    bases = list(dict.fromkeys((Path(folder), table.parent)))
+    files = [base / place / own for base in bases for own in owns
+             for place in ("", "images", table.stem, "train")]
     for file in files:
         if os.path.isfile(file):                  # also for names that are none
             return str(file)
     for file in files:
         if (found := add_suffix(file)) is not None:
             return found
-    raise InputError(f"table {table} names {name!r}, which is not in {folder}")
+    raise InputError(f"table {table} names {name!r}, which is not in "
+                     f"{' or '.join(map(str, bases))}")
 
 # %% ../../nbs/04_folders.ipynb #04cell01
 def read_cell(value) -> str:
@@ -537,10 +553,19 @@ def read_cell(value) -> str:
     return "" if none or odd else str(value).strip()
 
 
+# %% ../../nbs/04_folders.ipynb #04splits1
+other_splits = ("subset", "partition", "set", "phase", "fold", "dataset", "data set")
+
+def are_splits(rows: Sequence[Row], column: str) -> bool:
+    "Whether a column that is not called `split` names one in every row, and training among them."
+    found = {split_of(read_cell(row.get(column))) for row in rows if "split" not in row}
+    return "train" in found and None not in found
+
 # %% ../../nbs/04_folders.ipynb #04cell04
 def read_splits(table: Path, rows: Sequence[Row]) -> list[str]:
     "The split of each row: `train`, `validation`, `test`, or nothing where the table names none."
-    words = [read_cell(row.get("split")) for row in rows]
+    named = next((word for word in other_splits if are_splits(rows, word)), "split")
+    words = [read_cell(row.get(named)) for row in rows]
     splits = [split_of(word) or "" for word in words] if any(words) else []
     if "" in splits:
         i = splits.index("")
@@ -551,11 +576,21 @@ def read_splits(table: Path, rows: Sequence[Row]) -> list[str]:
                          "but no row is for training (train)")
     return splits or [""] * len(rows)
 
+# %% ../../nbs/04_folders.ipynb #04parts01
+def part_by_folders(parts: dict[str, list], folder: Path) -> dict[str, list]:
+    "Where a table names no split, the folders of its files may: `train/7.png`, `test/8.png`."
+    found = {}
+    for file, label in parts[""] if set(parts) == {""} else ():
+        top = os.path.relpath(file, folder).split(os.sep)[0]
+        found.setdefault(None if label == top else split_of(top), []).append((file, label))
+    return found if "train" in found and len(found) > 1 and None not in found else parts
 
 # %% ../../nbs/04_folders.ipynb #ab96cfc1
-def list_table(table: Path) -> dict[str, list[tuple[str, str]]]:    # split -> (file, label)
+def list_table(table: Path,
+               folder: Path | None = None,     # that is read; None: the table's own
+) -> dict[str, list[tuple[str, str]]]:         # split -> (file, label)
     "The images of a table of labels. Raises `InputError` naming what is missing."
-    rows, folder, parts = read_table(table), table.parent, {}
+    rows, folder, parts = read_table(table), folder or table.parent, {}
     pair = columns_of(rows)
     if pair is None:
         raise InputError(f"table {table} needs a column for files ({', '.join(file_words[:3])}, …) "
@@ -567,6 +602,7 @@ def list_table(table: Path) -> dict[str, list[tuple[str, str]]]:    # split -> (
                              f"not {[row.get(key) for key in pair]}")
         parts.setdefault(split, []).append((resolve_file(folder, name, table), unify(label)))
     check_labels_agree(table, [pair for part in parts.values() for pair in part])
+    parts = part_by_folders(parts, folder)
     return {split: sorted(set(files)) for split, files in parts.items()}
 
 # %% ../../nbs/04_folders.ipynb #04agree01
@@ -643,8 +679,10 @@ def name_files(files: Sequence[str],     # what something is made from
                begins: str,              # of the new file's name
                cache: str | Path | None, # its folder; None: `data` in `home()`
                *how) -> Path:            # what else it depends on
-    "Where something made from these files lies, as they are now: path, size, time of change."
-    states = "\n".join(f"{f} {s.st_size} {s.st_mtime_ns}" for f in files for s in [os.stat(f)])
+    """Where something made from these files lies, as they are now: path, size, and the times of
+    the last change of content and of the file itself, which tells one that was put in its place."""
+    states = "\n".join(f"{f} {s.st_size} {s.st_mtime_ns} {s.st_ctime_ns}"
+                       for f in files for s in [os.stat(f)])
     key = fingerprint(os.path.abspath(files[0]), states, *how)
     return Path(cache or home() / "data").resolve() / f"{begins}-{key}"
 
@@ -670,7 +708,7 @@ def check_tables(root: Path):
         raise InputError(f"{there[0]} says by no first line which columns are of files and labels: "
                          f"write one, such as {file_words[0]},{label_words[0]}")
 
-# %% ../../nbs/04_folders.ipynb #04names01
+# %% ../../nbs/04_folders.ipynb #64c78ca1
 def check_names(place: Path, listed: dict[str, str]):    # listed: from `listed_classes`
     "`InputError` for two class folders whose names are one: written in two ways, or by a card."
     found = {}
@@ -694,7 +732,7 @@ def list_part(place: Path, left_out: Counter) -> list[tuple[str, str]]:    # (fi
         listed = listed_classes(place)
         check_names(place, listed)
         return [(file, unify(listed.get(names[c], names[c]))) for file, c in files]
-    parts = count_unlabelled(place, list_table(table), left_out)
+    parts = count_unlabelled(place, list_table(table, Path(place)), left_out)
     if len(parts) > 1:
         raise InputError(f"table {table} lies in one split, and its column split names several "
                          f"({', '.join(parts)}): leave it away, or give --labels {table}")
@@ -730,7 +768,7 @@ def list_parts(root: Path,                  # a folder of images
     table = root / read_path("labels", labels) if labels else find_table(root)
     found = {} if table else find_splits(root, lambda p: holds_classes(p) or bool(find_table(p)))
     if table:
-        parts = count_unlabelled(root, list_table(table), left_out)
+        parts = count_unlabelled(root, list_table(table, root), left_out)
         found = {s: f"{s} of {table.name}" if s else table.name for s in parts}
     elif found:
         parts = list_splits(root, found, left_out)
@@ -754,7 +792,8 @@ def name_splits(parts: dict, found: dict) -> tuple[dict, dict]:
 # %% ../../nbs/04_folders.ipynb #cc8aba08
 def order_labels(labels: set[str]) -> list[str]:
     "Class names in order: numbers by their value, else letters."
-    return sorted(labels, key=int) if all(label.isdecimal() for label in labels) else sorted(labels)
+    numbers = all(label.isdecimal() and len(label) < 1000 for label in labels)
+    return sorted(labels, key=lambda label: (int(label) if numbers else 0, label))
 
 # %% ../../nbs/04_folders.ipynb #543b459c
 def list_most(counts: Counter, n: int = 5) -> str:

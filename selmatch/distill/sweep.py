@@ -31,7 +31,7 @@ def match_loss(theta_end: Tensor,    # (P,) student after N steps
                theta_goal: Tensor,   # (P,) expert at epoch t + M
 ) -> Tensor:                         # scalar: normalised squared distance, dimensionless
     """Trajectory-matching loss (MTT, equation 2; SelMatch, equation 1).
-    `InputError` when the expert did not move; on a GPU inf or NaN, for a look would make it wait."""
+    `InputError` when the expert did not move; on a GPU inf or NaN: a look would make it wait."""
     way = (theta_start - theta_goal).square().sum()
     if way.is_cpu and way == 0:
         raise InputError("the expert did not move between its two epochs (distance 0): "

@@ -8,8 +8,8 @@ __all__ = ['titles', 'kept_draw', 'reading', 'fitted', 'training', 'use_it', 're
            'way_of', 'say_others', 'say_verdict', 'tabulate_sizes', 'say_resolution', 'h_by_w', 'say_fit', 'is_deep',
            'write_snippet', 'size_category', 'write_head', 'say_recipe', 'say_difficulty', 'say_making', 'write_readme',
            'what_is_here', 'say_order', 'check_new', 'write_shrunk', 'fill_folder', 'name_pictures', 'find_rows',
-           'digest_rows', 'write_origins', 'is_headed', 'keep_originals', 'shrink', 'name_table', 'warn_of_leaks',
-           'base_profile', 'named_words', 'list_words', 'list_changes', 'asked_data']
+           'digest_rows', 'write_origins', 'keep_originals', 'shrink', 'name_table', 'warn_of_leaks', 'base_profile',
+           'named_words', 'list_words', 'list_changes', 'asked_data']
 
 # %% ../../nbs/66_card.ipynb #fa15e3b3
 import json
@@ -26,7 +26,7 @@ import pandas as pd
 import torch
 
 import selmatch
-from ..api import Data, Small, check_data, from_folder
+from ..api import Data, Small, check_data, drop_origins, from_folder, is_headed
 from selmatch.core import (
     InputError, check_choice, check_path, check_range, check_room, make_folder, read_path,
     write_atomic,
@@ -200,7 +200,8 @@ def say_others(found: Shrunk) -> str:
 def say_verdict(found: Shrunk) -> str:
     "Whether the set is better than random images, under both recipes, in a sentence."
     if found.method == "random":
-        return "The set is a random draw: nothing that was tried did better on validation images."
+        return ("The set is a random draw: nothing that was tried did better on validation images "
+                "by more than chance explains.")
     said = []
     own = "its own recipe"
     own += "" if way_of(found.method) == way_of("random") else " (random images under theirs)"
@@ -209,6 +210,7 @@ def say_verdict(found: Shrunk) -> str:
         mine, random = shown.loc[found.method], shown.loc["random"]
         gap = mine["mean"] - random["mean"]
         half = np.hypot(mine.half, random.half)
+        half = np.nan if half < 1e-6 else half        # a scatter that was not seen
         word = "too few networks to say whether chance explains it" if np.isnan(half) else (
             "no more than chance explains" if abs(gap) <= half else
             "more than chance explains" if gap > 0 else "**take random images instead**")
@@ -223,6 +225,7 @@ def tabulate_sizes(sizes: Sizes) -> str:
              "|---|--:|--:|--:|--:|--:|"]
     columns = (sizes.given, sizes.test, sizes.validation, sizes.train, sizes.small)
     for name, *numbers in zip(sizes.classes, *columns):
+        name = " ".join(name.replace("|", "\\|").split())
         lines.append(f"| {name} | " + " | ".join(f"{n:,}" for n in numbers) + " |")
     total = " | ".join(f"**{sum(column):,}**" for column in columns)
     return "\n".join([*lines, f"| **all** | {total} |"])
@@ -479,7 +482,8 @@ from torchvision.datasets import ImageFolder
 data = ImageFolder("images")
 
 from datasets import load_dataset
-data = load_dataset("imagefolder", data_dir="images", split="train")
+files = {"train": "images/*/*.png"}     # else a class `test tube` would be taken for a split
+data = load_dataset("imagefolder", data_files=files, drop_labels=False, split="train")
 
 import selmatch as sm
 data = sm.load(".").to_torch()          # normalised tensors and labels
@@ -604,6 +608,8 @@ def write_origins(data: Data, small: SyntheticSet, start: ImageSet, folder: Path
     has that name."""
     files, place = list_originals(data), folder / "files.csv"
     head = "file,original,class,part"
+    if files is None:
+        drop_origins(folder)                 # of the set that was here
     if files is None or place.exists() and not is_headed(place, head):
         return False
     rows, names = find_rows(start, data.train), name_pictures(folder, small.data)
@@ -614,11 +620,6 @@ def write_origins(data: Data, small: SyntheticSet, start: ImageSet, folder: Path
         "part": ["distilled" if made else "kept" for made in small.distilled.tolist()]})
     write_atomic(place, lambda draft: table.to_csv(draft, index=False, encoding="utf-8"))
     return True
-
-def is_headed(table: Path, head: str) -> bool:
-    "Does a file begin with these columns?"
-    with open(table, "rb") as file:
-        return file.readline(1000).strip() == head.encode()
 
 # %% ../../nbs/66_card.ipynb #74bf566e
 def keep_originals(chosen: list[str], names: list[str], place: Path, keep: str):

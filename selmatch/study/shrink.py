@@ -8,9 +8,9 @@ __all__ = ['most_seen', 'least_epochs', 'brief', 'efforts', 'Sizes', 'count_clas
            'start_of_counts', 'at_size', 'with_share', 'plan_small', 'make_small', 'depth_for', 'fit_network',
            'limit_epochs', 'fit_epochs', 'without_flips', 'brief_trials', 'flip_trials', 'compare_flips',
            'settle_flips', 'random_rows', 'random_set', 'shorten', 'judge_trials', 'judge_sets', 'name_given',
-           'teacher_of', 'summarise_sets', 'window_trials', 'best_window', 'Effort', 'apply_effort', 'count_windows',
-           'plan_stages', 'wall_of', 'choose_effort', 'say_plan', 'Shrunk', 'choose_set', 'find_small', 'keep_random',
-           'judge_pictures', 'read_pictures']
+           'teacher_of', 'summarise_sets', 'last_window', 'count_windows', 'window_trials', 'best_window', 'Effort',
+           'apply_effort', 'plan_stages', 'wall_of', 'choose_effort', 'say_plan', 'Shrunk', 'choose_set', 'find_small',
+           'keep_random', 'judge_pictures', 'read_pictures']
 
 # %% ../../nbs/59_shrink.ipynb #9ae8de04
 import functools
@@ -431,12 +431,18 @@ def summarise_sets(table: pd.DataFrame,          # from `judge_sets`
     return pd.DataFrame(rows)
 
 # %% ../../nbs/59_shrink.ipynb #a55b4cc8
+def last_window(sizes: Sizes) -> float:
+    "The largest beta: where the window ends in one of the classes that are not taken whole."
+    shares = [small / n for small, n in zip(sizes.small, sizes.train)]
+    return 1 - max((share for share in shares if share < 1), default=1)
+
+def count_windows(sizes: Sizes, step: float) -> int:
+    return int(last_window(sizes) / step + 1e-9) + 1
+
 def window_trials(study: Study, sizes: Sizes) -> list[Trial]:
     "Networks on every window of the grid, `window.n` each."
     p, train, work = study.profile, study.splits.train, []
-    last = 1 - max(n / len(rows) for n, rows in zip(sizes.small, class_rows(train)))
-    steps = int(last / p.window.step + 1e-9)
-    for beta in [round(i * p.window.step, 10) for i in range(steps + 1)]:
+    for beta in [round(i * p.window.step, 10) for i in range(count_windows(sizes, p.window.step))]:
         rows = window_of_counts(train, sizes.small, study.difficulty, beta)
         work += brief_trials(study, train.subset(rows), {"beta": beta}, p.window.n)
     return work
@@ -488,11 +494,6 @@ def apply_effort(p: Profile, effort: Effort, images: int = 0) -> Profile:
                if not {section, f"{section}.{word}"} & effort.named}
         parts[section] = replace(getattr(p, section), **new)
     return replace(p, **parts, seeds=1)
-
-# %% ../../nbs/59_shrink.ipynb #cd2a18a4
-def count_windows(sizes: Sizes, step: float) -> int:
-    last = 1 - max(small / n for small, n in zip(sizes.small, sizes.train))
-    return int(last / step + 1e-9) + 1
 
 # %% ../../nbs/59_shrink.ipynb #91f9f120
 def plan_stages(study: Study, sizes: Sizes, effort: Effort, flips: bool | None,
