@@ -419,6 +419,7 @@ BLOCKS = {
     "window claims digits": lambda: write_claims("digits", "fig3_window"),
     "claims digits": lambda: write_claims("digits", "tab1_accuracy"),
     "coverage digits": lambda: write_claims("digits", "fig1_coverage"),
+    "coverage cifar10-jpeg-lite": lambda: write_claims("cifar10-jpeg-lite", "fig1_coverage"),
     "parts digits": lambda: write_claims("digits", "tab2_ablation"),
     "alpha digits": lambda: write_claims("digits", "fig4_alpha"),
     "variants digits": lambda: write_claims("digits", "tab6_variants", "than SelMatch, DSA"),

@@ -167,7 +167,7 @@ def test_a_race_judges_what_its_budget_has_made(monkeypatch):
     seen = []
     monkeypatch.setattr(search, "trials", lambda data, n, seed, **words: seen.append(data) or [])
     study = SimpleNamespace(judge_network=SPEC, recipe=lambda how: Recipe(steps=1), tests={}, easy=None, run_trials=lambda work, label: None)
-    task = SimpleNamespace(method=SimpleNamespace(augmentation="dsa"))
+    task = SimpleNamespace(method=SimpleNamespace(augmentation="dsa", labels="hard"))
     for budget, place in ((5, 1), (12, 2), (20, 3)):
         search.judge_candidates(study, {(0.5, 0.1): task}, budget, 1, 0)
         assert seen[-1] is kept[place].data

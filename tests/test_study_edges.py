@@ -11,6 +11,7 @@ import yaml
 
 from conftest import refuses
 from selmatch.computer import Computer
+from selmatch.distill.loop import GaveUp
 from selmatch.core import InputError
 from selmatch.data.images import ImageSet
 from selmatch.methods import find_method
@@ -99,7 +100,7 @@ def test_a_tuned_profile_replaces_nothing(tmp_path):
 
 
 def test_a_trial_that_gives_up_is_left_as_it_stands(monkeypatch, tmp_path):
-    def give_up(task, device, quiet): raise InputError("diverged")
+    def give_up(task, device, quiet): raise GaveUp("diverged")
     monkeypatch.setattr(tune, "make_set", give_up)
     assert tune.try_set(SimpleNamespace(folder=tmp_path), "cpu", True) == tmp_path
     empty = SimpleNamespace(profile=SimpleNamespace(data={"validation": 0}), splits=SimpleNamespace(validation=[]))
