@@ -563,9 +563,6 @@ class Small:
         if self.study and self.study.given is None:
             check_apart(folder, self.study.profile.data, "folder")
         check_begun(folder, "folder")
-        if (folder / "README.md").exists():
-            raise InputError(f"folder {folder} holds a set with a card, README.md, which would not "
-                             "be about this one: choose another folder")
         drop_origins(folder)
         pictures = self.study.as_pictures(self.data) if self.study else self.data
         save_set(replace(self.made, data=pictures), folder, export=True)

@@ -293,9 +293,6 @@ def check_out(out: Path, data: dict):
     check_writable(above, "--out")
     check_place(out)
     check_begun(out, "--out")
-    if (out / "README.md").exists():
-        raise InputError(f"--out {out} holds a set with a card, README.md, which would not be "
-                         "about the new one: choose another folder")
 
 # %% ../nbs/68_app.ipynb #b8b0e7f9
 def find_data_section(options: dict) -> dict:

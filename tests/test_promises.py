@@ -172,7 +172,7 @@ def test_a_gap_without_scatter_has_no_interval():
 def test_a_factor_without_a_common_cell_is_refused():
     import pandas as pd
     from selmatch.study.verdicts import main_effect
-    table = pd.DataFrame({"start": ["random", "window"], "augmentation": ["dsa", "none"], "ratio": 0.1, "set_seed": 0, "test_accuracy": [.5, .6]})
+    table = pd.DataFrame({"start": ["random"], "augmentation": ["dsa", "none"], "ratio": 0.1, "set_seed": 0, "test_accuracy": [.5, .6]})
     with pytest.raises(InputError, match="no cell has both start='window' and start='random'"): main_effect(table, "start", "window", "random", ["augmentation"])
 
 
@@ -307,3 +307,26 @@ def test_a_class_name_with_a_bar_stays_in_its_column():
     numbers = {name: (1, 1) for name in ("given", "test", "validation", "train", "small")}
     lines = tabulate_sizes(SimpleNamespace(classes=("a|b", "c\nd"), **numbers)).splitlines()
     assert lines[2].startswith("| a\\|b | ") and lines[3].startswith("| c d | ")
+
+
+@pytest.mark.parametrize("word, value, said", [
+    ("root", 5, "data.root=5 is not allowed"), ("root", [1], "data.root=[1]"), ("cache", [1], "cache=[1] is not allowed"), ("name", [1], "unknown dataset [1]"),
+    ("classes", [[1]], "classes=[[1]] is not allowed"), ("background", "#ffffff80", "background='#ffffff80' is not allowed"), ("background", "#abc0", "#abc0")])
+def test_a_word_of_the_data_that_cannot_be_is_named(word, value, said, tmp_path):
+    data = {"name": "folder", "root": str(photographs(tmp_path / "mine"))} | {word: value}
+    with pytest.raises(InputError) as error:
+        study = Study(load_profile("smoke", data=data), Computer(quiet=True), folder=tmp_path / "home")
+        study.splits
+    assert said in str(error.value)
+
+
+def test_coverage_is_measured_once(monkeypatch):
+    from selmatch.study import tables
+    study = Study(load_profile("smoke"), Computer(quiet=True))
+    first, calls = tables.coverages(study, ["random"]), []
+    by_hand = [tables.find_covered(small.data, study.at(0)).float().mean().item()
+               for task in tables.small_sets(study, ["random"]).values() for small in task.kept()]
+    assert first.coverage.tolist() == pytest.approx(by_hand, abs=0)
+    monkeypatch.setattr(tables, "is_covered", lambda *args: calls.append(args))
+    again = Study(study.profile, study.computer, folder=study.folder)
+    assert tables.coverages(again, ["random"]).equals(first) and not calls

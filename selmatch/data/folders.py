@@ -85,10 +85,12 @@ class Reading:
 def check_colour(name: str):
     "A colour that Pillow knows; else `InputError`."
     try:
-        ImageColor.getrgb(name)
+        opaque = len(ImageColor.getrgb(name)) == 3
     except (ValueError, AttributeError, TypeError):
-        raise InputError(f"background={name!r} is not allowed: give the name of a colour, such as "
-                         "white, or #rrggbb") from None
+        opaque = False
+    if not opaque:
+        raise InputError(f"background={name!r} is not allowed: give the name of a colour that hides "
+                         "what is below it, such as white, or #rrggbb")
 
 # %% ../../nbs/04_folders.ipynb #078fe985
 @contextlib.contextmanager

@@ -111,7 +111,9 @@ def class_numbers(names: Sequence[str],    # all classes
     if isinstance(wanted, numbers.Integral):
         return list(range(check_range("classes", wanted, 2, len(names))))
     known = {n: i for part in (names, ids, range(len(names))) for i, n in enumerate(part)}
-    if isinstance(wanted, str) or not isinstance(wanted, Sequence) or len(set(wanted)) < 2:
+    listed = isinstance(wanted, Sequence) and not isinstance(wanted, str)
+    named = listed and all(isinstance(w, (str, numbers.Integral)) for w in wanted)
+    if not named or len(set(wanted)) < 2:
         raise InputError(f"classes={wanted!r} is not allowed: give a number of classes, "
                          "or a list of at least 2 names or numbers")
     return sorted({known[check_class(w, known, names)] for w in wanted})
@@ -650,7 +652,8 @@ def load_data(name: str,  # a key of `datasets`
     for option in options:
         check_choice(f"option of dataset {name!r}:", option, known)
     check_seed(options.get("seed", 0))
-    read_path("root", options.get("root", "."))
+    for option in {"root", "cache"} & {word for word, value in options.items() if value is not None}:
+        read_path(option, options[option])
     splits = loader(**options)
     check_filled(splits, find_shares(loader, options))
     return splits

@@ -91,10 +91,14 @@ def is_begun(folder: Path) -> bool:
     return (folder / "set.safetensors").exists() or not any(left)
 
 def check_begun(folder: Path, thing: str):      # thing: what names the folder, for the message
-    "Raises `InputError` for a folder that holds other things than a set."
+    """Raises `InputError` for a folder that holds other things than a set, or a set with a page of
+    its own: that would not be about the next one."""
     if folder.is_dir() and not is_begun(folder):
         raise InputError(f"{thing} {folder} exists and was not written by selmatch: "
                          "choose another folder")
+    if (folder / "README.md").exists():
+        raise InputError(f"{thing} {folder} holds a set with a card, README.md, which would not be "
+                         "about the new one: choose another folder")
 
 # %% ../../nbs/38_sets.ipynb #44d23a59
 def make_card(small: SyntheticSet) -> dict:

@@ -665,9 +665,8 @@ def reading_parts(prices: Prices) -> list[Part]:
 def feature_part(prices: Prices) -> Part:
     "The network in whose features coverage is measured."
     study, recipe = prices.study, prices.study.recipe("simple")
-    plan = study.network_plan(study.network, recipe, study.seed("features"), "features")
     each = lambda: prices.training(study.network, recipe, len(study.splits.train))
-    return Part("features", 1, study.left(plan), each)
+    return Part("features", 1, study.left(study.feature_plan()), each)
 
 # %% ../../nbs/56_estimate.ipynb #56mcwalkp
 def walk_parts(prices: Prices, ratio: float, name: str = "selmatch",

@@ -27,7 +27,7 @@ import torch
 from torch import Tensor, nn
 
 from ..computer import Computer, note_use, with_threads
-from ..core import InputError, check_choice, fingerprint, home, root
+from ..core import InputError, check_choice, fingerprint, home, read_path, root
 from ..data.fetch import official_files
 from ..data.folders import is_hidden, is_uneven
 from ..data.images import ImageSet, Splits, StoredImages, class_rows
@@ -70,12 +70,13 @@ def find_data(key: str, path: str, advice: str = "") -> Path:
 def place_data(data: dict) -> dict:
     """A profile's data section with its `root` in full. Loaders of official files look in
     `data_folder()` itself when it names none."""
-    loader = datasets.get(data.get("name"))
+    name = data.get("name")
+    loader = datasets.get(name) if isinstance(name, str) else None
     if loader is None or "root" not in inspect.signature(loader).parameters:
         return {word: value for word, value in data.items() if word != "flip"}
     data = {word: value for word, value in data.items() if word != "flip"}    # not of the files
-    path = str(Path(data.get("root", ".")).expanduser())
-    if data["name"] == "folder":
+    path = str(read_path("data.root", data.get("root", ".")))
+    if name == "folder":
         return data | {"root": str(find_data("data.root", path))}
     return data | {"root": str(data_folder() / path)}
 
@@ -683,11 +684,17 @@ class Study(StudyScores):
         weights = tuple(net.cpu().state_dict() for net in self.teachers())
         return OnlineTeachers(self.judge_network, weights, self.profile.teacher.online)
 
+    def feature_words(self) -> tuple:
+        "The network that measures coverage, as `network_plan` takes it."
+        return self.network, self.recipe("simple"), self.seed("features"), "features"
+
+    def feature_plan(self) -> Plan:
+        return self.network_plan(*self.feature_words())
+
     @shared
     def feature_space(self) -> tuple[Callable, Tensor, float]:
         "The features of images, those of the test images `(m, f)`, and the radius; made once."
-        net = self.train_network(self.network, self.recipe("simple"), self.seed("features"),
-                                 "features")
+        net = self.train_network(*self.feature_words())
         see = lambda images: with_threads(functools.partial(features, net), images,
                                           self.computer.threads)
         return see, see(self.splits.test.images), radius(see(self.splits.train.images))

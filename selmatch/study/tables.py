@@ -6,13 +6,15 @@
 __all__ = ['catalogue', 'set_columns', 'read_off', 'walk_modules', 'factors', 'score_table', 'windows', 'name_images',
            'other_score', 'agreement', 'reading_trials', 'readings', 'trials_on', 'tags_of', 'set_trials',
            'words_behind', 'fits_rows', 'find_adopted', 'title_place', 'is_found_at_once', 'check_adopted',
-           'join_adopted', 'accuracies', 'full_trials', 'full_accuracy', 'transfer', 'cover', 'coverages',
-           'place_images', 'anatomy', 'alpha_rows', 'along_alpha', 'ablation_rows', 'ablation', 'losses_before',
-           'starts_plan', 'starts', 'before_after', 'own_probability', 'changes', 'space_out', 'spread']
+           'join_adopted', 'accuracies', 'full_trials', 'full_accuracy', 'transfer', 'find_covered', 'cover_plan',
+           'cover', 'coverages', 'place_images', 'anatomy', 'alpha_rows', 'along_alpha', 'ablation_rows', 'ablation',
+           'losses_before', 'starts_plan', 'starts', 'before_after', 'own_probability', 'changes', 'space_out',
+           'spread']
 
 # %% ../../nbs/54_tables.ipynb #33dccacd
 from collections.abc import Callable, Iterable
-from dataclasses import asdict
+from dataclasses import asdict, replace
+from functools import partial
 
 import numpy as np
 import pandas as pd
@@ -281,10 +283,23 @@ def transfer(study: Study,
     return study.run_trials(work, "judge with other networks")
 
 # %% ../../nbs/54_tables.ipynb #7449050a
-def cover(study: Study, small: ImageSet) -> dict[str, float]:
-    "Share of test images covered by a set: all, the easy half, the hard half; in [0, 1]."
+def find_covered(small: ImageSet, study: Study) -> Tensor:    # (m,) bool
+    "Which test images a set covers. One task of `cover_plan`."
     see, test, r = study.feature_space
-    hit = is_covered(test, see(small.images), r).float()
+    return is_covered(test, see(small.images), r)
+
+def cover_plan(study: Study, sets: Iterable[ImageSet]) -> Plan:
+    "One task for each set, in this process, where the network that sees them is."
+    base, sets = study.at(0), list(sets)
+    tests, seen_by = base.splits.test, base.feature_plan().keys[0]
+    keys = [base.key(("select.coverage",), own_code(find_covered), seen_by, tests.key, small.key)
+            for small in sets]
+    return Plan("coverage", partial(find_covered, study=base), sets, keys)
+
+def cover(study: Study, small: ImageSet) -> dict[str, float]:
+    """Share of test images covered by a set: all, the easy half, the hard half; in [0, 1]. It is
+    remembered."""
+    hit = study.run_one(cover_plan(study, [small])).float()
     return {"coverage": float(hit.mean()), "easy_coverage": float(hit[study.easy].mean()),
             "hard_coverage": float(hit[~study.easy].mean())}
 
@@ -293,14 +308,16 @@ def coverages(study: Study, names: Iterable[str | Method] = ("random", "window",
               ) -> pd.DataFrame:
     """Coverage at every kept iteration of every set: method, ratio, set_seed, iteration, last,
     coverages."""
-    rows = []
+    rows, sets = [], []
     for (name, ratio, seed), task in small_sets(study, names, ratios).items():
         kept = task.kept()
-        for small in kept:
-            rows.append({"method": task.method.title, "ratio": ratio, "ipc": study.ipc(ratio),
-                         "set_seed": seed, "iteration": small.card.get("iteration", 0),
-                         "last": small is kept[-1], **cover(study, small.data)})
-    return pd.DataFrame(rows)
+        sets += [small.data for small in kept]
+        rows += [{"method": task.method.title, "ratio": ratio, "ipc": study.ipc(ratio),
+                  "set_seed": seed, "iteration": small.card.get("iteration", 0),
+                  "last": small is kept[-1]} for small in kept]
+    here = replace(study.computer, workers=1, cluster=None)
+    study.run(cover_plan(study, sets), here)
+    return pd.DataFrame([row | cover(study, small) for row, small in zip(rows, sets)])
 
 # %% ../../nbs/54_tables.ipynb #2373a39b
 def place_images(start: SyntheticSet) -> tuple[Tensor, Tensor]:    # (n,) and (n,) int64
