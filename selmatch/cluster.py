@@ -4,9 +4,9 @@
 
 # %% auto #0
 __all__ = ['large', 'patience', 'rounds', 'can_travel_apart', 'inside_of', 'list_files', 'Packer', 'Parcel', 'pack', 'Unpacker',
-           'unpack', 'list_states', 'is_content', 'lay_out', 'worker_folder', 'work_on', 'import_distributed',
-           'read_word', 'connect', 'all_see', 'Cluster', 'hand_over', 'submit', 'send', 'receive', 'lost_errors',
-           'run_once', 'run_on_cluster']
+           'unpack', 'list_states', 'is_content', 'lay_out', 'worker_folder', 'is_at', 'work_on', 'import_distributed',
+           'read_word', 'connect', 'all_see', 'Cluster', 'hand_over', 'submit', 'send', 'receive', 'check_threads',
+           'wait_for_worker', 'lost_errors', 'run_once', 'run_on_cluster']
 
 # %% ../nbs/08_cluster.ipynb #2df087d2
 import contextlib
@@ -50,14 +50,16 @@ class Packer(CloudPickler):
     "Pickles a task; large tensors and files are put aside, paths made relative."
     def __init__(self, file: io.BytesIO, folder: Path | None):
         super().__init__(file, protocol=5)
-        self.folder, self.blobs, self.files = folder, {}, {}
+        self.folder, self.blobs, self.files, self.named = folder, {}, {}, {}
 
     def persistent_id(self, thing: Any) -> tuple | None:
         if isinstance(thing, torch.Tensor) and can_travel_apart(thing):
             self.blobs[key := fingerprint(thing)] = thing.detach().numpy()
             return "tensor", key
         inside = inside_of(self.folder, thing) if isinstance(thing, (str, Path)) else None
-        self.files |= list_files(self.folder, thing) if inside else {}
+        if inside:
+            self.files |= list_files(self.folder, thing)
+            self.named[inside] = thing
         return inside and ("text" if isinstance(thing, str) else "path", inside)
 
 # %% ../nbs/08_cluster.ipynb #a1b0cde0
@@ -67,6 +69,7 @@ class Parcel:
     content: bytes
     blobs: dict[str, Any]      # fingerprint -> array
     files: dict[str, Path]     # place in the folder -> file here
+    named: tuple[str, ...]     # places in the folder that the task names, there or not
 
 # %% ../nbs/08_cluster.ipynb #73dfde32
 def pack(thing: Any, folder: Path | None = None) -> Parcel:
@@ -74,7 +77,7 @@ def pack(thing: Any, folder: Path | None = None) -> Parcel:
     file = io.BytesIO()
     packer = Packer(file, folder)
     packer.dump(thing)
-    return Parcel(file.getvalue(), packer.blobs, packer.files)
+    return Parcel(file.getvalue(), packer.blobs, packer.files, tuple(packer.named))
 
 # %% ../nbs/08_cluster.ipynb #8aaa9cd0
 class Unpacker(pickle.Unpickler):
@@ -128,14 +131,22 @@ def worker_folder(name: str) -> Path:
     folder.mkdir(mode=0o700, exist_ok=True)
     return folder
 
+# %% ../nbs/08_cluster.ipynb #08isat01
+def is_at(inside: str, named: Iterable[str]) -> bool:
+    "Whether a file is one of these places, or lies below one."
+    return any(inside == place or inside.startswith(place + os.sep) for place in named)
+
 # %% ../nbs/08_cluster.ipynb #9acb105d
-def work_on(content: bytes, home: str, shared: bool, names: list[str],
-            places: list[str], *parts: Any) -> tuple[Any, dict[str, bytes]]:
-    "One task on a worker: its result, and the files that it wrote where nobody else can see them."
+def work_on(content: bytes, home: str, shared: bool, names: list[str], places: list[str],
+            named: list[str], *parts: Any) -> tuple[Any, dict[str, bytes]]:
+    """One task on a worker: its result, and the files that home lacks: those that it wrote where
+    nobody else can see them, and those that an interrupted one left in the places it names."""
     blobs, files = dict(zip(names, parts)), dict(zip(places, parts[len(names):]))
     folder = Path(home) if shared else worker_folder(fingerprint(home))
     lay_out(folder, {} if shared else files)
     before = {} if shared else list_states(folder)
+    before = {file: state for file, state in before.items()
+              if file in files or not is_at(file, named)}       # home has the rest
     call, item = unpack(content, blobs, folder)
     result = call(item)
     after = {} if shared else list_states(folder)
@@ -231,7 +242,8 @@ def submit(cluster: Cluster, parcel: Parcel, known: dict):    # -> a future
     parts = [hand_over(cluster, known, key, lambda a=a: a) for key, a in parcel.blobs.items()]
     parts += [hand_over(cluster, known, key, file.read_bytes) for key, file in files.items()]
     return cluster.client.submit(work_on, parcel.content, str(cluster.folder), sees,
-                                 list(parcel.blobs), list(files), *parts, pure=False)
+                                 list(parcel.blobs), list(files), list(parcel.named), *parts,
+                                 pure=False)
 
 # %% ../nbs/08_cluster.ipynb #f365902d
 def send(cluster: Cluster, task: Callable, items: Iterable) -> list:    # futures, in order
@@ -248,10 +260,30 @@ def receive(cluster: Cluster, futures: list) -> Iterator[tuple[int, Any]]:
     "(place, result) as they come; an exception of a task is raised here."
     distributed = import_distributed()
     place = {future.key: i for i, future in enumerate(futures)}
-    for future, (result, files) in distributed.as_completed(futures, with_results=True):
+    for future, answer in distributed.as_completed(futures, with_results=True):
+        if isinstance(answer, BaseException):       # of a task that was called off
+            raise answer
+        result, files = answer
         lay_out(cluster.folder, files)
         yield place[future.key], result
         future.release()
+
+# %% ../nbs/08_cluster.ipynb #08alone1
+def check_threads(cluster: Cluster):
+    """Threads of one process share random numbers. `InputError` for workers of several, and for a
+    scheduler that is gone."""
+    try:
+        most = max(cluster.client.nthreads().values(), default=1)
+    except (OSError, RuntimeError) as error:
+        raise InputError(f"cluster={cluster.address!r} answers no more: {error}") from error
+    if most > 1:
+        raise InputError(f"cluster={cluster.address!r} has a worker of {most} threads, which would "
+                         "share random numbers: start workers with --nthreads 1")
+
+def wait_for_worker(cluster: Cluster):
+    "Until a worker is there, two minutes at most."
+    with contextlib.suppress(TimeoutError, OSError, RuntimeError, ValueError, *lost_errors()):
+        cluster.client.wait_for_workers(1, timeout=120)
 
 # %% ../nbs/08_cluster.ipynb #f0229fcc
 rounds = 5       # how often tasks are sent again after their workers were lost
@@ -260,7 +292,7 @@ def lost_errors() -> tuple[type, ...]:
     "What Dask raises when workers are gone, and not when a task went wrong."
     distributed = import_distributed()
     return (distributed.CancelledError, distributed.comm.CommClosedError,
-            distributed.client.FutureCancelledError)
+            distributed.client.FutureCancelledError, distributed.KilledWorker)
 
 def run_once(cluster: Cluster, task: Callable, left: dict[int, Any],     # place -> item
              done: Callable[[int, Any], None]):
@@ -290,9 +322,10 @@ def run_on_cluster(cluster: Cluster, task: Callable, items: list, label: str,
             bar.update()
         for _ in range(rounds):
             with contextlib.suppress(*lost_errors()):
+                check_threads(cluster)
                 run_once(cluster, task, left, done)
             if not left:
                 return results
-            cluster.client.wait_for_workers(1, timeout=120)
+            wait_for_worker(cluster)
     raise InputError(f"cluster={cluster.address!r} lost its workers {rounds} times in {label!r}: "
                      f"{len(left)} of {len(items)} tasks have no result")

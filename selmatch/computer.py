@@ -21,7 +21,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -97,6 +97,10 @@ class Computer:
     def side_by_side(self) -> int:
         "Processes that this machine starts: the workers, and at least one for each GPU."
         return max(self.places, self.workers)
+
+    def alone(self, quiet: bool = True) -> "Computer":
+        "The same device and threads for one task after the other, in this process."
+        return replace(self, workers=1, cluster=None, quiet=quiet)
 
 # %% ../nbs/02_computer.ipynb #5d1c7a94
 def c_function(name: str) -> Callable:
@@ -390,12 +394,16 @@ def is_abandoned(draft: Path) -> bool:
     return time.time() - draft.stat().st_mtime > 86400
 
 # %% ../nbs/02_computer.ipynb #02dur018
-def is_free(lock: Path) -> bool:    # a file of `name_lock`
+def is_free(lock: Path,              # a file of `name_lock`
+            remove: bool = False,    # while it is held, so that nobody's is taken away
+) -> bool:
     "Whether nobody holds this lock."
     from filelock import FileLock, Timeout
 
     try:
         with FileLock(lock, timeout=0):
+            if remove:
+                lock.unlink(missing_ok=True)
             return True
     except (Timeout, OSError, NotImplementedError):
         return False
@@ -425,7 +433,7 @@ def sweep_litter(folder: Path,
         if path.is_dir():
             shutil.rmtree(path, ignore_errors=True)
         else:
-            path.unlink(missing_ok=True)
+            is_free(path, remove=True)
     return litter
 
 # %% ../nbs/02_computer.ipynb #02dur022

@@ -34,6 +34,7 @@ class Client:
     def cancel(self, futures, force): self.cancelled += futures
     def wait_for_workers(self, n, timeout): self.waited += 1
     def run(self, call, *given): return {"one": call(*given)}
+    def nthreads(self): return {"one": 1}
     def close(self): self.closed += 1
 
 
@@ -123,8 +124,8 @@ def test_a_worker_returns_what_changed_and_nothing_else(tmp_path, monkeypatch):
     monkeypatch.setattr(room, "worker_folder", lambda name: tmp_path)
     (tmp_path / "old").write_text("x")
     parcel = pack((write, Path("/home/of/mine") / "b" / "c"), Path("/home/of/mine"))
-    assert work_on(parcel.content, "/home/of/mine", False, [], []) == ("c", {os.path.join("b", "c"): b"made there"})
-    assert work_on(pack((double, 4)).content, str(tmp_path), True, [], []) == (8, {})
+    assert work_on(parcel.content, "/home/of/mine", False, [], [], []) == ("c", {os.path.join("b", "c"): b"made there"})
+    assert work_on(pack((double, 4)).content, str(tmp_path), True, [], [], []) == (8, {})
     lay_out(tmp_path, {"old": b"newer", "n/e/w": b"1"})
     assert (tmp_path / "old").read_text() == "newer" and set(list_states(tmp_path)) == {"old", os.path.join("b", "c"), os.path.join("n", "e", "w")}
 
@@ -207,3 +208,34 @@ def test_a_set_that_another_worker_began_goes_on_where_it_was(fake, tmp_path):
     (tmp_path / "worker" / "sets" / "a").mkdir(parents=True)
     (tmp_path / "worker" / "sets" / "a" / "checkpoint").write_text("25")          # of an earlier task of this worker
     assert run_on_cluster(cluster, go_on, [begun.parent], "go on", quiet=True) == ["60+1"] and begun.read_text() == "60+1"
+
+
+def test_what_an_interrupted_task_left_on_its_worker_comes_home(fake, tmp_path):
+    """A task that its caller had given up ends on its worker; asked for again it finds its files there, and home gets them."""
+    cluster, there = fake(), tmp_path / "worker" / "sets" / "a"
+    there.mkdir(parents=True)
+    (there / "history").write_text("done"), (there.parent / "b").write_text("another's")
+    assert run_on_cluster(cluster, lambda folder: (folder / "history").read_text(), [cluster.folder / "sets" / "a"], "again", quiet=True) == ["done"]
+    assert (cluster.folder / "sets" / "a" / "history").read_text() == "done" and not (cluster.folder / "sets" / "b").exists()
+
+
+def test_workers_of_several_threads_are_refused(fake):
+    cluster = fake()
+    cluster.client.nthreads = lambda: {"one": 1, "two": 4}
+    with pytest.raises(InputError, match="worker of 4 threads.*--nthreads 1"): run_on_cluster(cluster, double, [1], "double", quiet=True)
+    assert cluster.client.handed == []
+
+
+def test_a_scheduler_that_dies_is_named(fake, monkeypatch):
+    """Dask gives the error of a task that was called off as its result; and waiting for workers that never come ends by an error."""
+    cluster, asked = fake(), []
+    monkeypatch.setattr(room, "import_distributed", lambda: SimpleNamespace(as_completed=lambda futures, with_results: [(f, Lost()) for f in futures]))
+    def wait(n, timeout):
+        asked.append(timeout)
+        raise TimeoutError
+    cluster.client.wait_for_workers = wait
+    with pytest.raises(InputError, match="lost its workers 5 times in 'double': 2 of 2"): run_on_cluster(cluster, double, [1, 2], "double", quiet=True)
+    assert len(asked) == room.rounds
+    def closed(): raise RuntimeError("ConnectionPool is closed")
+    cluster.client.nthreads = closed
+    with pytest.raises(InputError, match="answers no more: ConnectionPool is closed"): run_on_cluster(cluster, double, [1, 2], "double", quiet=True)

@@ -330,3 +330,166 @@ def test_coverage_is_measured_once(monkeypatch):
     monkeypatch.setattr(tables, "is_covered", lambda *args: calls.append(args))
     again = Study(study.profile, study.computer, folder=study.folder)
     assert tables.coverages(again, ["random"]).equals(first) and not calls
+
+
+# ---------------------------------------------------------------- what a study promises before it works
+
+def own_study(tmp_path, device="cpu", threads=1, home=None, **words):
+    computer = Computer(device=device, threads=threads, quiet=True)
+    return Study(load_profile("smoke", **({"seeds": 1, "ratios": (0.3,), "alpha": {0.3: 0.5}} | words)), computer, home or tmp_path / "home")
+
+
+def test_a_judge_of_starts_works_where_the_study_does(tmp_path, monkeypatch):
+    from selmatch import computer
+    from selmatch.study import sets
+    from selmatch.train import judge
+    seen = []
+    monkeypatch.setattr(computer, "count_devices", lambda kind: 1)
+    monkeypatch.setattr(judge, "run_all", lambda task, items, label, there: [seen.append((t.device, there.threads, there.workers)) or {"validation_accuracy": 0.5} for t in items])
+    study = own_study(tmp_path, "cuda", 4)
+    sets.selection_needs(study, "optimised_real", 0.3, ordered=False)["judge"](study.splits.train.subset(torch.arange(20)))
+    assert seen == [("cuda", 4, 1)]
+
+
+@pytest.mark.parametrize("words, said", [
+    ({"objectives": {"trajectory": {"max_start": 30}}}, "objectives.trajectory.max_start=30 is too late"),
+    ({"tuned": {"mtt": {"expert_epochs": 40}}}, "tuned.mtt.max_start"),
+    ({"objectives": {"tesla": {"max_start": {0.3: 30}}}}, "objectives.tesla.max_start=30")])
+def test_experts_must_last_for_every_objective(words, said):
+    with pytest.raises(InputError) as error: load_profile("smoke", ratios=(0.3,), alpha={0.3: 0.5}, **words)
+    assert said in str(error.value) and "experts.epochs" in str(error.value)
+
+
+def test_experts_keep_what_any_objective_asks_for():
+    from selmatch.study.profile import asked_epochs
+    p = load_profile("smoke", ratios=(0.1, 0.3), alpha={0.1: 0.5, 0.3: 0.5}, matching={"max_start": 2, "expert_epochs": 1}, experts={"n": 1, "epochs": 9},
+                     objectives={"trajectory": {"max_start": {0.1: 2, 0.3: 4}}}, tuned={"mtt": {"expert_epochs": 3}})
+    by_hand = {0, 1, 2} | {0, 1, 2, 3, 4} | {0, 3, 1, 4, 2, 5, 6}
+    assert asked_epochs(p) == tuple(sorted(by_hand))
+
+
+def test_the_bill_has_the_networks_that_tell_who_is_easy(tmp_path, monkeypatch):
+    """A search of a profile whose difficulty lies in a file watches networks for the judges' sake alone."""
+    from selmatch.study import estimate
+    monkeypatch.setenv("SELMATCH_DATA", str(tmp_path))
+    n = len(own_study(tmp_path).splits.train)
+    np.save(tmp_path / "d.npy", np.random.default_rng(0).random(n))
+    study = own_study(tmp_path, score={"kind": "file", "path": "d.npy", "file_kind": "difficulty", "runs": 2, "epochs": 2}, search={"alphas": (0.5,), "betas_step": 0.7, "rungs": (2, 4), "judges": 1, "ratios": (0.3,)})
+    tasks = {part.stage: part.tasks for part in estimate.command_parts(study, "search", "selmatch")}
+    assert tasks["watch networks learn"] == len(study.observations_plan()) > 0
+
+
+def test_ccfs_is_a_set_of_its_own_in_the_bill(tmp_path):
+    from selmatch.methods import find_method
+    from selmatch.study import estimate, tables
+    study = own_study(tmp_path, compared=("random", "random-online", "ccfs"))
+    both = [find_method("ccfs"), tables.ablation_rows()["random", "part", "dsa"]]
+    parts = estimate.set_parts(estimate.Prices(study), estimate.wish(study, both))
+    assert sum(part.tasks for part in parts) == 2, "a base of some images, and a part of all"
+    still = own_study(tmp_path, compared=("random", "random-online", "ccfs"), alpha={0.3: 0.0})
+    assert [part.tasks for part in estimate.set_parts(estimate.Prices(still), estimate.wish(still, ["ccfs"]))] == [1]
+
+
+@pytest.mark.parametrize("share", [0.0, 0.001])
+def test_a_size_that_distils_nothing_is_not_tuned(share, tmp_path):
+    study = own_study(tmp_path, alpha={0.3: share}, methods=("random", "selmatch"), compared=("random", "selmatch"))
+    for call in (tune.tuning_stages, tune.tune):
+        with pytest.raises(InputError, match=f"alpha={share} distils no image of 'selmatch' at 30%.*tuning.ratios"): call(study, ["selmatch"])
+    assert not list((tmp_path / "home").glob("experts/*"))
+
+
+def test_a_candidate_of_no_image_is_no_candidate_to_distil(tmp_path):
+    from selmatch.study import estimate
+    study = own_study(tmp_path, search={"alphas": (0.01,), "betas_step": 0.7, "rungs": (2, 4), "judges": 1, "ratios": (0.3,)})
+    parts = estimate.race_parts(estimate.Prices(study), "selmatch", [0.3], grid=False)
+    assert [(part.tasks, part.left) for part in parts if part.stage.startswith("distill")] == [(0, 0)]
+
+
+def test_a_step_that_gave_up_at_one_size_is_crossed_out():
+    import pandas as pd
+    from matplotlib import pyplot as plt
+    from selmatch.show.plots import tuning_map
+    rows = []
+    for ratio, start in ((0.05, 0.60), (0.3, 0.95)):
+        rows.append((ratio, 0.0, 0.0, start))
+        rows += [(ratio, 1.0, 1.0, start + 0.01), (ratio, 10.0, 1.0, float("nan") if ratio == 0.05 else 0.80)]
+    record = pd.DataFrame(rows, columns=["ratio", "factor", "share", "score"]).assign(method="dm", error=0.01)
+    figure = tuning_map(tune.mark_picks(record))
+    assert [text.get_text() for text in figure.axes[0].texts] == ["+1.0"]
+    plt.close(figure)
+
+
+def test_a_tuning_that_took_its_window_from_a_table_says_so(tmp_path):
+    import matplotlib.pyplot as plt
+    from selmatch.show.figures import publish
+    from selmatch.study import tables
+    from selmatch.study.store import adopt
+    words = dict(methods=("random", "selmatch"), compared=("random", "selmatch"), tuning={"factors": (1.0,), "judges": 1}, window={"n": 1, "step": 0.35})
+    first = own_study(tmp_path, **words)
+    publish("fig3_window", plt.figure(), tables.windows(first), first, "c", tmp_path / "out")
+    adopt(tmp_path / "other", tmp_path / "out")
+    study = own_study(tmp_path, home=tmp_path / "other", **words)
+    tune.tune(study, ["selmatch"])
+    assert study.lent == {"fig3_window"} and study.left(study.windows_plan()) == len(study.windows_plan())
+
+
+def test_a_set_that_is_made_again_keeps_its_checkpoint(tmp_path, monkeypatch):
+    """Its history is of before: who begins meanwhile must not take the set for finished."""
+    from selmatch.study import sets, store
+    study = own_study(tmp_path)
+    task = sets.small_sets(study, ["mtt"], [0.3], 1)["mtt", 0.3, 0]
+    first, last = task.last().data.images, task.at(task.stops[-1]) / "set.safetensors"
+    last.write_bytes(last.read_bytes()[:-9])
+    seen, keep = [], sets.keep_set
+    def look(*given):
+        store.sweep_once.cache_clear()
+        (task.folder / "checkpoint.safetensors").touch()
+        store.sweep_once(study.folder)
+        seen.append((task.folder / "checkpoint.safetensors").exists())
+        (task.folder / "checkpoint.safetensors").unlink()
+        return keep(*given)
+    monkeypatch.setattr(sets, "keep_set", look)
+    with pytest.warns(UserWarning, match="is set aside"):
+        sets.make_set(task)
+    assert seen and all(seen) and torch.equal(task.last().data.images, first)
+
+
+def test_what_a_profile_writes_it_reads_back(tmp_path):
+    from selmatch.study.profile import parse_yaml, write_yaml
+    for text in ("1e5", "12e4", "0o17", "1:30", "yes", "true", "0x1f", "null", "~", "1.5", "1_000", "2024-01-01", "", "a: b", ".5", "-.inf"):
+        assert parse_yaml(write_yaml({"k": [text], text: 1})) == {"k": [text], text: 1}
+    for number in (1, 1.5, 1e-5, 1e30, float("inf"), True, None, -3, 100000.0):
+        back = parse_yaml(write_yaml({"k": number}))["k"]
+        assert back == number and type(back) is type(number)
+    p = load_profile("smoke", title="1e5")
+    write_profile(p, tmp_path / "x.yaml")
+    assert load_profile(str(tmp_path / "x.yaml")).title == "1e5"
+
+
+def test_a_lock_is_removed_while_it_is_held(tmp_path, monkeypatch):
+    """Between the look at a free lock and its removal somebody may take it: it is taken first."""
+    from selmatch import computer
+    lock = tmp_path / ".x.lock"
+    lock.touch()
+    found = computer.find_litter(tmp_path)
+    assert found == [lock]
+    monkeypatch.setattr(computer, "find_litter", lambda *given: found)
+    with computer.claim(tmp_path / "x"):
+        computer.sweep_litter(tmp_path)
+        assert lock.exists(), "it is somebody's by now"
+    computer.sweep_litter(tmp_path)
+    assert not lock.exists()
+
+
+def test_shrinking_counts_what_find_small_does(tmp_path):
+    """The distilled set is judged once more, from its pictures, by both recipes; a C-score asks networks that leave images out."""
+    from selmatch.study import shrink
+    study = own_study(tmp_path)
+    parts = study.splits
+    count = lambda part: tuple(torch.bincount(part.hard_labels, minlength=part.n_classes).tolist())
+    sizes = shrink.Sizes(parts.train.classes, count(parts.train), count(parts.train), count(parts.validation), count(parts.test), (3,) * parts.train.n_classes)
+    distils, idle = (shrink.plan_stages(study, sizes, effort, True).set_index("stage").tasks for effort in (shrink.efforts[0], shrink.efforts[-1]))
+    networks = shrink.efforts[0].networks
+    assert distils["judge its pictures"] == 2 * networks and "judge its pictures" not in idle and "C-score" not in idle
+    held = own_study(tmp_path, score={"kind": "c_score", "runs": 1, "epochs": 2, "ties": None})
+    assert "C-score" in set(shrink.plan_stages(held, sizes, shrink.efforts[-1], True).stage)

@@ -139,6 +139,7 @@ class Figure:
     windows: Callable = lambda study: False  # whether it needs the whole scan of windows
     full: bool = False                       # needs networks that are trained on all the data
     chosen: bool = False                     # chooses checkpoints, where enough is held out
+    easy: bool = False                       # tells easy test images apart without such a row
 
 # %% ../../nbs/63_figures.ipynb #3a3copenr
 def open_rooms() -> SimpleNamespace:
@@ -192,7 +193,7 @@ figures: dict[str, Figure] = {      # in the order in which they are drawn
                                        lambda r, s: r.tables.accuracies(s, four)),
                             lambda r, s: [*r.estimate.wish_rows(s, four),
                                           *r.estimate.wish(s, four, judges=[None])],
-                            lambda r, prices: [r.estimate.feature_part(prices)]),
+                            lambda r, prices: [r.estimate.feature_part(prices)], easy=True),
     "fig2_method": Figure(ask_tables(lambda r, s: r.tables.anatomy(s, second_size(s))),
                           lambda r, s: r.estimate.wish(s, ["selmatch"], [second_size(s)], [0],
                                                        [None])),
@@ -228,7 +229,7 @@ figures |= {                        # the long ones
         lambda r, s: r.estimate.wish(s, painted, [second_size(s)], [0], [None]), is_long=True),
     "fig6_search": Figure(
         ask_tables(lambda r, s: r.search.regrets(s)), want_candidates,
-        lambda r, prices: r.estimate.race_parts(prices, "selmatch"), is_long=True),
+        lambda r, prices: r.estimate.race_parts(prices, "selmatch"), is_long=True, easy=True),
 }
 
 # %% ../../nbs/63_figures.ipynb #3a0d684d
@@ -237,7 +238,7 @@ figures |= {
         ask_tables(lambda r, s: r.tables.agreement(s), lambda r, s: r.tables.readings(s),
                    lambda r, s: r.tables.accuracies(s, ["random"])),
         lambda r, s: r.estimate.wish_rows(s, ["random"]),
-        lambda r, prices: r.estimate.reading_parts(prices), is_long=True),
+        lambda r, prices: r.estimate.reading_parts(prices), is_long=True, easy=True),
     "tab6_variants": Figure(
         ask_tables(lambda r, s: r.tables.accuracies(s, rivals, s.profile.compared_ratios)),
         lambda r, s: r.estimate.wish_rows(s, rivals, s.profile.compared_ratios), is_long=True),
@@ -554,8 +555,9 @@ def expect(study, names: Sequence[str], quick: bool = False) -> tuple[float, str
     prices = estimate.Prices(study)
     parts = [part for figure in asked for part in figure.parts(rooms, prices)]
     windows = any(figure.windows(study) for figure in asked)
-    full, chosen = (any(getattr(f, word) for f in asked) for word in ("full", "chosen"))
-    parts = estimate.list_parts(prices, wishes, windows, parts, full, chosen)
+    more = {word: any(getattr(figure, word) for figure in asked)
+            for word in ("full", "chosen", "easy")}
+    parts = estimate.list_parts(prices, wishes, windows, parts, **more)
     if quick:
         estimate.check_disk(study, parts)
     table = estimate.tabulate_parts(parts)

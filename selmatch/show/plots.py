@@ -37,6 +37,7 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from ..data.images import ImageSet, pictures
+from ..study.tune import mean_looks
 from ..study.verdicts import half_width, intervals, set_means
 
 # %% ../../nbs/61_plots.ipynb #50293212
@@ -1151,7 +1152,7 @@ def tuning_map(record: pd.DataFrame,    # from `tune.tune`
                narrow: bool = False,    # for a phone
 ) -> Figure:
     "Gain over the start in points, method by step size (in parts of the default); picks framed."
-    looks = record.groupby(["method", "factor", "share"], sort=False).score.mean()
+    looks = mean_looks(record)
     means = 100 * looks.groupby(level=["method", "factor"], sort=False).max().unstack()
     gain = means.drop(columns=0.0).sub(means[0.0], axis=0).reindex(record.method.unique())
     wide = phone if narrow else 2.2 + .75 * gain.shape[1]

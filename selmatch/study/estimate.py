@@ -47,7 +47,7 @@ from .store import Plan
 from .search import field_sizes, list_candidates, list_rungs, race_cost
 from .study import Study, expert_bytes, typical_size
 from .tables import (
-    find_adopted, full_trials, reading_trials, set_trials, starts_plan)
+    check_walks, find_adopted, full_trials, reading_trials, set_trials, starts_plan)
 from ..train.augment import Augmentation
 from ..train.networks import FlatNetwork, carry, flatten, make_network, n_params
 from ..train.training import (
@@ -215,8 +215,7 @@ def wish_last(study: Study) -> list[Wish]:
 def same_images(study: Study, one: Wish) -> tuple:
     "What wishes for the same images have in common."
     m = one.method
-    alpha = study.profile.alpha[one.ratio] if m.alpha is None else m.alpha
-    changed = ()
+    alpha, changed = sets.distilled_share(study, m, one.ratio), ()
     if m.objective and alpha > 0:
         tuned = repr(sets.descent_words(study, m, one.ratio))
         changed = (m.objective, alpha, m.labels == "soft", tuned)
@@ -336,7 +335,7 @@ def iteration_seconds(prices: Prices, method: Method, ratio: float) -> float:
     counts = sets.count_each(study.take(ratio), train.n_classes)
     first = torch.cat([rows[:n] for rows, n in zip(class_rows(train), counts)])
     data = train.subset(first).to(device)
-    alpha = study.profile.alpha[ratio] if method.alpha is None else method.alpha
+    alpha = sets.distilled_share(study, method, ratio)
     rates = sets.plan_descent(study, method, objective, moves).n_rates
     answer = lambda *_: seconds(one_answer(objective, method, data, alpha, rates), device)
     return prices.once("answer", answer, method.objective, ratio, alpha)
@@ -411,7 +410,7 @@ def set_parts(prices: Prices, wishes: list[Wish]) -> list[Part]:
     for one in wishes:
         start, changed, completed, ratio, seed = same_images(study, one)
         if changed and one.made:
-            groups.setdefault((start, changed, ratio), []).append(one)
+            groups.setdefault((start, changed, completed, ratio), []).append(one)
     for (*_, ratio), group in groups.items():
         own = {one.seed: one for one in group}
         first, titles = group[0].method, join_titles(one.method.title for one in group)
@@ -591,7 +590,7 @@ def race_judgements(study: Study, method: Method, ratio: float, grid: bool) -> t
     grid."""
     every, search = list_candidates(study, ratio), study.profile.search
     rungs = list_rungs(study, method, ratio)
-    idle = sum(alpha == 0 for alpha, _ in every)
+    idle = sum(not round(alpha * study.ipc(ratio)) for alpha, _ in every)
     sizes = field_sizes(len(every), len(rungs), search.keep)
     raced = sum(sizes) - (len(rungs) - 1) * min(idle, sizes[-1])
     return (raced - sizes[-1], len(every)) if grid else (raced, 0)
@@ -616,7 +615,7 @@ def race_parts(prices: Prices, name: str | Method,
     tested = len(study.splits.validation) + len(study.splits.test)
     trial = lambda: prices.trial(study.recipe("dsa"), tested)
     for ratio in ratios or study.profile.sizes_of("search.ratios"):
-        moving = [c for c in list_candidates(study, ratio) if c[0] > 0]
+        moving = [c for c in list_candidates(study, ratio) if round(c[0] * study.ipc(ratio))]
         n, left = len(moving), len(moving)
         if not any(study.left(plan) for plan in difficulty_plans(study.at(0))):
             left = sum(not find_candidate(study, method, ratio, c).done for c in moving)
@@ -676,7 +675,7 @@ def walk_parts(prices: Prices, ratio: float, name: str = "selmatch",
     objective, _ = sets.describe_objective(study, one.method, ratio)
     task, left = prices.task(one), objective.max_start
     if task is not None:
-        left = study.left(starts_plan(study, task))
+        left = study.left(starts_plan(study, check_walks(task)))
     walk = lambda: walk_seconds(prices.few, study.network, objective.batch,
                                 objective.augmentation)
     factor = share(prices, objective.compiled)
@@ -690,13 +689,14 @@ def list_parts(prices: Prices,
                others: Iterable[Part] = (),     # stages that are no wish for a set
                full: bool = True,               # networks on all the data, too
                chosen: bool = False,            # checkpoints are chosen and judged, too
+               easy: bool = False,              # easy test images are told apart in any case
 ) -> list[Part]:
     "All stages of a study of these methods or sets. Counts what is left, and measures nothing."
     study = prices.study
     wishes = as_wishes(study, study.profile.methods if asked is None else asked)
     windows = windows or any(w.made and "beta" in sets.asks(w.method.start)
                              and not study.has_beta(w.ratio) for w in wishes)
-    parts = difficulty_parts(prices, wishes, windows) + follow_parts(prices, wishes)
+    parts = difficulty_parts(prices, wishes, windows, easy) + follow_parts(prices, wishes)
     parts += watch_helper_parts(prices, wishes) + choose_helper_parts(prices, wishes)
     parts += set_parts(prices, wishes) + teacher_parts(prices, wishes)
     parts += judge_parts(prices, wishes, full) + chosen * chosen_parts(prices, wishes)
@@ -711,7 +711,8 @@ def costs(study: Study, *asked,       # as `list_parts` takes it after the price
     return tabulate_parts(list_parts(prices or Prices(study), *asked, **words))
 
 # %% ../../nbs/56_estimate.ipynb #0f9cdiffic
-def difficulty_parts(prices: Prices, wishes: list[Wish], windows: bool) -> list[Part]:
+def difficulty_parts(prices: Prices, wishes: list[Wish], windows: bool,
+                     easy: bool = False) -> list[Part]:
     "The watched networks of all runs that need them, and the windows."
     study, p = prices.study, prices.study.profile
     measured = is_watched(p.score)
@@ -719,7 +720,7 @@ def difficulty_parts(prices: Prices, wishes: list[Wish], windows: bool) -> list[
                if measured or scores_needed.get(w.method.start) in ("forgetting", "el2n")}
     if windows and measured:
         numbers |= set(range(min(p.window.n, p.seeds)))
-    if windows or any(w.judge for w in wishes):
+    if windows or easy or any(w.judge for w in wishes):
         numbers |= {0}                  # who is easy to test is asked of the first
     watched = watch_part(prices, [study.at(number) for number in sorted(numbers)])
     return [watched, window_part(prices)] if windows else [watched]
@@ -780,7 +781,7 @@ def command_parts(study: Study,
     if what == "search":
         begins = wish(study, [method], seeds=[0], judges=[None], made=False)
         races = race_parts(prices, method, p.ratios, grid=False)
-        return list_parts(prices, begins, others=races, full=False)
+        return list_parts(prices, begins, others=races, full=False, easy=True)
     if what == "experts":
         return [expert_part(prices, False)]
     windows = [window_part(prices)] if what == "window" else []

@@ -7,15 +7,15 @@ __all__ = ['profile_folder', 'most_words', 'truth', 'unbounded', 'supplied', 'pl
            'parse_yaml', 'read_yaml', 'list_profiles', 'convert', 'check_numbers', 'read_section', 'check_least',
            'Score', 'Evaluation', 'Strength', 'Window', 'Experts', 'Matching', 'nearest_size', 'Teacher', 'Curriculum',
            'Proxy', 'Search', 'Tuning', 'at_place', 'check_network', 'read_judges', 'BySize', 'read_value', 'at_size',
-           'read_words', 'value_at', 'Profile', 'compared_methods', 'check_compared', 'nearest_alpha',
-           'check_named_sizes', 'check_sizes', 'check_words', 'check_tuned', 'check_sizes_of', 'check_name',
-           'load_profile', 'as_yaml', 'write_profile']
+           'read_words', 'value_at', 'Profile', 'pace_words', 'paces', 'asked_epochs', 'compared_methods',
+           'check_compared', 'nearest_alpha', 'check_named_sizes', 'check_sizes', 'check_words', 'check_tuned',
+           'check_sizes_of', 'check_name', 'load_profile', 'ProfileDumper', 'write_yaml', 'as_yaml', 'write_profile']
 
 # %% ../../nbs/50_profile.ipynb #a79bc614
 import functools
 import re
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import MISSING, asdict, dataclass, field, fields, is_dataclass, replace
 from pathlib import Path
@@ -547,6 +547,30 @@ class Profile:
         check_sizes(self)
         check_words(self)
 
+# %% ../../nbs/50_profile.ipynb #50paces1
+def pace_words(p: Profile) -> Iterator[tuple[str, dict]]:
+    "Where a profile may say which epochs are followed, and the words there, BySize among them."
+    for name, settings in p.objectives.items():
+        yield f"objectives.{name}", read_words(name, settings)[0]
+    for name, settings in p.tuned.items():
+        objective = find_method(name).objective
+        if objective is not None:
+            words = read_words(objective, p.objectives.get(objective, {}))[0]
+            yield f"tuned.{name}", words | read_words(objective, settings, f"tuned.{name}")[0]
+
+def paces(p: Profile) -> list[tuple[str, Matching]]:
+    "Every way in which a profile has experts followed: its place, and matching as it is there."
+    found = [("matching", p.matching)]
+    for place, words in pace_words(p):
+        asked = {word: words[word] for word in ("max_start", "expert_epochs") if word in words}
+        ways = [at_size(asked, ratio, place) for ratio in p.ratios if asked]
+        found += [(place, replace(p.matching, **way)) for way in ways]
+    return found
+
+def asked_epochs(p: Profile) -> tuple[int, ...]:
+    "The epochs of an expert that some objective of the profile can ask for, at some size."
+    return tuple(sorted({epoch for _, way in paces(p) for epoch in way.asked_epochs}))
+
 # %% ../../nbs/50_profile.ipynb #459766a7
 def compared_methods(p: Profile) -> tuple[str, ...]:
     "The methods that are compared with each other, and tuned: those of `compared`, or all."
@@ -591,10 +615,11 @@ def check_sizes(p: Profile):
     for ratio, share in starts.items():
         check_range("window.beta", share, 0, 1)
         check_choice("ratio of window.beta", ratio, p.ratios)
-    last = p.matching.max_start - 1 + p.matching.expert_epochs
-    if last > p.experts.epochs:
-        raise InputError(f"matching.max_start={p.matching.max_start} is too late: max_start - 1 + "
-                         f"expert_epochs must be <= experts.epochs ({p.experts.epochs})")
+    for place, matching in paces(p):
+        if max(matching.asked_epochs) > p.experts.epochs:
+            raise InputError(f"{place}.max_start={matching.max_start} is too late: max_start - 1 + "
+                             f"expert_epochs ({matching.expert_epochs}) must be <= experts.epochs "
+                             f"({p.experts.epochs})")
     check_range("seeds", p.seeds, 1)
     check_seed(p.seed)
     if p.seeds > p.tuning.number:
@@ -659,6 +684,15 @@ def load_profile(name: str | Path,    # a name from `list_profiles`, or the path
         check_named_sizes(p)
     return p
 
+# %% ../../nbs/50_profile.ipynb #50dumper
+class ProfileDumper(yaml.SafeDumper):
+    "What `ProfileLoader` would take for a number or a truth is written in quotes."
+    yaml_implicit_resolvers = ProfileLoader.yaml_implicit_resolvers
+
+def write_yaml(values: dict) -> str:
+    "A text that `parse_yaml` reads back."
+    return yaml.dump(values, Dumper=ProfileDumper, sort_keys=False, allow_unicode=True)
+
 # %% ../../nbs/50_profile.ipynb #50write01
 def as_yaml(value: Any) -> Any:
     "The value in words that YAML has: mappings, lists, numbers and text."
@@ -670,6 +704,5 @@ def as_yaml(value: Any) -> Any:
 
 def write_profile(p: Profile, place: Path):
     "Write all of a profile as a file that `load_profile` reads; its name is that of the file."
-    values = {name: value for name, value in as_yaml(p).items() if name != "name"}
-    text = yaml.safe_dump(values, sort_keys=False, allow_unicode=True)
+    text = write_yaml({name: value for name, value in as_yaml(p).items() if name != "name"})
     write_atomic(place, lambda draft: draft.write_text(text, encoding="utf-8"))

@@ -69,8 +69,8 @@ def selection_needs(study: Study, selection: str, ratio: float,
         "probabilities": lambda: study.run_one(study.dynamics_plan())["probabilities"],
         "draws": lambda: p.proxy.draws,
         "judge": lambda: validation_judge(splits.validation, study.judge_network,
-                                          study.recipe("dsa"),
-                                          seed=study.seed("draw judge")),
+                                          study.recipe("dsa"), seed=study.seed("draw judge"),
+                                          computer=study.computer.alone()),
         "right": lambda: study.expert_scores().argmax(2) == splits.train.hard_labels,
     }
     named, is_open = read_options(start_function(selection))
@@ -555,6 +555,7 @@ def make_set(
     "Make one small set, resuming its checkpoint. `until`: pause after that stop."
     if task.reached(until):
         return task.folder
+    (task.folder / "history.csv").unlink(missing_ok=True)     # of a set that is made again
     data, distilled = task.start.data.to(device), task.start.distilled.to(device)
     start = replace(task.start, data=data, distilled=distilled)
     checkpoint, begin = task.folder / "checkpoint.safetensors", time.process_time()

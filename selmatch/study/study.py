@@ -42,7 +42,8 @@ from ..select.dynamics import record_dynamics
 from ..select.scores import Run, break_ties, c_score_difficulty, easy_half
 from ..select.scores import load_difficulty, observe_run
 from ..select.window import best_beta, beta_grid, count_per_class, window, window_start
-from .profile import Evaluation, Profile, at_place, load_profile, read_judges
+from .profile import Evaluation, Profile, asked_epochs, at_place, load_profile
+from .profile import read_judges
 from .store import (
     Plan, Store, adopted_names, adopted_place, code_key, read_adopted)
 from ..train.augment import Augmentation
@@ -184,8 +185,7 @@ class StudyStore:
 
     def run_one(self, plan: Plan):
         "The only result of a plan of one task, made in this process."
-        alone = replace(self.computer, workers=1, quiet=True, cluster=None)
-        return self.run(plan, alone)[0]
+        return self.run(plan, self.computer.alone())[0]
 
     def left(self, plan: Plan) -> int:
         "How many tasks of a plan are still to be done."
@@ -600,7 +600,7 @@ class Study(StudyScores):
     def expert_tasks(self, flat: bool = False) -> list[ExpertTask]:
         "The experts to train; with `flat` those that look for flat ground, for FTD and DATM."
         p, train = self.profile.experts, self.splits.train
-        epochs = self.profile.matching.asked_epochs if p.keep == "needed" else None
+        epochs = asked_epochs(self.profile) if p.keep == "needed" else None
         special = {"keep": epochs, "precision": p.precision}
         if flat:
             special = {"flatness": Flatness(**self.profile.flatness)}

@@ -8,12 +8,12 @@ __all__ = ['catalogue', 'set_columns', 'read_off', 'walk_modules', 'factors', 's
            'words_behind', 'fits_rows', 'find_adopted', 'title_place', 'is_found_at_once', 'check_adopted',
            'join_adopted', 'accuracies', 'full_trials', 'full_accuracy', 'transfer', 'find_covered', 'cover_plan',
            'cover', 'coverages', 'place_images', 'anatomy', 'alpha_rows', 'along_alpha', 'ablation_rows', 'ablation',
-           'losses_before', 'starts_plan', 'starts', 'before_after', 'own_probability', 'changes', 'space_out',
-           'spread']
+           'losses_before', 'check_walks', 'starts_plan', 'starts', 'before_after', 'own_probability', 'changes',
+           'space_out', 'spread']
 
 # %% ../../nbs/54_tables.ipynb #33dccacd
 from collections.abc import Callable, Iterable
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from functools import partial
 
 import numpy as np
@@ -27,7 +27,7 @@ from ..distill.compiled import compiled_steps
 from ..distill.experts import open_expert
 from ..distill.trajectories import TrajectoryMatching
 from ..distill.sets import SyntheticSet
-from ..distill.sweep import draw_steps, first_order, match_loss, walk_forward
+from ..distill.sweep import draw_steps, first_order, match_loss, place_steps, walk_forward
 from ..methods import Method, find_method, methods, set_leader
 from ..select.coverage import is_covered
 from ..select.scores import break_ties, rank_classes
@@ -315,8 +315,7 @@ def coverages(study: Study, names: Iterable[str | Method] = ("random", "window",
         rows += [{"method": task.method.title, "ratio": ratio, "ipc": study.ipc(ratio),
                   "set_seed": seed, "iteration": small.card.get("iteration", 0),
                   "last": small is kept[-1]} for small in kept]
-    here = replace(study.computer, workers=1, cluster=None)
-    study.run(cover_plan(study, sets), here)
+    study.run(cover_plan(study, sets), study.computer.alone(study.computer.quiet))
     return pd.DataFrame([row | cover(study, small) for row, small in zip(rows, sets)])
 
 # %% ../../nbs/54_tables.ipynb #2373a39b
@@ -400,18 +399,20 @@ def ablation(study: Study) -> pd.DataFrame:
 # %% ../../nbs/54_tables.ipynb #a37db529
 def losses_before(item: tuple) -> list[dict]:
     "Matching losses of a set as it is: start, rate, draw, loss. One task of `starts_plan`."
-    objective, start, seed, t, rates, draws = item
-    data = start.data
-    flat = FlatNetwork(make_network(objective.network, data.shape, data.n_classes, 0))
+    objective, start, seed, t, rates, draws, device = item
+    data = start.data.to(device)
+    flat = FlatNetwork(make_network(objective.network, data.shape, data.n_classes, 0).to(device))
     first, rows = compiled_steps(flat)[0] if objective.compiled else first_order, []
     for draw in range(draws):
         expert = open_expert(objective.experts[draw % len(objective.experts)], flat)
         steps = draw_steps(objective.n_steps, start.distilled, objective.batch,
                            objective.augmentation, torch.Generator().manual_seed(seed + draw))
+        steps = place_steps(steps, data.images.device)
+        begin, goal = (expert[e].to(device) for e in (t, t + objective.expert_epochs))
         for rate in rates:
-            path = walk_forward(flat, expert[t], data.images, data.labels, torch.tensor(rate),
-                                steps, first)
-            loss = match_loss(path[-1], expert[t], expert[t + objective.expert_epochs])
+            path = walk_forward(flat, begin, data.images, data.labels,
+                                torch.tensor(rate, device=device), steps, first)
+            loss = match_loss(path[-1], begin, goal)
             rows.append({"start": t, "rate": rate, "draw": draw, "loss": float(loss)})
     return rows
 
@@ -420,11 +421,19 @@ walk_modules = ("distill.compiled", "distill.experts", "distill.sweep")   # what
 
 factors = (1/4, 1/2, 1, 2, 4, 8)       # of `start_lr`: the rates that are tried
 
+def check_walks(task: SetTask) -> SetTask:
+    "A task that follows experts, unchanged. `InputError` for another, or where nothing moves."
+    name, share = task.method.name, task.start.card.get("alpha")
+    if not isinstance(task.objective, TrajectoryMatching):
+        raise InputError(f"method {name!r} with alpha={share} follows no experts: choose one that "
+                         "does and distils some images, such as mtt")
+    return task
+
 def starts_plan(study: Study, task: SetTask,        # of a method that follows experts
                 factors: tuple[float, ...] = factors, draws: int = 4) -> Plan:
     "One task for every epoch at which experts can be joined."
     rates = tuple(f * study.profile.matching.start_lr for f in factors)
-    items = [(task.objective, task.start, task.seed, t, rates, draws)
+    items = [(task.objective, task.start, task.seed, t, rates, draws, study.computer.device)
              for t in range(task.objective.max_start)]
     keys = [study.key(walk_modules, own_code(losses_before), task.start.data,
                       task.start.distilled, task.objective.identity(), t, rates, draws, task.seed)
@@ -437,9 +446,7 @@ def starts(study: Study, ratio: float, name: str = "selmatch",
            ) -> pd.DataFrame:
     """The loss before distilling at every epoch at which experts can be joined: start, rate,
     draw, loss."""
-    task = set_task(study, name, ratio, 0)
-    if not isinstance(task.objective, TrajectoryMatching):
-        raise InputError(f"method {name!r} follows no experts: choose one that does, such as mtt")
+    task = check_walks(set_task(study, name, ratio, 0))
     found = study.run(starts_plan(study, task, factors, draws))
     return pd.DataFrame([row for rows in found for row in rows])
 
