@@ -84,6 +84,19 @@ def write_window(profile: str) -> str:
     return f"Chosen on validation images, β is {path} at sizes of {sizes}."
 
 
+def write_agreement(profile: str) -> str:
+    """How far scores of a few networks agree with the profile's, and what the readings of β reach."""
+    table, _ = read_figure(profile, "fig7_scores")
+    rho = table[table.what == "agreement"].groupby("of").spearman.agg(["mean", "min", "max"])
+    names = {"el2n": "EL2N", "forgetting": "forgetting", "forgetting, ties ordered": "forgetting with its ties ordered by EL2N"}
+    said = "; ".join(f"{name}: {rho['mean'][of]:.2f} ({rho['min'][of]:.2f} to {rho['max'][of]:.2f})" for of, name in names.items())
+    given = table[(table.what == "window") & (table.of == "given")]
+    best = 100 * given.groupby(["beta_of", "beta"]).test_accuracy.mean().groupby("beta_of").max()
+    return (f"* Rank correlation with the official score within a class, mean over the classes (and the least and the largest): {said}.\n"
+            f"* The best of {given.beta.nunique()} windows reaches {best['class']:.1f} % where β is a share of the class, "
+            f"{best['ipc']:.1f} % where it is a share of the images kept.\n" + write_claims(profile, "fig7_scores"))
+
+
 def gather_claims(claims: Iterable[dict]) -> dict[str, list[tuple[str, dict]]]:
     """Claims that differ only in the size, together: sentence -> (size, claim)."""
     found = {}
@@ -437,6 +450,7 @@ BLOCKS = {
     "claims cifar10-jpeg-lite": lambda: write_claims("cifar10-jpeg-lite", "tab1_accuracy"),
     "window cifar10-jpeg-lite": lambda: write_window("cifar10-jpeg-lite"),
     "window claims cifar10-jpeg-lite": lambda: write_claims("cifar10-jpeg-lite", "fig3_window"),
+    "scores cifar10-jpeg-lite": lambda: write_agreement("cifar10-jpeg-lite"),
     "official cifar10-lite": lambda: write_official("cifar10-lite", "cifar10-jpeg-lite"),
     "first row": write_first_row,
     "bench cpu": lambda: write_bench("cpu.json"),

@@ -435,12 +435,9 @@ def sources_without_parameters(path):
     return [source(c).rstrip() for c in cells(path) if "injected-parameters" not in c["metadata"].get("tags", [])]
 
 
-OLDER = {"cifar10-jpeg-lite": "drawn before the rooms were moved, by several versions of its profile: its page says which drew what"}
-
-
 def test_executed_notebooks_have_the_source_of_today():
-    mine = [path for path in executed() if path.parent.name not in OLDER]
-    assert len(mine) >= 10
+    mine = executed()
+    assert len(mine) >= 20
     old = [str(path.relative_to(ROOT)) for path in mine
            if sources_without_parameters(path) != [text.replace("](../", "](../../nbs/") for text in
                                                    sources_without_parameters(ROOT / "nbs" / "figures" / path.name)]]
@@ -449,23 +446,20 @@ def test_executed_notebooks_have_the_source_of_today():
 
 def test_figures_of_a_folder_share_one_profile():
     from selmatch.study.profile import Profile, read_section
-    folders = {path.parent for path in executed()}
-    assert set(OLDER) < {folder.name for folder in folders}
-    for folder in folders:
-        if folder.name in OLDER: continue
+    for folder in {path.parent for path in executed()}:
         numbers = lambda words: {float(key) if re.fullmatch(r"[\d.]+", key) else key: value for key, value in words.items()}
         cards = [json.loads(card.read_text(encoding="utf-8"), object_hook=numbers)["profile"] for card in folder.glob("*.json")]
         profiles = {repr(read_section(card, Profile)) for card in cards}        # with words that came later, at their defaults
         assert len(profiles) == 1, folder.name
 
 
-@pytest.mark.parametrize("name", OLDER)
-def test_a_folder_of_older_figures_says_which_profile_drew_what(name):
+@pytest.mark.parametrize("name", ["cifar10-jpeg-lite"])
+def test_a_folder_that_was_drawn_piece_by_piece_says_what_drew_what(name):
     sys.path.insert(0, str(ROOT / "scripts"))
     import say_origins
     page = (ROOT / "figures" / name / "README.md").read_text(encoding="utf-8")
     assert page == say_origins.describe_folder(ROOT / "figures" / name), f"python scripts/say_origins.py figures/{name}"
-    assert "versions of the profile" in page
+    assert "All figures come from one version of the profile" in page
 
 
 def test_environment_yml_follows_settings_ini():

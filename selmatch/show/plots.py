@@ -314,6 +314,7 @@ def reading_panels(agreement: pd.DataFrame,      # from `tables.agreement`
                    names: dict[str, str],        # what "given" and "other" are called
                    random: float | None = None,  # mean accuracy of random sets, dotted
                    note: str = "",               # the small print
+                   over: str = "sets",           # what the intervals are over
                    narrow: bool = False,         # for a phone
 ) -> Figure:
     """a: rank correlation of scores, a dot per class; b: test accuracy along the class by two
@@ -335,7 +336,7 @@ def reading_panels(agreement: pd.DataFrame,      # from `tables.agreement`
             low, high = b.get_ylim()
             b.set_ylim(low - .25 * (high - low), high)
     return small_print(fig, "a: a dot per class, bars their means; b, c: means over sets, bands: "
-                            "95 % intervals over sets", note)
+                            f"95 % intervals over {over}", note)
 
 # %% ../../nbs/61_plots.ipynb #065986d4
 def same_images(table: pd.DataFrame,               # one row per network, with `images`, a digest
