@@ -493,3 +493,17 @@ def test_shrinking_counts_what_find_small_does(tmp_path):
     assert distils["judge its pictures"] == 2 * networks and "judge its pictures" not in idle and "C-score" not in idle
     held = own_study(tmp_path, score={"kind": "c_score", "runs": 1, "epochs": 2, "ties": None})
     assert "C-score" in set(shrink.plan_stages(held, sizes, shrink.efforts[-1], True).stage)
+
+
+def test_what_trials_start_from_is_made_side_by_side(tmp_path, monkeypatch):
+    """Experts, proxies and searches of all families are asked of the computer at once, and not one family after the other."""
+    words = dict(methods=("random", "selmatch"), compared=("random", "selmatch"), tuning={"factors": (1.0,), "judges": 1}, window={"n": 1, "step": 0.35})
+    asked, run = [], Study.run
+    def note(study, plan, computer=None):
+        asked.append((plan.label, computer is None, study.left(plan)))
+        return run(study, plan, computer)
+    monkeypatch.setattr(Study, "run", note)
+    tune.tune(own_study(tmp_path, **words), ["selmatch-gradmatch", "selmatch-dual"])
+    alone = [label for label, is_shared, left in asked if left and not is_shared]
+    together = [label for label, is_shared, left in asked if left and is_shared]
+    assert not alone and {"train experts", "proxy", "record dynamics", "tune", "judge trials"} <= set(together), (alone, together)

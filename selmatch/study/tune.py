@@ -156,6 +156,7 @@ def tune(study: Study, names: Iterable[str] | None = None) -> pd.DataFrame:
         raise InputError(f"data.validation={study.profile.data.get('validation')} leaves no "
                          "validation image to tune on: hold some out")
     check_disk(study, tuning_stages(study, names))
+    sets.make_ready(study, [one.place for one in tuning_wishes(study, names)])
     listed = list_trials(study, names)
     study.run(tuning_plan(study, listed))
     looks = list_looks(study, listed)
