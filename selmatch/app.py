@@ -24,6 +24,7 @@ import functools
 import inspect
 import logging
 import os
+import re
 import shlex
 import sys
 import traceback
@@ -75,11 +76,13 @@ def data_section(
     return {k: v for k, v in given.items() if v is not None and v is not False} | mirrored
 
 # %% ../nbs/68_app.ipynb #a37b0da3
-def choose_profile(profile: str | None, given: dict, seed: int):    # given: from `data_section`
+def choose_profile(profile: str | None, given: dict,    # given: from `data_section`
+                   seed: int | None = None):            # None: the profile's
     "The profile of a stage command: as named, or the one named like the data, or `folder`."
     name = given.get("name", "digits")
     usual = name if name in list_profiles() else "folder"
-    p = load_profile(usual if profile is None else profile, seed=seed)
+    own = {} if seed is None else {"seed": seed}
+    p = load_profile(usual if profile is None else profile, **own)
     if not given:
         return p
     same = p.data.get("name") == given.get("name", p.data.get("name"))
@@ -99,15 +102,17 @@ def narrow_profile(p, ratio: float | None, alpha: float | None, beta: float | No
 
 # %% ../nbs/68_app.ipynb #c3524f2f
 def make_study(data: str | None = None, profile: str | None = None, root: str | None = None,
-               download: bool = False, size: int | None = None, device: str = "auto", seed: int = 0,
-               workers: int = 1, threads: int = 1, cluster: str | None = None,
+               download: bool = False, size: int | None = None, device: str = "auto",
+               seed: int | None = None, workers: int = 1, threads: int = 1,
+               cluster: str | None = None,
                ratio: float | None = None, alpha: float | None = None,
                beta: float | None = None, quiet: bool = False, balance: str | None = None,
                words: tuple[str, ...] = (), iterations: int | None = None,
                **reading):      # how files are read: the options of `reading_options`
     "A `Study` from the options that all stage commands share. `ratio`, `alpha`, `beta` narrow it."
-    from selmatch.api import fit_study
+    from selmatch.api import fit_study, refuse_many
     from selmatch.study.study import Study, check_home
+    refuse_many(read_parameters(words))
     given = data_section(data, root, size=size, **reading)
     p = say_words(choose_profile(profile, given, seed), words, iterations)
     say_mirroring(p)
@@ -186,20 +191,21 @@ def settle_profile(profile: str, words: tuple[str, ...]) -> str:
 
 # %% ../nbs/68_app.ipynb #f00f1523
 def make_data(data: str | None = None, profile: str | None = None, root: str | None = None,
-              download: bool = False, size: int | None = None, device: str = "auto", seed: int = 0,
-              workers: int = 1, threads: int = 1, cluster: str | None = None,
+              download: bool = False, size: int | None = None, device: str = "auto",
+              seed: int | None = None, workers: int = 1, threads: int = 1,
+              cluster: str | None = None,
               quiet: bool = False, words: tuple[str, ...] = (), iterations: int | None = None,
               **reading):
     "The images and settings of chapter 64, from the same options."
-    from selmatch.api import open_study
+    from selmatch.api import open_study, refuse_many
+    refuse_many(read_parameters(words))
     given = data_section(data, root, size=size, **reading)
     p = say_words(choose_profile(profile, given, seed), words, iterations)
     say_mirroring(p)
     if download:
         fetch_official(p.data["name"], p.data.get("root"))
-    return open_study(p, p.data, seed=seed, workers=workers, threads=threads,
-                      device=device, quiet=quiet, named=places_of(words),
-                      cluster=join_cluster(cluster))
+    return open_study(p, p.data, workers=workers, threads=threads, device=device, quiet=quiet,
+                      named=places_of(words), cluster=join_cluster(cluster))
 
 # %% ../nbs/68_app.ipynb #68words3
 def read_time(text: str | float | None) -> float | None:    # seconds
@@ -300,7 +306,8 @@ def find_data_section(options: dict) -> dict:
     given = {name: options.get(name) for name in reading_options}
     given = data_section(options["data"], options["root"], size=options["size"], **given)
     p = choose_profile(options["profile"], given, options["seed"])
-    words = [w for w in options.get("words", ()) if w.startswith("data.") and "=" in w]
+    words = [w for w in options.get("words", ()) if "=" in w
+             and w.partition("=")[0].partition(".")[0] == "data"]
     return say_words(p, tuple(words)).data
 
 def check_table(out: Path | None, begins: str,   # the first columns, as they stand in the file
@@ -377,8 +384,8 @@ def within(low: float, high: float) -> dict:
         return value if value is None else check_range(max(param.opts, key=len), value, low, high)
     return {"callback": check}
 
-def is_seed(context, param, value: int) -> int:
-    return check_seed(value)
+def is_seed(context, param, value: int | None) -> int | None:
+    return value if value is None else check_seed(value)
 
 longest_minutes, most = 10**7, 10**9      # twenty years; of what is counted
 most_networks = 10**4                     # to train on one set, or draws to train them on
@@ -403,8 +410,8 @@ reading_options = {
     "skip_unreadable": click.option("--skip-unreadable", is_flag=True,
                                     help="Leave out files that cannot be read, and list them."),
     "drop_leaked": click.option("--drop-leaked", is_flag=True,
-                                help="Leave out test images that repeat a training or validation "
-                                     "image."),
+                                help="Leave out test and validation images that repeat others, "
+                                     "and copies among images that are still to be split."),
     "no_flip": click.option("--no-flip", is_flag=True,
                             help="Never mirror these images: they have a direction."),
 }
@@ -429,9 +436,10 @@ shared_options = {
     "device": click.option("--device", default="auto", show_default=True,
                            metavar="auto|cpu|cuda|cuda:N|mps",
                            help="Where to compute."),
-    "seed": click.option("--seed", default=0, show_default=True, callback=is_seed,
+    "seed": click.option("--seed", type=int, callback=is_seed,
                          help="Every random number derives from it, but for which images are "
-                              "held out: that is --set data.seed=N."),
+                              "held out: that is --set data.seed=N. Default: the profile's, 0 in "
+                              "those of the package."),
     "workers": click.option("--workers", default=min(2, os.cpu_count() or 1), show_default=True,
                             **within(1, 4096),
                             help="Processes side by side. The result does not depend on it."),
@@ -718,7 +726,8 @@ def say_again(method: str, options: dict, alpha: float, beta: float) -> str:
     "The command that distils with what was found, on the same data and with the same words."
     asked = ("data", "root", "profile", "size", *reading_options, "seed", "iterations", "ratio",
              "balance")
-    kept = {k.replace("_", "-"): options[k] for k in asked if options[k]}
+    kept = {k.replace("_", "-"): options[k] for k in asked
+            if options[k] is not None and options[k] is not False}
     pairs = [("method", method), *kept.items(), *(("set", w) for w in options["words"]),
              ("alpha", alpha), ("beta", beta)]
     words = [str(word) for k, v in pairs
@@ -777,6 +786,7 @@ def write_set(method: Method, study, ratio: float, out: Path):
     "Make one set (or find it) and write it with its card and its images."
     from selmatch.api import Data
     from selmatch.distill.sets import save_set
+    from selmatch.select.curriculum import join_sets
     from selmatch.show.card import write_origins
     from selmatch.study.beside import gain_over_start, say_gain
     from selmatch.study.sets import last_sets, small_sets
@@ -790,7 +800,10 @@ def write_set(method: Method, study, ratio: float, out: Path):
     save_set(replace(small, data=study.as_pictures(small.data)), out, export=True)
     if study.whitening:
         save_set(small, out)       # pictures as anybody reads them, numbers as they were optimised
-    traced = write_origins(Data(study), small, task.start.data, out)
+    start = task.start.data
+    if task.method.completed:
+        start = join_sets(start, small.data.subset(~small.distilled))
+    traced = write_origins(Data(study), small, start, out)
     click.echo(f"{len(small)} images of {len(study.splits.train)} ({int(small.distilled.sum())} "
                f"distilled), kept at iteration {small.card.get('iteration', 0)}")
     for line in say_balance(small):
@@ -842,7 +855,11 @@ def select_command(method, out, beta, **options):
 def distill_command(method, out, alpha, beta, **options):
     "Make a small set and write it with card and images."
     from selmatch.study.shrink import with_share
-    chosen = find_method(method)
+    chosen, iterations = find_method(method), options["iterations"]
+    for word, value in (("alpha", alpha), ("iterations", iterations)):
+        if value is not None and chosen.objective is None:
+            raise InputError(f"--{word} {value} has no use for method {chosen.name!r}: it distils "
+                             "nothing")
     if alpha is not None and (chosen.alpha is not None or chosen.completed):
         chosen = with_share(chosen, alpha)      # else the profile's is asked, which `alpha` becomes
     make_one("distill", chosen, out, options, alpha, beta)
@@ -966,8 +983,10 @@ def coverage_command(path, **options):
 @click.option("--size", type=int, **within(1, 4096),
               help="Bring images to SIZE × SIZE pixels; default: the profile's, 32.")
 @click.option("--estimate", is_flag=True, help="Look, say the plan and its time, and stop.")
-@share("profile", *(name for name in reading_options if name != "no_flip"), "device", "seed",
-       "workers", "threads", "words", "iterations")
+@click.option("--profile", default="folder", show_default=True, metavar="NAME|FILE",
+              help="Settings: a name from `selmatch profiles`, or a YAML file.")
+@share(*(name for name in reading_options if name != "no_flip"), "device", "seed", "workers",
+       "threads", "words", "iterations")
 def shrink_command(folder, ratio, images, per_class, budget, out, originals, flips, estimate,
                    profile, size, device, seed, workers, threads, words, iterations, **reading):
     "Make a small set, with a card that proves its worth."
@@ -978,7 +997,7 @@ def shrink_command(folder, ratio, images, per_class, budget, out, originals, fli
         raise InputError(f"folder {folder} {why}: give a folder of images")
     from selmatch.api import limit_iterations
     from selmatch.show.card import shrink
-    p = load_profile("folder" if profile is None else profile, seed=seed)
+    p = load_profile(profile)
     p = p if iterations is None else limit_iterations(p, iterations)
     asked = shlex.join(["selmatch", *sys.argv[1:]]) if sys.argv[1:2] == ["shrink"] else ""
     section = data_section(**reading)
@@ -1159,7 +1178,7 @@ def explain(error: BaseException) -> str:
     if kind == "NoSuchKernel":
         return ("there is no Jupyter kernel python3: pip install 'selmatch[figures]', then "
                 "python -m ipykernel install --sys-prefix")
-    if isinstance(error, MemoryError) or "out of memory" in said.lower():
+    if isinstance(error, MemoryError) or re.search("out of memory|allocate memory", said, re.I):
         return f"not enough memory ({said[:80]}): give fewer --workers, or a smaller --size"
     if kind in ("TerminatedWorkerError", "BrokenProcessPool"):
         return ("a worker process was ended from outside, most likely for want of memory: give "

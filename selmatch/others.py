@@ -250,7 +250,7 @@ def read_set(path: str | Path,            # ours, a `.pt` file of others, or a f
     if labels is not None and path.is_dir():
         raise InputError(f"--label-file {labels}: {path} is a folder, whose images have labels")
     if path.is_dir() and (path / "set.safetensors").exists():
-        return Small(match_data(load_set(path), data, path))
+        return Small(match_data(load_set(path), data, path), study)
     if path.is_dir():
         pixels, own, kind = *read_folder(path, train, study.profile.data), "pixels"
     else:

@@ -172,7 +172,7 @@ def test_a_gap_without_scatter_has_no_interval():
 def test_a_factor_without_a_common_cell_is_refused():
     import pandas as pd
     from selmatch.study.verdicts import main_effect
-    table = pd.DataFrame({"start": ["random"], "augmentation": ["dsa", "none"], "ratio": 0.1, "set_seed": 0, "test_accuracy": [.5, .6]})
+    table = pd.DataFrame({"start": ["random", "window"], "augmentation": ["dsa", "none"], "ratio": 0.1, "set_seed": 0, "test_accuracy": [.5, .6]})
     with pytest.raises(InputError, match="no cell has both start='window' and start='random'"): main_effect(table, "start", "window", "random", ["augmentation"])
 
 
@@ -507,3 +507,17 @@ def test_what_trials_start_from_is_made_side_by_side(tmp_path, monkeypatch):
     alone = [label for label, is_shared, left in asked if left and not is_shared]
     together = [label for label, is_shared, left in asked if left and is_shared]
     assert not alone and {"train experts", "proxy", "record dynamics", "tune", "judge trials"} <= set(together), (alone, together)
+
+
+@pytest.mark.parametrize("score", [{"kind": "c_score", "runs": 1, "epochs": 2, "ties": None}])
+def test_a_score_by_held_out_networks_says_how_many_images_it_needs(score, tmp_path):
+    study = own_study(tmp_path, data={"name": "digits", "per_class": 4}, score=score)
+    least = min(study.splits.train.hard_labels.bincount().tolist())
+    assert least < 4
+    with pytest.raises(InputError, match=f"C-score leaves out 4 parts.* {least} training image"): study.c_score_plan()
+
+
+def test_dual_says_how_many_epochs_it_needs(tmp_path):
+    from selmatch.study import sets
+    study = own_study(tmp_path, score={"kind": "forgetting", "runs": 1, "epochs": 1})
+    with pytest.raises(InputError, match="score.epochs=1 is too few for 'dual'.*at least 2"): sets.selection_needs(study, "dual", 0.3)

@@ -71,12 +71,12 @@ def test_losses_before_distilling_are_keyed_by_their_code(tmp_path, monkeypatch)
         return tables.starts(study, 0.1, factors=(1.0,), draws=1).loss.tolist()
 
     def first(item):
-        _, _, _, t, rates, _ = item
+        t, rates = item[3:5]
         asked.append(t)
         return [{"start": t, "rate": rates[0], "draw": 0, "loss": 1.0}]
 
     def edited(item):
-        _, _, _, t, rates, _ = item
+        t, rates = item[3:5]
         asked.append(t)
         return [{"start": t, "rate": rates[0], "draw": 0, "loss": 2.0}]
 

@@ -5,8 +5,8 @@
 # %% auto #0
 __all__ = ['block', 'line_errors', 'largest_unpacked', 'toronto', 'structural', 'selmatch_scores', 'official_files',
            'ask_for_rest', 'receive', 'is_whole', 'keep_receiving', 'OfficialFile', 'find_md5', 'fetch_file',
-           'refuse_large', 'refuse_outside', 'unpack_zip', 'unpack_tar', 'unpack_all', 'unpack', 'bring', 'fetch',
-           'advise']
+           'refuse_large', 'refuse_outside', 'unpack_zip', 'unpack_tar', 'unpack_all', 'move_missing', 'unpack',
+           'bring', 'fetch', 'advise']
 
 # %% ../../nbs/07_fetch.ipynb #4a127540
 import hashlib
@@ -14,7 +14,6 @@ import http.client
 import os
 import shutil
 import tarfile
-import tempfile
 import urllib.error
 import urllib.request
 import zipfile
@@ -24,7 +23,8 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from ..core import InputError, check_choice, make_folder, settle, settle_below
+from ..computer import sweep_drafts
+from ..core import InputError, check_choice, make_folder, name_draft, settle, settle_below
 
 # %% ../../nbs/07_fetch.ipynb #c6403d1c
 block = 2**16     # bytes read at once
@@ -85,14 +85,20 @@ class OfficialFile:
     url: str
     md5: str = ""          # "" where the publisher names none
     marker: str = ""       # what lies there when it is unpacked; "": it is used as it is
+    beside: tuple[str, ...] = ()   # what lies beside the marker, too
 
     @property
     def name(self) -> str:
         return self.url.rsplit("/", 1)[-1]
 
     def place(self, folder: Path) -> Path:
-        "What must exist in the data folder so that nothing is to be fetched."
+        "What says in the data folder that it was fetched."
         return folder / (self.marker or self.name)
+
+    def is_there(self, folder: Path) -> bool:
+        "Whether nothing is to be fetched, nor unpacked again."
+        place = self.place(folder)
+        return place.exists() and all((place.parent / name).exists() for name in self.beside)
 
 # %% ../../nbs/07_fetch.ipynb #68e44048
 def find_md5(path: Path) -> str:
@@ -169,14 +175,32 @@ def unpack_all(archive: Path, folder: Path):
         raise InputError(f"cannot unpack {archive}: {said[:300]}") from error
 
 # %% ../../nbs/07_fetch.ipynb #dc49f3d6
+def move_missing(beside: Path, folder: Path):
+    "Move what a folder lacks, file by file where both have a folder. `InputError` for an obstacle."
+    for found in beside.iterdir():
+        there = folder / found.name
+        if not os.path.lexists(there):
+            os.replace(found, there)
+        elif found.is_dir() != there.is_dir():
+            kinds = ("file", "folder") if found.is_dir() else ("folder", "file")
+            raise InputError(f"{there} is a {kinds[0]}, where the archive has a {kinds[1]}: move "
+                             "it elsewhere")
+        elif found.is_dir():
+            move_missing(found, there)
+    settle(folder)
+
+# %% ../../nbs/07_fetch.ipynb #07unpack02
 def unpack(archive: Path, folder: Path):
     "Unpack beside, wait for the disk, then move into place what is not there yet."
-    with tempfile.TemporaryDirectory(dir=folder, prefix=".unpacking-") as beside:
-        unpack_all(archive, Path(beside))
-        settle_below(Path(beside))
-        for found in Path(beside).iterdir():
-            if not (folder / found.name).exists():
-                os.replace(found, folder / found.name)
+    sweep_drafts(folder)                     # of processes that were killed
+    beside = name_draft(folder / "unpacking")
+    beside.mkdir()
+    try:
+        unpack_all(archive, beside)
+        settle_below(beside)
+        move_missing(beside, folder)
+    finally:
+        shutil.rmtree(beside, ignore_errors=True)
     settle(folder)
 
 # %% ../../nbs/07_fetch.ipynb #8ced51af
@@ -188,12 +212,13 @@ selmatch_scores = ("https://raw.githubusercontent.com/Yongalls/SelMatch/"
 official_files: dict[str, list[OfficialFile]] = {
     "cifar10": [
         OfficialFile(f"{toronto}/cifar-10-python.tar.gz", "c58f30108f718f92721af3b95e74349a",
-                     "cifar-10-batches-py/batches.meta"),
+                     "cifar-10-batches-py/batches.meta",
+                     ("test_batch", *(f"data_batch_{i}" for i in range(1, 6)))),
         OfficialFile(f"{structural}/cifar10-cscores-orig-order.npz"),
         OfficialFile(f"{selmatch_scores}/forgetting_CIFAR10.npy")],
     "cifar100": [
         OfficialFile(f"{toronto}/cifar-100-python.tar.gz", "eb9058c3a382ffc7106e4002c42a8d85",
-                     "cifar-100-python/meta"),
+                     "cifar-100-python/meta", ("train", "test")),
         OfficialFile(f"{structural}/cifar100-cscores-orig-order.npz"),
         OfficialFile(f"{selmatch_scores}/forgetting_CIFAR100.npy")],
 }
@@ -202,14 +227,18 @@ official_files: dict[str, list[OfficialFile]] = {
 official_files |= {
     "tinyimagenet": [
         OfficialFile("http://cs231n.stanford.edu/tiny-imagenet-200.zip",
-                     "90528d7ca1a48142e341f4ef8d21d0de", "tiny-imagenet-200/wnids.txt"),
+                     "90528d7ca1a48142e341f4ef8d21d0de", "tiny-imagenet-200/wnids.txt",
+                     ("train", "val/val_annotations.txt")),
         OfficialFile(f"{selmatch_scores}/forgetting_Tiny.npy")],
 }
 
 # %% ../../nbs/07_fetch.ipynb #cec38ccd
 def bring(file: OfficialFile, folder: Path) -> Path:
-    "Fetch a file and unpack it, where that is asked; `InputError` when its marker is not in it."
-    done, place = fetch_file(file, folder), file.place(folder)
+    """Fetch a file and unpack it, where that is asked; an archive that lies there is not fetched
+    again if it is the official one. `InputError` when its marker is not in it."""
+    done, place = folder / file.name, file.place(folder)
+    if not (file.md5 and done.is_file() and find_md5(done) == file.md5):
+        fetch_file(file, folder)
     if file.marker:
         unpack(done, folder)
         done.unlink()
@@ -217,13 +246,14 @@ def bring(file: OfficialFile, folder: Path) -> Path:
         raise InputError(f"{file.url} does not hold {file.marker}")
     return place
 
+# %% ../../nbs/07_fetch.ipynb #07fetch02
 def fetch(name: str, folder: Path,     # a key of `files`; `study.data_folder()`
           say: Callable = print,
           files: dict[str, list[OfficialFile]] = official_files) -> list[Path]:
     "Bring what is missing of a dataset. Raises `InputError`; a second call goes on."
     places = []
     for file in files[check_choice("dataset", name, list(files))]:
-        if not file.place(folder).exists():
+        if not file.is_there(folder):
             say(f"fetching {file.url}")
             bring(file, folder)
         places.append(file.place(folder))
@@ -234,5 +264,5 @@ def advise(name: str, folder: Path, files: dict = official_files) -> str:
     "Which files of a dataset are missing, where they are to be had, and where they belong."
     lines = [f"{file.url}\n  -> {file.place(folder)}" + (" (unpacked)" if file.marker else "")
              for file in files[check_choice("dataset", name, list(files))]
-             if not file.place(folder).exists()]
+             if not file.is_there(folder)]
     return "\n".join(lines)

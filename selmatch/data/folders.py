@@ -10,14 +10,14 @@ __all__ = ['image_suffixes', 'formats', 'fits', 'junk', 'ours', 'split_pattern',
            'check_folder', 'list_image_folder', 'check_class_folders', 'listed_classes', 'split_of', 'visible_folders',
            'holds_images', 'holds_classes', 'say_no_training', 'find_splits', 'inner_folders', 'hints_split',
            'list_some', 'check_level', 'Row', 'read_line', 'number_rows', 'read_table', 'columns_of', 'list_csv',
-           'names_files', 'find_table', 'add_suffix', 'resolve_file', 'read_cell', 'are_splits', 'read_splits',
-           'part_by_folders', 'list_table', 'check_labels_agree', 'Header', 'read_header', 'read_some', 'count_frames',
-           'read_headers', 'name_files', 'look_once', 'check_tables', 'check_names', 'list_part', 'count_unlabelled',
-           'list_splits', 'list_parts', 'name_splits', 'order_labels', 'list_most', 'is_uneven', 'Survey',
-           'count_parts', 'find_same', 'find_copies', 'find_leaked', 'find_conflicts', 'tabulate', 'say_counts',
-           'say_kinds', 'say_doubts', 'find_alike', 'say_copies', 'survey', 'decode_piece', 'decode_or_skip',
-           'save_arrays', 'is_piece', 'measure', 'lay_out', 'join_pieces', 'check_decoded', 'find_shape',
-           'decode_files', 'run_pieces']
+           'names_files', 'find_table', 'add_suffix', 'split_folders', 'resolve_file', 'read_cell', 'are_splits',
+           'read_splits', 'part_by_folders', 'list_table', 'check_labels_agree', 'Header', 'read_header', 'read_some',
+           'count_frames', 'read_headers', 'name_files', 'look_once', 'check_tables', 'check_names', 'list_part',
+           'count_unlabelled', 'list_splits', 'list_parts', 'name_splits', 'order_labels', 'list_most', 'is_uneven',
+           'Survey', 'count_parts', 'find_same', 'find_copies', 'find_leaked', 'find_conflicts', 'tabulate',
+           'say_counts', 'say_kinds', 'say_doubts', 'find_alike', 'say_copies', 'survey', 'decode_piece',
+           'decode_or_skip', 'save_arrays', 'is_piece', 'measure', 'lay_out', 'join_pieces', 'check_decoded',
+           'find_shape', 'decode_files', 'run_pieces']
 
 # %% ../../nbs/04_folders.ipynb #7759ab2b
 import contextlib
@@ -89,8 +89,8 @@ def check_colour(name: str):
     except (ValueError, AttributeError, TypeError):
         opaque = False
     if not opaque:
-        raise InputError(f"background={name!r} is not allowed: give the name of a colour that hides "
-                         "what is below it, such as white, or #rrggbb")
+        raise InputError(f"background={name!r} is not allowed: give the name of a colour that "
+                         "hides what is below it, such as white, or #rrggbb")
 
 # %% ../../nbs/04_folders.ipynb #078fe985
 @contextlib.contextmanager
@@ -531,13 +531,21 @@ def add_suffix(file: Path) -> str | None:
     return next(iter(found.values()), None)
 
 # %% ../../nbs/04_folders.ipynb #04b8fb05
-def resolve_file(folder: Path, name: str, table: Path) -> str:
-    """The file a table means: in the folder that is read, else beside the table; there, or in a
-    folder `images`, `train` or of the table's own name; its suffix may be left out."""
+def split_folders(split: str, folder: Path, table: Path) -> list[str]:
+    "Folders of a split in the folder that is read, and beside the table; none where none is named."
+    bases = dict.fromkeys((Path(folder), table.parent)) if split else ()
+    return [name for base in bases for name in visible_folders(base) if split_of(name) == split]
+
+def resolve_file(folder: Path, name: str, table: Path,
+                 splits: Sequence[str] = (),     # folders of the split that its row names
+) -> str:
+    """The file a table means: in the folder that is read, else beside the table; in a folder of its
+    split, there, or in a folder `images`, `train` or of the table's own name; its suffix may be
+    left out."""
     owns = dict.fromkeys((name, name.replace("\\", "/")))       # as Windows writes it
     bases = list(dict.fromkeys((Path(folder), table.parent)))
     files = [base / place / own for base in bases for own in owns
-             for place in ("", "images", table.stem, "train")]
+             for place in (*splits, "", "images", table.stem, "train")]
     for file in files:
         if os.path.isfile(file):                  # also for names that are none
             return str(file)
@@ -597,12 +605,15 @@ def list_table(table: Path,
     if pair is None:
         raise InputError(f"table {table} needs a column for files ({', '.join(file_words[:3])}, …) "
                          f"and one for labels ({', '.join(label_words[:3])}, …)")
-    for row, split in zip(rows, read_splits(table, rows)):
+    splits = read_splits(table, rows)
+    places = {split: split_folders(split, folder, table) for split in {*splits}}
+    for row, split in zip(rows, splits):
         name, label = (read_cell(row.get(key)) for key in pair)
         if not name or not label:
             raise InputError(f"table {table}, line {row.line}: a file and a label are needed, "
                              f"not {[row.get(key) for key in pair]}")
-        parts.setdefault(split, []).append((resolve_file(folder, name, table), unify(label)))
+        file = resolve_file(folder, name, table, places[split])
+        parts.setdefault(split, []).append((file, unify(label)))
     check_labels_agree(table, [pair for part in parts.values() for pair in part])
     parts = part_by_folders(parts, folder)
     return {split: sorted(set(files)) for split, files in parts.items()}
@@ -686,7 +697,8 @@ def name_files(files: Sequence[str],     # what something is made from
     states = "\n".join(f"{f} {s.st_size} {s.st_mtime_ns} {s.st_ctime_ns}"
                        for f in files for s in [os.stat(f)])
     key = fingerprint(os.path.abspath(files[0]), states, *how)
-    return Path(cache or home() / "data").resolve() / f"{begins}-{key}"
+    short = begins.encode("utf-8", "replace")[:120].decode("utf-8", "ignore")
+    return Path(cache or home() / "data").resolve() / f"{short}-{key}"
 
 # %% ../../nbs/04_folders.ipynb #308f4e95
 def look_once(files: Sequence[str], max_pixels: int, cache: str | Path | None) -> list[Header]:
@@ -1040,9 +1052,13 @@ def is_piece(place: Path, n: int) -> bool:
 # %% ../../nbs/04_folders.ipynb #7c552b34
 def measure(pixels: np.ndarray) -> dict[str, np.ndarray]:    # (n, c, h, w) uint8
     "Sums and sums of squares of each channel, and a digest of each image."
-    flat = pixels.reshape(*pixels.shape[:2], -1).astype(np.int64)
-    digests = [hashlib.sha256(image).digest()[:16] for image in np.ascontiguousarray(pixels)]
-    return {"sums": flat.sum(2), "squares": np.einsum("ncp,ncp->nc", flat, flat),
+    sums, squares = np.zeros((2, *pixels.shape[:2]), dtype=np.int64)
+    digests = []
+    for row, image in enumerate(np.ascontiguousarray(pixels)):     # one at a time, for the memory
+        flat = image.reshape(len(image), -1).astype(np.int64)
+        sums[row], squares[row] = flat.sum(1), np.einsum("cp,cp->c", flat, flat)
+        digests.append(hashlib.sha256(image).digest()[:16])
+    return {"sums": sums, "squares": squares,
             "digests": np.frombuffer(b"".join(digests), dtype=np.uint8).reshape(-1, 16)}
 
 # %% ../../nbs/04_folders.ipynb #0ab8aee0

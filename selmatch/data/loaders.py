@@ -9,7 +9,7 @@ __all__ = ['logger', 'part_order', 'datasets', 'load_digits', 'is_whole', 'write
            'check_classes', 'say_reading', 'load_folder', 'list_decoded', 'NumbersOnly', 'read_pickle', 'find_place',
            'as_array', 'read_batch', 'read_class_names', 'warn_of_checksum', 'read_cifar', 'find_cifar', 'load_cifar',
            'read_lines', 'class_words', 'read_annotations', 'list_val', 'load_tinyimagenet', 'least_images',
-           'say_short', 'find_shares', 'check_filled', 'load_data']
+           'say_short', 'find_shares', 'check_filled', 'check_options', 'load_data']
 
 # %% ../../nbs/05_loaders.ipynb #9cefe584
 import functools
@@ -219,6 +219,7 @@ def sift_files(stored: StoredImages,     # of all parts, one after the other
     "Leave out what could not be read, and what is on both sides of the split, or warn of it."
     readable = stored.of("readable")[stored.rows].numpy().astype(bool)
     number = number_digests(stored.of("digests")[stored.rows])
+    number[~readable] = -1 - np.flatnonzero(~readable)      # their pixels are unknown, and not zero
     return leave_leaks(number, sizes, drop_leaked, "--drop-leaked", readable, cut)
 
 # %% ../../nbs/05_loaders.ipynb #05sift12
@@ -642,18 +643,26 @@ def check_filled(splits: Splits, shares: dict[str, float] | None = None):    # h
             raise InputError(f"{part.name} has no image of class {part.classes[short[0]]!r}: "
                              "every class needs at least one")
 
+# %% ../../nbs/05_loaders.ipynb #05options1
+def check_options(name: str, options: dict):
+    "Raise `InputError` for what a loader does not take, and for a value that no loader can."
+    known = list(inspect.signature(datasets[name]).parameters)
+    for option in options:
+        check_choice(f"option of dataset {name!r}:", option, known)
+    check_seed(options.get("seed", 0))
+    for share in [word for word in ("validation", "test") if word in options]:
+        check_range(share, options[share], 0, 0.95)
+    for option in ("root", "cache"):
+        if options.get(option) is not None:
+            read_path(option, options[option])
+
 # %% ../../nbs/05_loaders.ipynb #a60158a7
 def load_data(name: str,  # a key of `datasets`
               **options,  # what that loader takes
 ) -> Splits:
     "Load a dataset by name. Raises `InputError` for an unknown name or option, or an empty class."
     loader = datasets[check_choice("dataset", name, list(datasets))]
-    known = list(inspect.signature(loader).parameters)
-    for option in options:
-        check_choice(f"option of dataset {name!r}:", option, known)
-    check_seed(options.get("seed", 0))
-    for option in {"root", "cache"} & {word for word, value in options.items() if value is not None}:
-        read_path(option, options[option])
+    check_options(name, options)
     splits = loader(**options)
     check_filled(splits, find_shares(loader, options))
     return splits

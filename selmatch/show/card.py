@@ -26,7 +26,7 @@ import pandas as pd
 import torch
 
 import selmatch
-from ..api import Data, Small, check_data, drop_origins, from_folder, is_headed
+from ..api import Data, Small, check_data, drop_origins, from_folder, refuse_many
 from selmatch.core import (
     InputError, check_choice, check_path, check_range, check_room, make_folder, read_path,
     write_atomic,
@@ -44,7 +44,7 @@ from ..study.estimate import duration
 from ..study.profile import Profile, list_profiles, load_profile
 from selmatch.study.shrink import (
     Shrunk, Sizes, choose_effort, find_small, fit_epochs, fit_network, say_plan, say_sizes,
-    summarise_sets, without_flips,
+    say_skipped, summarise_sets, without_flips,
 )
 from ..study.study import check_apart, place_data
 from ..train.training import settle_steps
@@ -427,7 +427,7 @@ def say_making(found: Shrunk, asked: str) -> str:
     "How the set came to be, as a list."
     p, card = found.study.profile, found.small.card
     lines = [f"chosen: {titles[found.method]}; {found.reason}",
-             f"window: the hardest {card.get('beta') or 0:.0%} of each class are skipped"
+             f"window: the hardest {say_skipped(card.get('beta') or 0, p)} are skipped"
              if found.method != "random" else "drawn at random from each class",
              f"distilled: {int(found.small.distilled.sum()):,} of {len(found.small):,} images",
              f"difficulty: {say_difficulty(p)}",
@@ -589,12 +589,13 @@ def name_pictures(draft: Path, data) -> list[str]:
 
 # %% ../../nbs/66_card.ipynb #66trace1
 def find_rows(start: ImageSet, train: ImageSet) -> list[int | None]:
-    "For each image of a start the training image that it is; of equal ones each once."
+    """For each image of a start the training image that it is; of equal ones each once, as far as
+    they go: a real image may join a set that was distilled from it."""
     known = {}
     for row, digest in enumerate(digest_rows(train)):
         known.setdefault((digest, int(train.hard_labels[row])), []).append(row)
     places = [known.get(key, []) for key in zip(digest_rows(start), start.hard_labels.tolist())]
-    return [rows.pop(0) if rows else None for rows in places]
+    return [(rows.pop(0) if len(rows) > 1 else rows[0]) if rows else None for rows in places]
 
 def digest_rows(data: ImageSet) -> list[bytes]:
     "A digest of each image, read a batch at a time."
@@ -607,10 +608,8 @@ def write_origins(data: Data, small: SyntheticSet, start: ImageSet, folder: Path
     began from, class and part. False where images come from no folder, or a file of somebody else
     has that name."""
     files, place = list_originals(data), folder / "files.csv"
-    head = "file,original,class,part"
-    if files is None:
-        drop_origins(folder)                 # of the set that was here
-    if files is None or place.exists() and not is_headed(place, head):
+    drop_origins(folder)                     # of the set that was here
+    if files is None or place.exists():
         return False
     rows, names = find_rows(start, data.train), name_pictures(folder, small.data)
     paths = shorten(files["train"], find_root(data))
@@ -652,8 +651,7 @@ def shrink(images: str | Path | Data,        # a folder, or data that are read a
     check_range("budget", budget, 0)
     out = read_path("out", out)
     named = frozenset(settings.get("words") or {})
-    if "seeds" in named:
-        raise InputError(f"seeds={settings['words']['seeds']} is not allowed: one set is made")
+    refuse_many(settings.get("words") or {})
     is_path = isinstance(images, (str, os.PathLike))
     root = str(read_path("images", images).resolve()) if is_path else find_root(check_data(images))
     check_new(out, root)
@@ -668,6 +666,8 @@ def shrink(images: str | Path | Data,        # a folder, or data that are read a
         raise InputError(f"{', '.join(settings)} cannot be given here: the images are read "
                          "already; give it to what reads them, such as from_folder")
     data = check_data(images)
+    if data.study.given is None:             # a word may have led elsewhere
+        check_apart(out, data.study.profile.data)
     named |= named_words(data.study.profile, len(data.train))
     if not len(data.validation):
         raise InputError("there is no validation image to choose on: hold some out")

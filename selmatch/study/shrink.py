@@ -8,9 +8,9 @@ __all__ = ['most_seen', 'least_epochs', 'brief', 'efforts', 'Sizes', 'count_clas
            'start_of_counts', 'at_size', 'with_share', 'plan_small', 'make_small', 'depth_for', 'fit_network',
            'limit_epochs', 'fit_epochs', 'without_flips', 'brief_trials', 'flip_trials', 'compare_flips',
            'settle_flips', 'random_rows', 'random_set', 'shorten', 'judge_trials', 'judge_sets', 'name_given',
-           'teacher_of', 'summarise_sets', 'last_window', 'count_windows', 'window_trials', 'best_window', 'Effort',
-           'apply_effort', 'plan_stages', 'wall_of', 'choose_effort', 'say_plan', 'Shrunk', 'choose_set', 'find_small',
-           'keep_random', 'judge_pictures', 'read_pictures']
+           'teacher_of', 'summarise_sets', 'last_window', 'count_windows', 'window_trials', 'say_skipped',
+           'best_window', 'Effort', 'apply_effort', 'plan_stages', 'wall_of', 'choose_effort', 'say_plan', 'Shrunk',
+           'choose_set', 'find_small', 'keep_random', 'judge_pictures', 'read_pictures']
 
 # %% ../../nbs/59_shrink.ipynb #9ae8de04
 import functools
@@ -30,7 +30,7 @@ from ..data.images import ImageSet, Splits, class_rows, normalise, pictures
 from ..distill.sets import SyntheticSet
 from ..methods import Method, find_method
 from ..select.scores import rank_classes
-from ..select.window import count_per_class
+from ..select.window import count_per_class, window_start
 from .estimate import Prices, duration, iteration_seconds
 from .profile import Evaluation, Profile, nearest_alpha
 from selmatch.study.sets import (
@@ -130,11 +130,15 @@ def fill_classes(data: ImageSet, n: int) -> Tensor:
 
 # %% ../../nbs/59_shrink.ipynb #97277f9e
 def window_of_counts(data: ImageSet, counts: Sequence[int], difficulty: Tensor,
-                     beta: float) -> Tensor:    # rows, class by class, hardest first
+                     beta: float,
+                     beta_of: str = "class",    # as in `window_start`
+                     ) -> Tensor:               # rows, class by class, hardest first
     "The window, each class with a number of its own; it is moved in where it would stick out."
     picks = []
     for rows, n in zip(rank_classes(data, difficulty), counts):
         start = min(round(beta * len(rows)), len(rows) - n)
+        if beta_of == "ipc":
+            start = window_start(len(rows), n, beta, beta_of)
         picks.append(rows[start:start + n])
     return torch.cat(picks)
 
@@ -157,7 +161,8 @@ def choose_rows(study: Study, selection: str, sizes: Sizes,
     train, counts = study.splits.train, sizes.small
     if selection == "window":
         beta = best_window(study, sizes)[0] if beta is None else beta
-        return window_of_counts(train, counts, study.difficulty, beta)
+        beta_of = study.profile.window.beta_of
+        return window_of_counts(train, counts, study.difficulty, beta, beta_of)
     words = selection_needs(at_size(study, sizes, beta), selection, sizes.ratio, ordered)
     pick, found = start_function(selection), {}
     for n in sorted(set(counts)):
@@ -443,11 +448,16 @@ def window_trials(study: Study, sizes: Sizes) -> list[Trial]:
     "Networks on every window of the grid, `window.n` each."
     p, train, work = study.profile, study.splits.train, []
     for beta in [round(i * p.window.step, 10) for i in range(count_windows(sizes, p.window.step))]:
-        rows = window_of_counts(train, sizes.small, study.difficulty, beta)
+        rows = window_of_counts(train, sizes.small, study.difficulty, beta, p.window.beta_of)
         work += brief_trials(study, train.subset(rows), {"beta": beta}, p.window.n)
     return work
 
 # %% ../../nbs/59_shrink.ipynb #f4323d5b
+def say_skipped(beta: float, p: Profile) -> str:
+    "How many images of each class the window skips, in words."
+    of = "of each class" if p.window.beta_of == "class" else "of as many as a class keeps"
+    return f"{beta:.0%} {of}"
+
 def best_window(study: Study, sizes: Sizes) -> tuple[float, pd.Series]:
     "Where the window does best on validation images, and the mean accuracy of each place."
     given = (study.profile.window.beta or {}).get(sizes.ratio)
@@ -507,10 +517,12 @@ def plan_stages(study: Study, sizes: Sizes, effort: Effort, flips: bool | None,
     trial = price(study.recipe("dsa"), held + sum(sizes.test))
     place = price(study.recipe("dsa", shorten(p.evaluation, brief)), held)
     watch = prices.training(study.network, study.watch_recipe)
+    held_out = watch
     watch += p.score.epochs * prices.looking(study.network, sum(sizes.test))
     compared = p.evaluation.n * (2 + effort.draws + effort.distils)
     rows = [("does mirroring help?", 0 if flips is not None else 4, place),
             ("watch networks learn", p.score.runs, watch),
+            ("C-score", int(p.score.kind == "c_score"), 4 * p.score.runs * held_out),
             ("slide the window", count_windows(sizes, p.window.step) * p.window.n, place)]
     if effort.distils:
         there, method = at_size(study, sizes), find_method("selmatch")
@@ -520,6 +532,7 @@ def plan_stages(study: Study, sizes: Sizes, effort: Effort, flips: bool | None,
                  ("distill", 1, p.matching.iterations * each)]
     rows += [("judge, each by its own recipe", compared, trial),
              ("judge, all by crop and flip", compared, trial),
+             ("judge its pictures", 2 * p.evaluation.n * effort.distils, trial),
              ("coverage", 1, prices.training(study.network, study.recipe("simple"),
                                          sum(sizes.train)))]
     table = pd.DataFrame(rows, columns=["stage", "tasks", "each"])
@@ -605,7 +618,7 @@ def find_small(study: Study, sizes: Sizes, effort: Effort,
         study = study.with_profile(without_flips(study.profile), "loaded", "splits", "whitening",
                                    "observations")
     beta, windows = best_window(study, sizes)
-    tell(f"the best window skips the hardest {beta:.0%} of each class")
+    tell(f"the best window skips the hardest {say_skipped(beta, study.profile)}")
     made = {"window": make_small(study, find_method("window"), sizes, beta)}
     if effort.distils:
         made["selmatch"] = make_small(study, find_method("selmatch"), sizes, beta)

@@ -6,8 +6,8 @@
 __all__ = ['official_places', 'seed_uses', 'judged_together', 'data_folder', 'find_data', 'place_data', 'find_roots',
            'list_sources', 'is_same', 'check_apart', 'check_home', 'seed_for', 'shared', 'StudyStore', 'StudyNetworks',
            'advise_on_scores', 'StudyData', 'count_images', 'typical_size', 'check_equal', 'check_data', 'StudyRecipes',
-           'StudyScores', 'expert_bytes', 'digest_set', 'nearest', 'read_rows', 'is_about', 'Study', 'train_weights',
-           'say_scores', 'open_study']
+           'check_held_out', 'StudyScores', 'expert_bytes', 'digest_set', 'nearest', 'read_rows', 'is_about', 'Study',
+           'train_weights', 'say_scores', 'open_study']
 
 # %% ../../nbs/52_study.ipynb #88befe67
 import contextlib
@@ -389,6 +389,15 @@ class StudyRecipes(StudyData):
         return replace(step, steps=steps, compiled=compiled)
 
 # %% ../../nbs/52_study.ipynb #832c0db8
+def check_held_out(train: ImageSet):
+    "A C-score leaves out a part of each class in turn. `InputError` for a class of fewer images."
+    parts = inspect.signature(c_score_difficulty).parameters["folds"].default
+    for name, rows in zip(train.classes, class_rows(train)):
+        if len(rows) < parts:
+            raise InputError(f"a C-score leaves out {parts} parts of each class in turn, and class "
+                             f"{name!r} has {len(rows)} training images: give more, or choose "
+                             "another score.kind")
+
 class StudyScores(StudyRecipes):
     "The difficulty of the images."
 
@@ -410,6 +419,7 @@ class StudyScores(StudyRecipes):
     def c_score_plan(self) -> Plan:
         "1 − C-score by held-out training, as one task."
         p, train = self.profile, self.splits.train
+        check_held_out(train)
         recipe = Recipe(self.watch_recipe.steps, p.score.batch, p.score.lr)
         seed = self.seed("C-score")
         key = self.key(("select.scores",), "c", train, self.network, recipe, p.score.runs, seed)
