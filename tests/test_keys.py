@@ -12,7 +12,7 @@ PASSED = {
     "study.study": {("select.scores",), ("select.dynamics",), ("train.judge",), ("select.coverage",), ("distill.experts",),
                     ("distill.experts", "distill.trajectories"), ("distill.trajectories",), ("train.judge", "train.teacher")},
     "study.sets": {("select.coresets", "select.coverage", "select.dynamics", "select.scores"), ("distill.loop",), ("select.curriculum",)},
-    "study.tables": {("distill.compiled", "distill.experts", "distill.sweep")},
+    "study.tables": {("distill.compiled", "distill.experts", "distill.sweep"), ("select.coverage",)},
 }
 STAGES = {" + ".join(modules): modules for passed in PASSED.values() for modules in passed} | {"data.whitening": ("data.whitening",)}
 OBJECTIVES = load_registers()["objective"]

@@ -79,7 +79,7 @@ def selection_needs(study: Study, selection: str, ratio: float,
         asked -= {"difficulty"}
     return {name: make() for name, make in ways.items() if name in asked}
 
-# %% ../../nbs/53_sets.ipynb #c2adcdifficu
+# %% ../../nbs/53_sets.ipynb #53probs1
 def probabilities_for(study: Study, selection: str) -> Tensor:    # (epochs, n)
     "What one network says of each image's class, epoch by epoch; `InputError` for a single one."
     if study.profile.score.epochs < 2:
@@ -87,6 +87,7 @@ def probabilities_for(study: Study, selection: str) -> Tensor:    # (epochs, n)
                          "which asks how images are learnt: at least 2")
     return study.run_one(study.dynamics_plan())["probabilities"]
 
+# %% ../../nbs/53_sets.ipynb #c2adcdifficu
 def difficulty_for(study: Study, selection: str) -> Tensor:
     "The profile's difficulty, or the score after which a selection is named."
     kind = scores_needed.get(selection)

@@ -388,7 +388,7 @@ class StudyRecipes(StudyData):
         compiled = self.is_compiled(score.compile, self.network, 3 * steps * score.batch)
         return replace(step, steps=steps, compiled=compiled)
 
-# %% ../../nbs/52_study.ipynb #832c0db8
+# %% ../../nbs/52_study.ipynb #52parts1
 def check_held_out(train: ImageSet):
     "A C-score leaves out a part of each class in turn. `InputError` for a class of fewer images."
     parts = inspect.signature(c_score_difficulty).parameters["folds"].default
@@ -398,6 +398,7 @@ def check_held_out(train: ImageSet):
                              f"{name!r} has {len(rows)} training images: give more, or choose "
                              "another score.kind")
 
+# %% ../../nbs/52_study.ipynb #832c0db8
 class StudyScores(StudyRecipes):
     "The difficulty of the images."
 
