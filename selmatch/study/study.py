@@ -389,7 +389,7 @@ class StudyRecipes(StudyData):
         return replace(step, steps=steps, compiled=compiled)
 
 # %% ../../nbs/52_study.ipynb #52parts1
-def check_held_out(train: ImageSet):
+def check_held_out(train: ImageSet) -> ImageSet:    # unchanged
     "A C-score leaves out a part of each class in turn. `InputError` for a class of fewer images."
     parts = inspect.signature(c_score_difficulty).parameters["folds"].default
     for name, rows in zip(train.classes, class_rows(train)):
@@ -397,6 +397,7 @@ def check_held_out(train: ImageSet):
             raise InputError(f"a C-score leaves out {parts} parts of each class in turn, and class "
                              f"{name!r} has {len(rows)} training images: give more, or choose "
                              "another score.kind")
+    return train
 
 # %% ../../nbs/52_study.ipynb #832c0db8
 class StudyScores(StudyRecipes):
@@ -419,8 +420,7 @@ class StudyScores(StudyRecipes):
 
     def c_score_plan(self) -> Plan:
         "1 − C-score by held-out training, as one task."
-        p, train = self.profile, self.splits.train
-        check_held_out(train)
+        p, train = self.profile, check_held_out(self.splits.train)
         recipe = Recipe(self.watch_recipe.steps, p.score.batch, p.score.lr)
         seed = self.seed("C-score")
         key = self.key(("select.scores",), "c", train, self.network, recipe, p.score.runs, seed)
