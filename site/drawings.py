@@ -147,16 +147,20 @@ def show_picture(drawing: Drawing, caption: str) -> str:
             f'srcset="{drawing.name}.{NARROW}">{wide}</picture>')
 
 
+def has_versions(folder: Path) -> bool:
+    """Whether the page of a folder says that its profile changed between the figures."""
+    page = folder / "README.md"
+    return page.exists() and "versions of the profile" in page.read_text(encoding="utf-8")
+
+
 def head_cell(drawing: Drawing, everything: dict) -> str:
     """What a figure page begins with: picture, caption, what it shows in plain words, claims."""
     title, lead = title_of(drawing.cells)
     caption, words = drawing.card["caption"], say_plainly(drawing.cells)
     claims = drawing.card.get("claims") or []
-    withdrawn = ("" if claims else " Verdicts that this page prints rest on one or two sets and are "
-                 "withdrawn.")
     older = ("\n:::{admonition} Read with care\n:class: warning\n\nThe figures of this folder "
              "were drawn by several versions of its profile: [which drew what](README.md)."
-             f"{withdrawn}\n:::\n" if (drawing.folder / "README.md").exists() else "")
+             "\n:::\n" if has_versions(drawing.folder) else "")
     shown = raw(f'<figure class="drawing">{show_picture(drawing, caption)}'
                 f'<figcaption>{html.escape(caption)} '
                 f'<a href="{drawing.name}.svg">Full size</a></figcaption></figure>')

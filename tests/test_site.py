@@ -161,6 +161,18 @@ def test_a_figure_page_says_what_its_json_says():
         assert shown.count(f">{verdict}<") == sum(c["verdict"] == verdict for c in drawing.card["claims"])
 
 
+def test_only_a_folder_of_several_versions_is_to_be_read_with_care(tmp_path):
+    """The page beside the figures says so, and a folder drawn by one version has no warning."""
+    everything = drawings.find_drawings(ROOT)
+    for name in ("cifar10-jpeg-lite", "digits"):
+        assert "Read with care" not in drawings.head_cell(everything[name][0], everything)
+    shutil.copytree(ROOT / "figures" / "cifar10-jpeg-lite", tmp_path / "figures" / "cifar10-jpeg-lite")
+    page = tmp_path / "figures" / "cifar10-jpeg-lite" / "README.md"
+    page.write_text(page.read_text().replace("come from one version of the profile", "come from **2 versions of the profile**"))
+    found = drawings.find_drawings(tmp_path)
+    assert "Read with care" in drawings.head_cell(found["cifar10-jpeg-lite"][0], found)
+
+
 def test_a_phone_is_shown_the_narrow_picture_where_there_is_one(tmp_path):
     shutil.copytree(ROOT / "figures" / "digits", tmp_path / "figures" / "digits")
     folder = tmp_path / "figures" / "digits"
