@@ -70,8 +70,7 @@ class Computer:
     threads: int = 1         # CPU threads inside one task
     quiet: bool = False      # no progress bars
     keep_memory: bool = False   # keep freed memory in this process, too (workers always do)
-    cluster: Any = field(default=None, repr=False, compare=False)   # runs the tasks elsewhere:
-                             # called with (task, items, label, quiet, keep) (chapter 8)
+    cluster: Any = field(default=None, repr=False, compare=False)   # runs the tasks (chapter 8)
 
     def __post_init__(self):
         check_device(self.device)
@@ -100,7 +99,8 @@ class Computer:
 
     def alone(self, quiet: bool = True) -> "Computer":
         "The same device and threads for one task after the other, in this process."
-        return replace(self, workers=1, cluster=None, quiet=quiet)
+        one = f"cuda:{torch.cuda.current_device()}" if self.places > 1 else self.device
+        return replace(self, device=one, workers=1, cluster=None, quiet=quiet)
 
 # %% ../nbs/02_computer.ipynb #5d1c7a94
 def c_function(name: str) -> Callable:
@@ -289,11 +289,10 @@ def with_threads(task: Callable, item: Any, threads: int,
                  folder: str | None = None,   # where `advance` leaves its marks
 ):
     "Run one task with fixed CPU threads; memory is kept where the process is ours, or on demand."
-    if place is not None:
-        torch.cuda.set_device(place)
+    gpu = contextlib.nullcontext() if place is None else torch.cuda.device(place)
     keeps = keep_memory or is_our_process()
     kept = kept_memory() if keeps else contextlib.nullcontext()
-    with some_threads(threads), marking(folder), kept:
+    with gpu, some_threads(threads), marking(folder), kept:
         return task(item)
 
 # %% ../nbs/02_computer.ipynb #ad63a7b9
@@ -308,7 +307,7 @@ def run_all(task: Callable,         # called with one item; must depend on nothi
     if computer.cluster is not None:
         alone = functools.partial(run_there, task, computer.threads)
         return computer.cluster(alone, items, label, computer.quiet, keep)
-    turns = [i % places if places > 1 else None for i in range(len(items))]
+    turns = [i % places if places > 1 and not is_worker() else None for i in range(len(items))]
     run = joblib.delayed(with_threads)
     jobs_at_once = min(computer.side_by_side, max(len(items), 1))
     if is_worker():          # which has threads at most, and these would share random numbers

@@ -1,4 +1,5 @@
 """Devices that are not there, several GPUs played by fakes, bars that follow the steps, workers that are stopped with us."""
+import contextlib
 import os
 import time
 from types import SimpleNamespace
@@ -30,7 +31,8 @@ def gpus(monkeypatch):
         monkeypatch.setattr(torch.cuda, "device_count", lambda: n)
         monkeypatch.setattr(torch.cuda, "is_available", lambda: n > 0)
         return state
-    monkeypatch.setattr(torch.cuda, "set_device", state.chosen.append)
+    monkeypatch.setattr(torch.cuda, "device", lambda place: contextlib.nullcontext(state.chosen.append(place)))
+    monkeypatch.setattr(torch.cuda, "current_device", lambda: 1)
     monkeypatch.setattr(torch.cuda, "synchronize", lambda device=None: state.waited.append(device))
     monkeypatch.setattr(torch.cuda, "get_device_name", lambda device=None: f"card {device}")
     return have
@@ -51,6 +53,16 @@ def test_all_gpus_share_the_tasks_or_one_has_them(gpus):
     assert [check_device(device) for device in ("cpu", "cuda", "cuda:2")] == ["cpu", "cuda", "cuda:2"]
     found = {device: (c.kind, c.places, c.side_by_side) for device in ("cpu", "cuda", "cuda:2") for c in [Computer(device, workers=2)]}
     assert found == {"cpu": ("cpu", 0, 2), "cuda": ("cuda", 3, 3), "cuda:2": ("cuda", 1, 2)}
+
+
+def test_alone_stays_on_one_gpu_and_a_worker_on_its_own(gpus, monkeypatch):
+    """Several GPUs start as many processes, and number their tasks; one process, and a task inside a task, do not."""
+    from selmatch import computer
+    state = gpus(3)
+    alone = Computer("cuda", workers=4, quiet=True).alone()
+    assert (alone.device, alone.side_by_side, alone.kind, Computer("cuda:2").alone().device, Computer().alone().device) == ("cuda:1", 1, "cuda", "cuda:2", "cpu")
+    monkeypatch.setattr(computer, "is_worker", lambda: True)
+    assert run_all(abs, [-1, 2], "inside", Computer("cuda", quiet=True)) == [1, 2] and state.chosen == []
 
 
 @pytest.fixture

@@ -212,7 +212,8 @@ class InducePoints(RunningObjective):
         check_dtype(spec.dtype, like.images.device)
         self.spec, self.train = spec, spec.train.to(like.images.device)
         self.dtype, self.classes = getattr(torch, spec.dtype), spec.train.hard_labels.cpu()
-        self.flat = spec.network and FlatNetwork(make_network(spec.network, like.shape, 1, seed=0))
+        net = spec.network and make_network(spec.network, like.shape, 1, seed=0)
+        self.flat = net and FlatNetwork(net.to(like.images.device))
         if self.flat:
             ntk_scales(self.flat)      # complains about normalisation now, not at iteration 0
 

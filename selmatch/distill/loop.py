@@ -30,6 +30,7 @@ from selmatch.core import (
 )
 from .objectives import Answer, RunningObjective, SetState
 from .sets import SyntheticSet
+from ..train.training import arithmetic
 
 # %% ../../nbs/39_loop.ipynb #92cd5a00
 def check_descent(descent: "Descent"):
@@ -322,7 +323,8 @@ class Distillation:
     def step(self):
         "One iteration: ask, follow if it is safe, note it, and keep the set at a stop."
         i = len(self.rows)
-        answer = self.ask(self.pixels.current(i), self.generator)
+        with arithmetic("float32", self.pixels.images.device):
+            answer = self.ask(self.pixels.current(i), self.generator)
         loss, rate, good = read_answer(answer, self.pixels.lr, self.descent)
         if good:
             self.pixels.move(answer)

@@ -326,8 +326,9 @@ def expert_logits(data: ImageSet, network: dict,
     for mine, path in zip(scores, experts):
         expert = open_expert(path, flat)
         theta = expert[expert.epochs if epoch is None else epoch].to(device)
-        for j in range(stride):
-            mine[j::stride] = flat(theta, data.images[j::stride])
+        with arithmetic("float32", device):
+            for j in range(stride):
+                mine[j::stride] = flat(theta, data.images[j::stride])
     return scores
 
 # %% ../../nbs/34_trajectories.ipynb #36f49cd4

@@ -23,7 +23,7 @@ from torch import Tensor, nn
 from ..core import InputError, check_range
 from ..computer import Computer
 from ..data.images import ImageSet, class_rows, split_images
-from ..train.training import Recipe
+from ..train.training import Recipe, arithmetic
 from ..train.judge import evaluate, trials
 from selmatch.select.window import (
     check_ipc, counting, counts_of, hardest, join_classes, random, selections,
@@ -90,8 +90,9 @@ def gather(net: nn.Module,                 # trained, with `embed` and a linear 
     "Run the network once over the data, in evaluation mode; its mode is restored."
     mode, device = net.training, next(net.parameters()).device
     net.eval()
-    features = torch.cat([net.embed(x.to(device)) for x in split_images(data, batch)])
-    probabilities = torch.cat([net.classifier(h) for h in features.split(1024)]).softmax(1)
+    with arithmetic("float32", device):
+        features = torch.cat([net.embed(x.to(device)) for x in split_images(data, batch)])
+        probabilities = torch.cat([net.classifier(h) for h in features.split(1024)]).softmax(1)
     net.train(mode)
     held = None if validation is None else gather(net, validation, batch=batch)
     return Evidence(features, probabilities, data.hard_labels.to(device), held)

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from ..core import InputError
 from ..data.images import ImageSet
 from ..train.networks import make_network
-from ..train.training import Recipe, train
+from ..train.training import Recipe, arithmetic, train
 
 # %% ../../nbs/21_coverage.ipynb #90182ad3
 def nearest(points: Tensor,    # (n, f)
@@ -60,4 +60,5 @@ def features(net: nn.Module,     # with `embed`
 ) -> Tensor:                     # (n, f) on the CPU
     "Penultimate features of images."
     device = next(net.parameters()).device
-    return torch.cat([net.embed(x.to(device)).cpu() for x in images.split(batch)])
+    with arithmetic("float32", device):
+        return torch.cat([net.embed(x.to(device)).cpu() for x in images.split(batch)])

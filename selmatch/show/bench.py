@@ -417,10 +417,11 @@ def plain_epoch(net: nn.Module, data: Dataset, recipe: Recipe,
                                     weight_decay=recipe.weight_decay)
     device = next(net.parameters()).device
     net.train()
-    for x, y in plain_loader(data, recipe.batch):
-        optimiser.zero_grad()
-        F.cross_entropy(net(x.to(device)), y.to(device)).backward()
-        optimiser.step()
+    with arithmetic(recipe.precision, device):
+        for x, y in plain_loader(data, recipe.batch):
+            optimiser.zero_grad()
+            F.cross_entropy(net(x.to(device)), y.to(device)).backward()
+            optimiser.step()
 
 # %% ../../nbs/62_bench.ipynb #0886fe3c
 def random_images(n: int, generator: torch.Generator, size: int = 32) -> ImageSet:
@@ -555,7 +556,8 @@ def stacked_experts(data: ImageSet, network: dict, recipe: Recipe, count: int) -
             orders = [torch.randperm(len(data), generator=g).split(recipe.batch) for g in streams]
         rows = torch.stack([order[step % per_epoch] for order in orders]).to(data.images.device)
         weights = {name: w.detach() for name, w in weights.items()}
-        slopes = gradient(weights, data.images[rows], data.labels[rows])
+        with arithmetic(recipe.precision, rows.device):
+            slopes = gradient(weights, data.images[rows], data.labels[rows])
         weights = {name: w - recipe.lr * slopes[name] for name, w in weights.items()}
     return weights
 

@@ -35,7 +35,7 @@ from ..data.images import ImageSet, class_rows
 from ..distill.condensation import together
 from ..distill.objectives import SetState
 from ..distill.sweep import (
-    draw_steps, first_order, reverse_sweep, second_order, walk_forward)
+    draw_steps, first_order, place_steps, reverse_sweep, second_order, walk_forward)
 from ..methods import Method, find_method
 from ..select.coresets import scores_needed
 from ..select.dynamics import ccs_cuts
@@ -51,7 +51,7 @@ from .tables import (
 from ..train.augment import Augmentation
 from ..train.networks import FlatNetwork, carry, flatten, make_network, n_params
 from ..train.training import (
-    Recipe, count_flops, predict, replays, settle_steps, steps_per_epoch, train)
+    Recipe, arithmetic, count_flops, predict, replays, settle_steps, steps_per_epoch, train)
 
 # %% ../../nbs/56_estimate.ipynb #df9f6ea4
 patience = 5.0       # seconds for one measurement, unless its first step takes longer
@@ -115,7 +115,8 @@ def sweep_seconds(data: ImageSet, network: dict, batch: int, policy: Augmentatio
     steps = draw_steps(2, distilled, batch, policy, torch.Generator().manual_seed(0))
     walk = lambda: reverse_sweep(flat, start, goal, data.images, data.labels, 0.01, steps,
                                  distilled)
-    return seconds(walk, str(device)) / 2
+    with arithmetic("float32", device):
+        return seconds(walk, str(device)) / 2
 
 # %% ../../nbs/56_estimate.ipynb #64ccwalks
 def walk_seconds(data: ImageSet, network: dict, batch: int, policy: Augmentation) -> float:
@@ -124,10 +125,11 @@ def walk_seconds(data: ImageSet, network: dict, batch: int, policy: Augmentation
     net = make_network(network, data.shape, data.n_classes, 0).to(device)
     flat, distilled = FlatNetwork(net), torch.ones(len(data), dtype=torch.bool, device=device)
     steps = draw_steps(2, distilled, batch, policy, torch.Generator().manual_seed(0))
-    rate = torch.tensor(0.01, device=device)
+    steps, rate = place_steps(steps, device), torch.tensor(0.01, device=device)
     walk = lambda: walk_forward(flat, flatten(net), data.images, data.labels, rate, steps,
                                 first_order)
-    return seconds(walk, str(device)) / 2
+    with arithmetic("float32", device):
+        return seconds(walk, str(device)) / 2
 
 # %% ../../nbs/56_estimate.ipynb #13d01f20
 def kernel_seconds(call: Callable, device: torch.device) -> float:

@@ -41,6 +41,7 @@ from .store import Plan, fill_words, own_code
 from .study import Study, digest_set, typical_size
 from ..train.judge import Trial, trials
 from ..train.networks import FlatNetwork, carry, make_network
+from ..train.training import arithmetic
 
 # %% ../../nbs/54_tables.ipynb #0aa2e42a
 def score_table(study: Study) -> pd.DataFrame:
@@ -410,8 +411,9 @@ def losses_before(item: tuple) -> list[dict]:
         steps = place_steps(steps, data.images.device)
         begin, goal = (expert[e].to(device) for e in (t, t + objective.expert_epochs))
         for rate in rates:
-            path = walk_forward(flat, begin, data.images, data.labels,
-                                torch.tensor(rate, device=device), steps, first)
+            with arithmetic("float32", device):
+                path = walk_forward(flat, begin, data.images, data.labels,
+                                    torch.tensor(rate, device=device), steps, first)
             loss = match_loss(path[-1], begin, goal)
             rows.append({"start": t, "rate": rate, "draw": draw, "loss": float(loss)})
     return rows

@@ -6,8 +6,9 @@
 __all__ = ['precisions', 'enough_work', 'hushed', 'block_numbers', 'strip_numbers', 'standing', 'Recipe', 'learning_rate',
            'batches', 'count_flops', 'worth_compiling', 'is_of_compiler', 'is_told', 'is_news', 'hide_compiler_log',
            'with_fallback', 'compiled_network', 'steps_per_epoch', 'settle_steps', 'batches_ahead', 'choose_source',
-           'augmented_batches', 'set_products', 'arithmetic', 'begin_graphs', 'make_forward', 'renew_network',
-           'replays', 'passing_network', 'make_optimiser', 'lay_out_momentum', 'train', 'predict', 'accuracy']
+           'augmented_batches', 'set_products', 'read_products', 'arithmetic', 'begin_graphs', 'make_forward',
+           'renew_network', 'replays', 'passing_network', 'make_optimiser', 'lay_out_momentum', 'train', 'predict',
+           'accuracy']
 
 # %% ../../nbs/12_training.ipynb #507703d1
 import contextlib
@@ -26,7 +27,7 @@ from torch import Tensor, nn
 
 # %% ../../nbs/12_training.ipynb #60e1c7d2
 from ..computer import advance
-from ..core import check_choice, check_range
+from ..core import InputError, check_choice, check_range
 from ..data.images import ImageSet, is_unread, split_images, take_images
 from .augment import Augmentation, Strip, apply, draw, lay_out, place_on, reach
 from .networks import make_network
@@ -243,6 +244,15 @@ def set_products(products: str,         # of matrices: "highest" (float32) or "h
     torch.set_float32_matmul_precision(products)
     torch.backends.cudnn.allow_tf32 = convolutions
 
+# %% ../../nbs/12_training.ipynb #12reads1
+def read_products() -> tuple[str, bool]:
+    "As `set_products` takes them. PyTorch has two ways to say it: `InputError` after the other."
+    try:
+        return torch.get_float32_matmul_precision(), torch.backends.cudnn.allow_tf32
+    except RuntimeError as error:
+        raise InputError("this program has set fp32_precision, PyTorch's new switch of TF32: leave "
+                         "it alone, and say precision= here") from error
+
 # %% ../../nbs/12_training.ipynb #3f1a6c21
 @contextlib.contextmanager
 def arithmetic(precision: str,                        # "float32", or others: factors as TF32
@@ -252,7 +262,7 @@ def arithmetic(precision: str,                        # "float32", or others: fa
     if torch.device(device).type != "cuda":
         yield
         return
-    before = torch.get_float32_matmul_precision(), torch.backends.cudnn.allow_tf32
+    before = read_products()
     set_products(*(("highest", False) if precision == "float32" else ("high", True)))
     try:
         yield
