@@ -521,3 +521,88 @@ def test_dual_says_how_many_epochs_it_needs(tmp_path):
     from selmatch.study import sets
     study = own_study(tmp_path, score={"kind": "forgetting", "runs": 1, "epochs": 1})
     with pytest.raises(InputError, match="score.epochs=1 is too few for 'dual'.*at least 2"): sets.selection_needs(study, "dual", 0.3)
+
+
+# ---------------------------------------------------------------- float32 on a GPU
+
+@pytest.fixture
+def said(monkeypatch):
+    """How products were asked to be taken, and where: on a GPU nothing else would tell that a network rounded to TF32."""
+    import contextlib
+    from selmatch.distill import loop as distilling, trajectories
+    from selmatch.select import coresets, coverage
+    from selmatch.study import estimate, tables
+    inside, seen = [], []
+    @contextlib.contextmanager
+    def note(precision, device="cuda"):
+        inside.append(precision)
+        try:
+            yield
+        finally:
+            inside.pop()
+    for room in (distilling, trajectories, coresets, coverage, estimate, tables):
+        monkeypatch.setattr(room, "arithmetic", note)
+    plain = torch.nn.functional.conv2d
+    def look(*given, **words):
+        seen.append(inside[-1] if inside else None)
+        return plain(*given, **words)
+    monkeypatch.setattr(torch.nn.functional, "conv2d", look)
+    convolve = torch.nn.Conv2d._conv_forward
+    def layer(self, *given):
+        seen.append(inside[-1] if inside else None)
+        return convolve(self, *given)
+    monkeypatch.setattr(torch.nn.Conv2d, "_conv_forward", layer)
+    return seen
+
+
+SMALL_NET = {"name": "ConvNet", "width": 4, "depth": 1}
+
+
+def few_images(n=12):
+    from selmatch.data.images import ImageSet
+    return ImageSet(torch.randn(n, 1, 8, 8, generator=torch.Generator().manual_seed(0)), torch.arange(n) % 3, tuple("abc"), (0.5,), (0.5,))
+
+
+@pytest.mark.parametrize("name", ["dm", "dc", "dsa", "dd", "frepo"])
+def test_an_objective_asks_its_networks_in_float32(name, said):
+    from selmatch.distill.sets import SyntheticSet
+    from selmatch.methods import load_registers
+    data = few_images(60)
+    kind = load_registers()["objective"][name]
+    given = {"network": SMALL_NET | ({"norm": kind.norm} if kind.norm else {}), "train": data}
+    start = SyntheticSet(data, torch.ones(len(data), dtype=torch.bool))
+    loop.distill(start, kind(**{need: given[need] for need in ("network", "train") if need in kind.__dataclass_fields__}), loop.Descent(1, 0.1), 0, quiet=True)
+    assert said and set(said) == {"float32"}, name
+
+
+def test_selections_ask_their_networks_in_float32(said):
+    from selmatch.select.coresets import gather
+    from selmatch.select.coverage import features
+    from selmatch.train.networks import make_network
+    data = few_images()
+    net = make_network(SMALL_NET, data.shape, 3, 0)
+    gather(net, data), features(net, data.images)
+    assert said and set(said) == {"float32"}
+
+
+def test_prices_of_walks_are_those_of_float32_and_their_rows_on_the_device(said, monkeypatch):
+    from selmatch.study import estimate
+    from selmatch.train.augment import Augmentation
+    placed, place = [], estimate.place_steps
+    monkeypatch.setattr(estimate, "place_steps", lambda steps, device: placed.append(device) or place(steps, device))
+    estimate.walk_seconds(few_images(), SMALL_NET, 4, Augmentation("none"))
+    estimate.sweep_seconds(few_images(), SMALL_NET, 4, Augmentation("none"))
+    assert said and set(said) == {"float32"} and placed
+
+
+def test_another_switch_of_tf32_is_named():
+    """PyTorch refuses to read the old switch once the new one was set: in a process of its own."""
+    import subprocess
+    import sys
+    code = ("import torch; from selmatch.train.training import arithmetic\n"
+            "torch.backends.cuda.matmul.fp32_precision = 'tf32'\n"
+            "with arithmetic('float32', 'cuda'): pass")
+    out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
+    if not hasattr(torch.backends.cuda.matmul, "fp32_precision"):
+        pytest.skip("this PyTorch has one switch")
+    assert "InputError: this program has set fp32_precision" in out.stderr
