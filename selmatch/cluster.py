@@ -50,7 +50,7 @@ class Packer(CloudPickler):
     "Pickles a task; large tensors and files are put aside, paths made relative."
     def __init__(self, file: io.BytesIO, folder: Path | None):
         super().__init__(file, protocol=5)
-        self.folder, self.blobs, self.files, self.named = folder, {}, {}, {}
+        self.folder, self.blobs, self.files, self.named = folder, {}, {}, set()
 
     def persistent_id(self, thing: Any) -> tuple | None:
         if isinstance(thing, torch.Tensor) and can_travel_apart(thing):
@@ -59,7 +59,7 @@ class Packer(CloudPickler):
         inside = inside_of(self.folder, thing) if isinstance(thing, (str, Path)) else None
         if inside:
             self.files |= list_files(self.folder, thing)
-            self.named[inside] = thing
+            self.named.add(inside)
         return inside and ("text" if isinstance(thing, str) else "path", inside)
 
 # %% ../nbs/08_cluster.ipynb #a1b0cde0
@@ -69,7 +69,7 @@ class Parcel:
     content: bytes
     blobs: dict[str, Any]      # fingerprint -> array
     files: dict[str, Path]     # place in the folder -> file here
-    named: tuple[str, ...]     # places in the folder that the task names, there or not
+    named: set[str]            # places in the folder that the task names, there or not
 
 # %% ../nbs/08_cluster.ipynb #73dfde32
 def pack(thing: Any, folder: Path | None = None) -> Parcel:
@@ -77,7 +77,7 @@ def pack(thing: Any, folder: Path | None = None) -> Parcel:
     file = io.BytesIO()
     packer = Packer(file, folder)
     packer.dump(thing)
-    return Parcel(file.getvalue(), packer.blobs, packer.files, tuple(packer.named))
+    return Parcel(file.getvalue(), packer.blobs, packer.files, packer.named)
 
 # %% ../nbs/08_cluster.ipynb #8aaa9cd0
 class Unpacker(pickle.Unpickler):

@@ -7,7 +7,8 @@ __all__ = ['keepers', 'stride', 'marks', 'owner_mark', 'draft_mark', 'count_devi
            'c_function', 'give_back', 'kept_memory', 'is_worker', 'is_our_process', 'end_with', 'stop_workers',
            'stopped_together', 'Marks', 'advance', 'marking', 'count_marks', 'count_steps', 'StepBar', 'looked_at',
            'bar_of_steps', 'some_threads', 'with_threads', 'run_all', 'run_there', 'name_lock', 'claim', 'is_running',
-           'is_gone', 'is_abandoned', 'is_free', 'find_litter', 'sweep_litter', 'sweep_drafts', 'note_use', 'unnoted']
+           'is_gone', 'is_abandoned', 'taken', 'is_free', 'find_litter', 'sweep_litter', 'sweep_drafts', 'note_use',
+           'unnoted']
 
 # %% ../nbs/02_computer.ipynb #4bcebe64
 import contextlib
@@ -393,19 +394,27 @@ def is_abandoned(draft: Path) -> bool:
     return time.time() - draft.stat().st_mtime > 86400
 
 # %% ../nbs/02_computer.ipynb #02dur018
-def is_free(lock: Path,              # a file of `name_lock`
-            remove: bool = False,    # while it is held, so that nobody's is taken away
-) -> bool:
-    "Whether nobody holds this lock."
+@contextlib.contextmanager
+def taken(lock: Path) -> Iterator[bool]:    # a file of `name_lock`; is it ours?
+    "Inside, a lock is held, where nobody else holds it."
     from filelock import FileLock, Timeout
 
+    own = FileLock(lock, timeout=0)
     try:
-        with FileLock(lock, timeout=0):
-            if remove:
-                lock.unlink(missing_ok=True)
-            return True
+        own.acquire()
     except (Timeout, OSError, NotImplementedError):
-        return False
+        yield False
+        return
+    try:
+        yield True
+    finally:
+        own.release()
+
+# %% ../nbs/02_computer.ipynb #02taken01
+def is_free(lock: Path) -> bool:
+    "Whether nobody holds this lock."
+    with taken(lock) as ours:
+        return ours
 
 # %% ../nbs/02_computer.ipynb #02dur020
 def find_litter(folder: Path,
@@ -431,8 +440,10 @@ def sweep_litter(folder: Path,
     for path in litter:
         if path.is_dir():
             shutil.rmtree(path, ignore_errors=True)
-        else:
-            is_free(path, remove=True)
+            continue
+        with taken(path) as ours, contextlib.suppress(OSError):
+            if ours:                     # since it was found somebody may have taken it
+                path.unlink(missing_ok=True)
     return litter
 
 # %% ../nbs/02_computer.ipynb #02dur022

@@ -606,3 +606,13 @@ def test_another_switch_of_tf32_is_named():
     if not hasattr(torch.backends.cuda.matmul, "fp32_precision"):
         pytest.skip("this PyTorch has one switch")
     assert "InputError: this program has set fp32_precision" in out.stderr
+
+
+@pytest.mark.parametrize("takes, moves", [([30, 2], True), ([4, 2], False)])
+def test_a_size_is_tuned_where_some_class_moves(takes, moves, tmp_path, monkeypatch):
+    """Classes of uneven sizes: a share that is no image of the typical class may be one of a large class."""
+    from selmatch.study import sets
+    study = own_study(tmp_path, alpha={0.3: 0.05})
+    monkeypatch.setattr(Study, "take", lambda self, ratio: takes)
+    assert sets.distils_some(study, 0.3, 0.05) is moves
+    assert bool(sum(sets.count_distilled(takes, 0.05))) is moves

@@ -108,12 +108,13 @@ def find_md5(path: Path) -> str:
 
 # %% ../../nbs/07_fetch.ipynb #c73aaec4
 def fetch_file(file: OfficialFile, folder: Path) -> Path:
-    "Bring one file into a folder, whole and checked. `InputError` says what went wrong."
+    "Bring one file, checked, if it is not there with its MD5. `InputError` says what went wrong."
     make_folder(folder)
     part, done = folder / f"{file.name}.part", folder / file.name
+    if file.md5 and done.is_file() and find_md5(done) == file.md5:
+        return done
     keep_receiving(file.url, part, file.name)
-    found = find_md5(part) if file.md5 else ""
-    if found != file.md5:
+    if file.md5 and (found := find_md5(part)) != file.md5:
         part.unlink()
         raise InputError(f"{file.url} has MD5 {found}, the official file {file.md5}: "
                          "what came was thrown away")
@@ -234,11 +235,8 @@ official_files |= {
 
 # %% ../../nbs/07_fetch.ipynb #cec38ccd
 def bring(file: OfficialFile, folder: Path) -> Path:
-    """Fetch a file and unpack it, where that is asked; an archive that lies there is not fetched
-    again if it is the official one. `InputError` when its marker is not in it."""
-    done, place = folder / file.name, file.place(folder)
-    if not (file.md5 and done.is_file() and find_md5(done) == file.md5):
-        fetch_file(file, folder)
+    "Fetch a file and unpack it, where that is asked; `InputError` when its marker is not in it."
+    done, place = fetch_file(file, folder), file.place(folder)
     if file.marker:
         unpack(done, folder)
         done.unlink()

@@ -595,7 +595,7 @@ def find_rows(start: ImageSet, train: ImageSet) -> list[int | None]:
     for row, digest in enumerate(digest_rows(train)):
         known.setdefault((digest, int(train.hard_labels[row])), []).append(row)
     places = [known.get(key, []) for key in zip(digest_rows(start), start.hard_labels.tolist())]
-    return [(rows.pop(0) if len(rows) > 1 else rows[0]) if rows else None for rows in places]
+    return [rows.pop(0) if len(rows) > 1 else next(iter(rows), None) for rows in places]
 
 def digest_rows(data: ImageSet) -> list[bytes]:
     "A digest of each image, read a batch at a time."

@@ -72,10 +72,12 @@ def between(begin: np.ndarray, end: np.ndarray) -> float:
     return float((end - begin).min())
 
 def seconds(call: Callable, device: str = "cpu", repeats: int = 3) -> float:
-    "Median seconds of a call: warm, or cold when the first already takes too long."
+    """Median seconds of a call in float32, or as it asks itself: warm, or cold when the first
+    already takes too long."""
     marks = [now(device)]
     for _ in range(repeats + 1):
-        call()
+        with arithmetic("float32", device):
+            call()
         marks.append(now(device))
         if between(*marks[:2]) > patience / 2:
             return between(*marks[:2])
@@ -115,8 +117,7 @@ def sweep_seconds(data: ImageSet, network: dict, batch: int, policy: Augmentatio
     steps = draw_steps(2, distilled, batch, policy, torch.Generator().manual_seed(0))
     walk = lambda: reverse_sweep(flat, start, goal, data.images, data.labels, 0.01, steps,
                                  distilled)
-    with arithmetic("float32", device):
-        return seconds(walk, str(device)) / 2
+    return seconds(walk, str(device)) / 2
 
 # %% ../../nbs/56_estimate.ipynb #64ccwalks
 def walk_seconds(data: ImageSet, network: dict, batch: int, policy: Augmentation) -> float:
@@ -128,8 +129,7 @@ def walk_seconds(data: ImageSet, network: dict, batch: int, policy: Augmentation
     steps, rate = place_steps(steps, device), torch.tensor(0.01, device=device)
     walk = lambda: walk_forward(flat, flatten(net), data.images, data.labels, rate, steps,
                                 first_order)
-    with arithmetic("float32", device):
-        return seconds(walk, str(device)) / 2
+    return seconds(walk, str(device)) / 2
 
 # %% ../../nbs/56_estimate.ipynb #13d01f20
 def kernel_seconds(call: Callable, device: torch.device) -> float:
@@ -592,7 +592,7 @@ def race_judgements(study: Study, method: Method, ratio: float, grid: bool) -> t
     grid."""
     every, search = list_candidates(study, ratio), study.profile.search
     rungs = list_rungs(study, method, ratio)
-    idle = sum(not round(alpha * study.ipc(ratio)) for alpha, _ in every)
+    idle = sum(not sets.distils_some(study, ratio, alpha) for alpha, _ in every)
     sizes = field_sizes(len(every), len(rungs), search.keep)
     raced = sum(sizes) - (len(rungs) - 1) * min(idle, sizes[-1])
     return (raced - sizes[-1], len(every)) if grid else (raced, 0)
@@ -617,7 +617,8 @@ def race_parts(prices: Prices, name: str | Method,
     tested = len(study.splits.validation) + len(study.splits.test)
     trial = lambda: prices.trial(study.recipe("dsa"), tested)
     for ratio in ratios or study.profile.sizes_of("search.ratios"):
-        moving = [c for c in list_candidates(study, ratio) if round(c[0] * study.ipc(ratio))]
+        moving = [(alpha, beta) for alpha, beta in list_candidates(study, ratio)
+                  if sets.distils_some(study, ratio, alpha)]
         n, left = len(moving), len(moving)
         if not any(study.left(plan) for plan in difficulty_plans(study.at(0))):
             left = sum(not find_candidate(study, method, ratio, c).done for c in moving)

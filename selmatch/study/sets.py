@@ -7,14 +7,14 @@ __all__ = ['Steps', 'differentiated_twice', 'fewest_to_choose', 'selection_needs
            'start_function', 'needs_difficulty', 'is_ordered', 'asks', 'is_searched', 'find_start', 'start_plan',
            'look_up_start', 'choose_start', 'as_start', 'label_start', 'objective_class', 'start_card',
            'describe_counts', 'distilled_share', 'count_start', 'check_balance', 'count_each', 'mask_of_counts',
-           'count_distilled', 'start_set', 'needs_flat_experts', 'asks_experts', 'is_watched', 'difficulty_plans',
-           'all_difficulty_plans', 'start_helpers', 'start_steps', 'helper_steps', 'can_be_sent', 'make_ready',
-           'descent_words', 'describe_objective', 'plan_descent', 'compare_set', 'is_whole_set', 'SetFiles', 'SetTask',
-           'own_files', 'keep_set', 'make_set', 'read_note', 'add_seconds', 'read_seconds', 'write_history',
-           'has_history', 'check_derivatives', 'slopes', 'miss_of_derivatives', 'warn_of_rounding', 'set_task',
-           'describe_task', 'sets_plan', 'make_sets', 'list_sets', 'finish_tasks', 'small_sets', 'complete_set',
-           'completion_plan', 'finish_sets', 'ask_for_labels', 'join_real', 'kept_sets', 'last_sets', 'can_choose',
-           'checkpoint_trials', 'chosen_sets']
+           'count_distilled', 'distils_some', 'start_set', 'needs_flat_experts', 'asks_experts', 'is_watched',
+           'difficulty_plans', 'all_difficulty_plans', 'start_helpers', 'start_steps', 'helper_steps', 'can_be_sent',
+           'make_ready', 'descent_words', 'describe_objective', 'plan_descent', 'compare_set', 'is_whole_set',
+           'SetFiles', 'SetTask', 'own_files', 'keep_set', 'make_set', 'read_note', 'add_seconds', 'read_seconds',
+           'write_history', 'has_history', 'check_derivatives', 'slopes', 'miss_of_derivatives', 'warn_of_rounding',
+           'set_task', 'describe_task', 'sets_plan', 'make_sets', 'list_sets', 'finish_tasks', 'small_sets',
+           'complete_set', 'completion_plan', 'finish_sets', 'ask_for_labels', 'join_real', 'kept_sets', 'last_sets',
+           'can_choose', 'checkpoint_trials', 'chosen_sets']
 
 # %% ../../nbs/53_sets.ipynb #a1008569
 import contextlib
@@ -253,6 +253,11 @@ def mask_of_counts(counts: Sequence[int],   # images of each class, hardest firs
 def count_distilled(counts: Sequence[int], alpha: float) -> list[int]:
     "How many images change in each class."
     return [int(mask_of_counts([n], alpha).sum()) for n in counts]
+
+def distils_some(study: Study, ratio: float, alpha: float) -> bool:
+    "Whether a share is an image at all in some class, at one size."
+    counts = count_each(study.take(ratio), study.splits.train.n_classes)
+    return any(count_distilled(counts, alpha))
 
 
 # %% ../../nbs/53_sets.ipynb #53start01

@@ -7,9 +7,9 @@ __all__ = ['catalogue', 'set_columns', 'read_off', 'walk_modules', 'factors', 's
            'other_score', 'agreement', 'reading_trials', 'readings', 'trials_on', 'tags_of', 'set_trials',
            'words_behind', 'fits_rows', 'find_adopted', 'title_place', 'is_found_at_once', 'check_adopted',
            'join_adopted', 'accuracies', 'full_trials', 'full_accuracy', 'transfer', 'find_covered', 'cover_plan',
-           'cover', 'coverages', 'place_images', 'anatomy', 'alpha_rows', 'along_alpha', 'ablation_rows', 'ablation',
-           'losses_before', 'check_walks', 'starts_plan', 'starts', 'before_after', 'own_probability', 'changes',
-           'space_out', 'spread']
+           'share_covered', 'cover', 'coverages', 'place_images', 'anatomy', 'alpha_rows', 'along_alpha',
+           'ablation_rows', 'ablation', 'losses_before', 'check_walks', 'starts_plan', 'starts', 'before_after',
+           'own_probability', 'changes', 'space_out', 'spread']
 
 # %% ../../nbs/54_tables.ipynb #33dccacd
 from collections.abc import Callable, Iterable
@@ -297,12 +297,14 @@ def cover_plan(study: Study, sets: Iterable[ImageSet]) -> Plan:
             for small in sets]
     return Plan("coverage", partial(find_covered, study=base), sets, keys)
 
+def share_covered(study: Study, hit: Tensor) -> dict[str, float]:    # from `find_covered`
+    "The shares of all, of easy and of hard test images; in [0, 1]."
+    parts = {"coverage": slice(None), "easy_coverage": study.easy, "hard_coverage": ~study.easy}
+    return {name: float(hit[part].float().mean()) for name, part in parts.items()}
+
 def cover(study: Study, small: ImageSet) -> dict[str, float]:
-    """Share of test images covered by a set: all, the easy half, the hard half; in [0, 1]. It is
-    remembered."""
-    hit = study.run_one(cover_plan(study, [small])).float()
-    return {"coverage": float(hit.mean()), "easy_coverage": float(hit[study.easy].mean()),
-            "hard_coverage": float(hit[~study.easy].mean())}
+    "Share of test images covered by a set: all, the easy half, the hard half; remembered."
+    return share_covered(study, study.run_one(cover_plan(study, [small])))
 
 def coverages(study: Study, names: Iterable[str | Method] = ("random", "window", "mtt", "selmatch"),
               ratios: Iterable[float] | None = None,   # None: the profile's
@@ -316,8 +318,8 @@ def coverages(study: Study, names: Iterable[str | Method] = ("random", "window",
         rows += [{"method": task.method.title, "ratio": ratio, "ipc": study.ipc(ratio),
                   "set_seed": seed, "iteration": small.card.get("iteration", 0),
                   "last": small is kept[-1]} for small in kept]
-    study.run(cover_plan(study, sets), study.computer.alone(study.computer.quiet))
-    return pd.DataFrame([row | cover(study, small) for row, small in zip(rows, sets)])
+    hits = study.run(cover_plan(study, sets), study.computer.alone(study.computer.quiet))
+    return pd.DataFrame([row | share_covered(study, hit) for row, hit in zip(rows, hits)])
 
 # %% ../../nbs/54_tables.ipynb #2373a39b
 def place_images(start: SyntheticSet) -> tuple[Tensor, Tensor]:    # (n,) and (n,) int64
