@@ -383,3 +383,16 @@ def test_another_machine_gets_the_task_and_its_threads():
     threads = torch.get_num_threads()
     answer = run_all(lambda item: (item, torch.get_num_threads()), [1, 2], "there", Computer(threads=2, quiet=True, cluster=cluster), keep=print)
     assert answer == [(1, 2), (2, 2)] and asked == [("there", True, print)] and torch.get_num_threads() == threads
+
+
+@pytest.mark.parametrize("places, workers, items, sharers", [(0, 2, 4, 2), (1, 2, 4, 2), (2, 2, 4, 1), (2, 3, 4, 2), (1, 2, 1, 1)])
+def test_a_task_knows_with_how_many_it_shares_a_gpu(monkeypatch, places, workers, items, sharers):
+    "Each took half of what was free, so two workers all of it."
+    monkeypatch.setattr(Computer, "places", places)
+    if places > 1:
+        monkeypatch.setattr(torch.cuda, "device", lambda place: contextlib.nullcontext())
+    given = []
+    monkeypatch.setattr(room, "with_threads", lambda *a: given.append(a[-1]))
+    monkeypatch.setattr(room.joblib, "Parallel", lambda **how: lambda jobs: [task(*a, **k) for task, a, k in jobs])
+    run_all(abs, range(items), "numbers", Computer(workers=workers, quiet=True))
+    assert given == [sharers] * items

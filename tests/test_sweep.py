@@ -5,6 +5,7 @@ import pytest
 import torch
 from torch import nn
 
+from selmatch.computer import sharing_gpu
 from selmatch.distill import sweep
 from selmatch.distill.sweep import Step, block_steps, draw_steps, match_loss, reverse_sweep, shuffled_chunks, unrolled
 from selmatch.train.augment import Augmentation, Draw
@@ -225,6 +226,11 @@ def test_free_memory_is_shared_by_threads(monkeypatch):
     monkeypatch.setattr(torch, "get_num_threads", lambda: 1)
     assert sweep.free_share() == 400, "of a machine that does not say how many it has, all"
     monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (600, 1000))
+    assert sweep.free_share("cuda") == 300
+    with sharing_gpu(2):
+        assert sweep.free_share("cuda") == 150, "two tasks on one GPU keep no more than one"
+        with sharing_gpu(1):
+            assert sweep.free_share("cuda") == 150, "a task inside a task does not make its GPU larger"
     assert sweep.free_share("cuda") == 300
 
 

@@ -61,6 +61,8 @@ def test_how_many_are_looked_at_at_once(stored):
     """A thousand small digits, some tens of photographs: what a network keeps of a batch grows with both, and small batches stay in the cache."""
     sizes = lambda side: len(next(split_images(ImageSet(torch.zeros(2000, 1, side, side), torch.arange(2000) % 2, ("a", "b"), (0.0,), (1.0,)))))
     assert (sizes(8), sizes(64)) == (1024, 32)
+    elsewhere = lambda side: len(next(split_images(ImageSet(torch.zeros(2000, 3, side, side, device="meta"), torch.zeros(2000, dtype=torch.int64, device="meta"), ("a",), (0.0,) * 3, (1.0,) * 3))))
+    assert (elsewhere(32), elsewhere(64), elsewhere(224), elsewhere(4000)) == (1024, 1024, 111, 1), "a GPU takes more, and of large photographs not a thousand"
 
 
 def test_a_judged_set_holds_no_more_than_before(stored, monkeypatch):

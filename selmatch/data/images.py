@@ -226,7 +226,7 @@ def split_images(data: ImageSet,
 ) -> Iterator[Tensor]:
     "The images in their order, `n` at a time; of an unread set only so many are held at once."
     on_cpu = data.labels.device.type == "cpu"
-    n = n or (max(1, min(1024, 2**17 // math.prod(data.shape))) if on_cpu else 1024)
+    n = n or max(1, min(1024, (2**17 if on_cpu else 2**24) // math.prod(data.shape)))
     if not is_unread(data):
         return iter(data.images.split(n))
     return (take_images(data, rows) for rows in torch.arange(len(data)).split(n))

@@ -20,6 +20,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from ..computer import gpu_sharers
 from ..core import InputError, check_range
 from ..train.networks import FlatNetwork, flatten, make_network
 from ..train.augment import Augmentation, Draw, apply, draw, place_on
@@ -67,8 +68,7 @@ def draw_steps(n_steps: int,                # N
     check_range("inner steps N", n_steps, 0)
     check_range("inner batch", batch, 1)
     distilled, steps = distilled.cpu(), []
-    chunks = shuffled_chunks(len(distilled), batch, generator)
-    for rows, _ in zip(chunks, range(n_steps)):
+    for rows, _ in zip(shuffled_chunks(len(distilled), batch, generator), range(n_steps)):
         rows = rows[torch.argsort((~distilled[rows]).int(), stable=True)]
         drawn = draw(policy, len(rows), generator, distilled[rows])
         steps.append(Step(rows, drawn, int(distilled[rows].sum())))
@@ -379,8 +379,8 @@ class Keeper:
 # %% ../../nbs/31_sweep.ipynb #31kept16
 def free_share(device: torch.device | str = "cpu") -> float:   # bytes
     """Half of the memory that is free on a device: of a machine's the part that belongs to this
-    task's threads, of a GPU's all."""
+    task's threads, of a GPU's an equal part for each task on it."""
     if torch.device(device).type == "cuda":
-        return torch.cuda.mem_get_info(device)[0] / 2
+        return torch.cuda.mem_get_info(device)[0] / 2 / gpu_sharers[-1]
     mine = min(1, torch.get_num_threads() / (os.cpu_count() or 1))
     return psutil.virtual_memory().available / 2 * mine
