@@ -256,7 +256,7 @@ class DistributionMatching(Objective):
     needs: ClassVar[tuple[str, ...]] = ("network", "train")
     norm: ClassVar[str] = "instance"
     descent: ClassVar[dict] = {"lr_images": 1.0, "momentum": 0.5, "iterations": 20_000}
-    source: ClassVar[str] = "DM, released code: SGD; 10 for 1 for CIFAR-10 from 100 a class on"
+    source: ClassVar[str] = "DM, released code: SGD at 1, at 10 for CIFAR-10 from 100 a class on"
 
     def __post_init__(self):
         check_words(self, ("batch_real",))

@@ -200,7 +200,7 @@ def beta_grid(n_class: int,        # images of the class
 # %% ../../nbs/22_window.ipynb #00705008
 def search_window(data: ImageSet,
                   difficulty: Tensor,             # (n,) higher = harder
-                  ipcs: dict,                     # label -> images per class, such as {0.05: 7}
+                  ipcs: dict,                     # label -> images per class, such as {0.05: 5}
                   network: dict, recipe: Recipe,  # how each window is judged
                   tests: dict[str, ImageSet],     # "validation" and "test"
                   n: int = 5,                     # networks per window
