@@ -404,16 +404,19 @@ def compare_picks(profile: str) -> str:
 
 
 def write_tuning(file: str) -> str:
-    """Every trial of the step sizes: validation accuracy after the last iteration, the pick in bold."""
+    """Every trial of the step sizes: validation accuracy after the last iteration, or at an earlier look that is picked; the pick in bold."""
     rows = pd.read_csv(FIGURES / "bench" / file)
-    last = rows[(rows.share == 1) | (rows.factor == 0)]      # before any, or after the last iteration
-    texts = (100 * last.score).map("{:.1f}".format).where(~last.picked, (100 * last.score).map("**{:.1f}**".format))
+    trial = [rows.method, rows.factor]
+    early = rows.picked.groupby(trial).transform("any") & (rows.picked.groupby(trial).cumsum() > 0)      # from the pick on
+    last = rows[rows.picked | (rows.share == 1) & ~early | (rows.factor == 0)]      # or before any
+    say = lambda row: f"{100 * row.score:.1f}" if not row.picked else f"**{100 * row.score:.1f}**" + (f" after {row.iterations}" if row.share < 1 else "")
+    texts = last.apply(say, axis=1)
     columns = last.factor.map(lambda f: f"{f:g} of the default" if f else "the start")
-    wide = last.assign(text=texts, column=columns, method=[methods[name].title for name in last.method])
-    wide = wide.pivot(index="method", columns="column", values="text")[list(dict.fromkeys(columns))]
+    wide = last.assign(text=texts, column=columns, method=[find_method(name).title for name in last.method])
+    wide = wide.pivot(index="method", columns="column", values="text").loc[list(dict.fromkeys(wide.method)), list(dict.fromkeys(columns))]
     (ratio,), (networks,), error = rows.ratio.unique(), rows.networks.unique(), 100 * rows.error.max()
     return (f"Accuracy on validation images in percent at {ratio:.0%}, one set a trial and {networks} networks a set "
-            f"(one standard error of a share is at most {error:.1f}); of each trial what it has after its last iteration. "
+            f"(one standard error of a share is at most {error:.1f}); of each trial what it has after its last iteration, or after fewer where that is picked. "
             f"Bold: picked, which is, of all looks within one standard error of the best, the one nearest to the "
             f"default.\n\n{markdown(wide)}")
 

@@ -784,7 +784,8 @@ def check_small(small: Any, study: Study, name: str = "the set") -> SyntheticSet
     train = study.splits.train
     if (made.data.shape, made.data.classes) != (train.shape, train.classes):
         raise InputError(f"{name} has images {made.data.shape} of {made.data.n_classes} classes, "
-                         f"the data {train.shape} of {train.n_classes}: they must agree")
+                         f"the data {train.shape} of {train.n_classes}: they must agree; "
+                         f"{same_data}")
     was = made.card.get("train_fingerprint")
     if was is not None and was != train.key:
         raise InputError(f"{name} was made from other training images ({was}) than these "

@@ -258,7 +258,7 @@ def begin(what: str, options: dict, method: str | Method | None = None):
         return say_costs(table, study)
     if wall <= limit:
         return study
-    making = table[table.stage.str.startswith("distill")].seconds.sum()
+    making = wall_seconds(table[table.stage.str.startswith("distill")], study)
     room = limit - (wall - making)
     if making and room > 0:
         n = int(count_iterations(study, what, method) * room / making)
@@ -804,8 +804,9 @@ def write_set(method: Method, study, ratio: float, out: Path):
     if task.method.completed:
         start = join_sets(start, small.data.subset(~small.distilled))
     traced = write_origins(Data(study), small, start, out)
-    click.echo(f"{len(small)} images of {len(study.splits.train)} ({int(small.distilled.sum())} "
-               f"distilled), kept at iteration {small.card.get('iteration', 0)}")
+    moved = int(small.distilled.sum())
+    kept = f", kept at iteration {small.card.get('iteration', 0)}" if moved else ""
+    click.echo(f"{len(small)} images of {len(study.splits.train)} ({moved} distilled){kept}")
     for line in say_balance(small):
         click.echo(line)
     if gain:
@@ -879,7 +880,9 @@ def find_set(path: str | None, options: dict) -> Path:
     words = [w for w in options["words"] if "=" in w and not os.path.exists(w)]
     paths = [w for w in (path, *options["words"]) if w is not None and w not in words]
     if len(paths) != 1:
-        raise InputError(f"{len(paths)} sets are named: give one, as SET or by --set SET")
+        raise InputError(f"{len(paths)} sets are named: give one, a folder that select, distill, "
+                         "shrink or import wrote, a file such as images_best.pt, or a folder of "
+                         "class folders")
     options["words"] = tuple(words)
     return find_path("set", paths[0])
 
@@ -926,7 +929,8 @@ def fits_in(only_say: bool, limit: float | None, data, small, asked: dict) -> bo
 @click.option("--full", is_flag=True, help="All training images beside it, too.")
 @share(*common, *limits, "network", "epochs", "networks", "out")
 def evaluate_command(path, out, draws, full, network, epochs, networks, **options):
-    "Train fresh networks on a small set and test them."
+    """Train fresh networks on a small set and test them. SET is a folder that select, distill,
+    shrink or import wrote, a file such as images_best.pt, or a folder of class folders."""
     check_table(out, "set,seed", options)
     path, network = find_set(path, options), read_network(network)
     only_say, limit = options.pop("estimate"), read_time(options.pop("minutes"))
@@ -942,7 +946,8 @@ def evaluate_command(path, out, draws, full, network, epochs, networks, **option
     own = table[table["set"] == "small"]
     mean, std = 100 * own.test_accuracy.mean(), 100 * own.test_accuracy.std()
     spread = f" ± {std:.2f}" if len(own) > 1 else ""
-    click.echo(f"test accuracy {mean:.2f}{spread} % (n = {len(own)}, {len(small)} images, "
+    what = ", ± one standard deviation" if len(own) > 1 else ""
+    click.echo(f"test accuracy {mean:.2f}{spread} % (n = {len(own)}{what}, {len(small)} images, "
                f"augmentation {how})")
     if draws or full:
         from selmatch.others import say_table
@@ -958,6 +963,9 @@ def evaluate_command(path, out, draws, full, network, epochs, networks, **option
 def coverage_command(path, **options):
     "Share of test images that a small set covers."
     path = find_set(path, options)
+    if not (path / "set.safetensors").is_file():
+        raise InputError(f"{path} is no folder that select, distill, shrink or import wrote: "
+                         "give one of these")
     from selmatch.study.tables import cover
     study = make_study(**options)
     for name, share in cover(study, read_given_set(path, study).data).items():
@@ -1043,6 +1051,8 @@ def import_command(file, label_file, normalised, number, label_order, out, **opt
     (images_best.pt), of DC and DM, or any folder of images."""
     file, out = find_path("file", file), out or Path(f"{file.stem}-read")
     check_out(out, find_data_section(options))
+    if file.is_dir():
+        check_out(out, {"name": "folder", "root": str(file.resolve())})
     from selmatch.others import read_set
     label_file = label_file and find_path("--label-file", label_file)
     small = read_set(file, make_data(**options), label_file, normalised, number, label_order)

@@ -47,7 +47,8 @@ def check_device(device: str) -> str:
     kind, colon, number = device.partition(":")
     if colon and not (kind == "cuda" and number.isdigit()):
         raise InputError(f"device={device!r} is not allowed: give cpu, cuda, cuda:N, or mps")
-    check_choice("device", kind, ["cpu", "cuda", "mps"])
+    if kind not in ("cpu", "cuda", "mps"):
+        check_choice("device", device, ["auto", "cpu", "cuda", "cuda:N", "mps"])
     found = count_devices(kind)
     if not found:
         raise InputError(f"device={device!r} is not available on this machine: choose cpu or auto")

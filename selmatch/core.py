@@ -56,7 +56,8 @@ def check_choice(thing: str,          # what is being chosen, for the message
     "Return `value` when it is one of `allowed`; raise `InputError` otherwise."
     if value not in allowed:
         choices = ", ".join(map(str, allowed))
-        raise InputError(f"unknown {thing} {value!r}: choose one of {choices}")
+        advice = f"choose one of {choices}" if choices else "there is none to choose"
+        raise InputError(f"unknown {thing} {value!r}: {advice}")
     return value
 
 # %% ../nbs/01_core.ipynb #5be6570a

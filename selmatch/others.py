@@ -44,6 +44,8 @@ def read_torch_file(path: Path):    # anything that torch.save wrote
             return torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        if "weights_only" in reason:      # PyTorch's advice is to trust the file
+            reason = "it is no file of torch.save, or holds more than data"
         raise InputError(f"cannot read {path}: {reason[:200]}; it must hold tensors and plain "
                          "values, as torch.save writes them") from error
 
@@ -125,7 +127,7 @@ def find_labels(path: Path, labels: Path | None):
         lacks = "" if beside == path else f", and {beside} is not there"
         raise InputError(f"{path} holds images without labels{lacks}: name the file of labels "
                          "(--label-file)")
-    return read_torch_file(beside)
+    return read_torch_file(beside), beside
 
 # %% ../nbs/65_others.ipynb #27814cf4
 normalisations = {
@@ -257,12 +259,13 @@ def read_set(path: str | Path,            # ours, a `.pt` file of others, or a f
         images, own = find_pair(read_torch_file(path), path, number)
         if own is not None and labels is not None:
             raise InputError(f"--label-file {labels}: {path} holds labels itself")
+        source = path
         if own is None:
-            own = find_labels(path, None if labels is None else Path(labels))
+            own, source = find_labels(path, None if labels is None else Path(labels))
         check_shape(images, train, path)
         kind = normalised or find_normalisation(images, train)
         pixels = undo_normalisation(images, kind, train, [study.loaded.validation])
-        own = check_labels(own, images, train.n_classes, path)
+        own = check_labels(own, images, train.n_classes, source)
         own = order_classes(own, train.classes, label_order)
     mean, std = (torch.tensor(v).view(1, -1, 1, 1) for v in (train.mean, train.std))
     made = replace(train, images=(pixels - mean) / std, labels=own, name=path.name)

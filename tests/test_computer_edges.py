@@ -39,7 +39,7 @@ def gpus(monkeypatch):
 
 
 @pytest.mark.parametrize("device, n, words", [("cuda", 0, ["'cuda'", "not available", "cpu or auto"]), ("cuda:0", 0, ["'cuda:0'", "not available"]), ("cuda:2", 2, ["'cuda:2'", "has 2 of them", "counted from 0"]),
-                                              ("cuda:", 2, ["'cuda:'", "cuda:N"]), ("cuda:x", 2, ["'cuda:x'", "cuda:N"]), ("cpu:0", 2, ["'cpu:0'", "cuda:N"]), ("tpu", 2, ["'tpu'", "cpu, cuda, mps"]),
+                                              ("cuda:", 2, ["'cuda:'", "cuda:N"]), ("cuda:x", 2, ["'cuda:x'", "cuda:N"]), ("cpu:0", 2, ["'cpu:0'", "cuda:N"]), ("tpu", 2, ["'tpu'", "cpu, cuda, cuda:N, mps"]),
                                               ("mps", 2, ["'mps'", "not available", "cpu or auto"]), ("mps:0", 2, ["'mps:0'", "mps"])])
 def test_a_device_that_is_not_there_is_named(device, n, words, gpus):
     gpus(n)

@@ -58,7 +58,7 @@ def test_labels_beside_the_images(tmp_path):
     refuses(lambda: find_labels(tmp_path / "images_best.pt", None), "labels_best.pt is not there")
     refuses(lambda: find_labels(tmp_path / "images_best.pt", tmp_path / "other.pt"), "other.pt is not there")
     torch.save(LABELS, tmp_path / "labels_best.pt")
-    assert torch.equal(find_labels(tmp_path / "images_best.pt", None), LABELS)
+    assert torch.equal(find_labels(tmp_path / "images_best.pt", None)[0], LABELS)
 
 
 def test_images_of_another_form_or_none(data):

@@ -213,7 +213,7 @@ def test_an_empty_folder_of_an_old_system_is_named_readably(tmp_path):
 
 
 @pytest.mark.parametrize("n, words, said", [(1, {}, ["'cat' has 1 image,", "test=0.25, validation=0.2", "at least 3"]), (2, {}, ["'cat' has 2 images,", "at least 3"]),
-                                            (3, {"test": 0}, ["test=0,", "no number is enough"]), (4, {"test": 0.1}, ["4 images", "at least 6"])])
+                                            (3, {"test": 0}, ["test=0,", "however many it has", "give other shares"]), (4, {"test": 0.1}, ["4 images", "at least 6"])])
 def test_classes_that_are_too_small_are_named(n, words, said, tmp_path):
     refuses(lambda: load(draw(tmp_path / "mine", n=n), **words), *said, without=["mine test"])
 

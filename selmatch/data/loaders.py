@@ -616,7 +616,10 @@ def say_short(name: str, n: int, shares: dict[str, float]) -> str:    # a class,
         return f"no image of class {name!r} is left: none can be read, or all were left out"
     held = ", ".join(f"{word}={share}" for word, share in shares.items())
     least = least_images(shares["test"], shares.get("validation", 0))
-    needed = f"at least {least} are needed" if least else "no number is enough for these shares"
+    if least is None:
+        return (f"{held} leave no class an image for testing, or none for training, however many "
+                "it has: give other shares")
+    needed = f"at least {least} are needed"
     images = "image" if n == 1 else "images"
     return (f"class {name!r} has {n} {images}, too few to hold some out for testing and to keep "
             f"some for training ({held}): {needed}")

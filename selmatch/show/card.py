@@ -43,8 +43,8 @@ from ..select.scores import rank_classes
 from ..study.estimate import duration
 from ..study.profile import Profile, list_profiles, load_profile
 from selmatch.study.shrink import (
-    Shrunk, Sizes, choose_effort, find_small, fit_epochs, fit_network, say_plan, say_sizes,
-    say_skipped, summarise_sets, without_flips,
+    Shrunk, Sizes, check_one_size, choose_effort, find_small, fit_epochs, fit_network, say_plan, say_sizes,
+    say_skipped, say_undistilled, summarise_sets, without_flips,
 )
 from ..study.study import check_apart, place_data
 from ..train.training import settle_steps
@@ -646,6 +646,7 @@ def shrink(images: str | Path | Data,        # a folder, or data that are read a
            **settings,                       # of `from_folder`
 ) -> Shrunk | None:
     "Shrink a folder of images, prove what the result is worth, and write it with a card."
+    check_one_size(ratio=ratio, images=number, per_class=per_class)
     check_choice("originals", originals, ["none", "link", "copy"])
     check_choice("flips", flips, [None, True, False])
     check_range("budget", budget, 0)
@@ -682,7 +683,7 @@ def shrink(images: str | Path | Data,        # a folder, or data that are read a
     if wall > budget:
         tell(f"this is the least that can be done; it takes longer than {duration(budget)}")
     elif not effort.distils:
-        tell(f"nothing is distilled within {duration(budget)}: give a larger budget to try it")
+        tell(say_undistilled(data.study, sizes, budget))
     if only_plan:
         return None
     found = find_small(data.study, sizes, effort, flips, tell)

@@ -218,7 +218,7 @@ def same_images(study: Study, one: Wish) -> tuple:
     "What wishes for the same images have in common."
     m = one.method
     alpha, changed = sets.distilled_share(study, m, one.ratio), ()
-    if m.objective and alpha > 0:
+    if sets.moves_some(study, m, one.ratio):
         tuned = repr(sets.descent_words(study, m, one.ratio))
         changed = (m.objective, alpha, m.labels == "soft", tuned)
     return m.start, changed, m.completed, one.ratio, one.seed
@@ -733,7 +733,9 @@ def follow_parts(prices: Prices, wishes: list[Wish]) -> list[Part]:
     "Experts, plain and flat, of the runs in which somebody follows them."
     study = prices.study
     def follows(one: Wish, flat: bool) -> bool:
-        return needs_flat_experts(one.method) is flat or flat and asks_experts(one.method)
+        moves = not one.made or sets.moves_some(study, one.method, one.ratio)
+        led = moves and needs_flat_experts(one.method) is flat
+        return led or flat and asks_experts(one.method)
     kinds = {flat: [w for w in wishes if follows(w, flat)] for flat in (False, True)}
     parts = [expert_part(prices, flat, runs_of(study, mine)) for flat, mine in kinds.items()]
     asking = [w for w in wishes if asks_experts(w.method)]
@@ -765,8 +767,12 @@ def check_disk(study: Study, parts: Iterable[Part]):
 
 # %% ../../nbs/56_estimate.ipynb #0f9cwalls
 def wall_seconds(table: pd.DataFrame, study: Study) -> float:
-    "Seconds until all of it is done."
-    return table.seconds.sum() / study.computer.at_once
+    """Seconds until all of it is done: stage after stage, the tasks of each side by side. The sets
+    of all methods and sizes are one stage, and one task is done by one worker."""
+    is_set = table.stage.astype(str).str.match(r"(distill|tune) ")
+    stages = table.groupby(table.stage.mask(is_set, "sets"))
+    shared = stages.seconds.sum() / study.computer.at_once
+    return float(np.maximum(shared, stages.each.max()).sum())
 
 # %% ../../nbs/56_estimate.ipynb #56cmdc01
 def command_parts(study: Study,

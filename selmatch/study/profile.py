@@ -159,9 +159,10 @@ def read_section(values: Any, kind: type, where: str = "") -> Any:
                          f"{', '.join(f.name for f in fields(kind))}")
     for key in values:
         check_choice("profile key", place(key), [place(k) for k in hints])
-    for f in fields(kind):
-        if f.name not in values and f.default is f.default_factory is MISSING:
-            raise InputError(f"{where or 'profile'} is incomplete: it needs {place(f.name)}")
+    needed = [f.name for f in fields(kind) if f.default is f.default_factory is MISSING]
+    lacks = ", ".join(place(name) for name in needed if name not in values)
+    if lacks:
+        raise InputError(f"{where or 'profile'} is incomplete: it needs {lacks}")
     return kind(**{k: convert(v, hints[k], place(k)) for k, v in values.items()})
 
 # %% ../../nbs/50_profile.ipynb #ec535a4e

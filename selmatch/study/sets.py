@@ -7,14 +7,14 @@ __all__ = ['Steps', 'differentiated_twice', 'fewest_to_choose', 'selection_needs
            'start_function', 'needs_difficulty', 'is_ordered', 'asks', 'is_searched', 'find_start', 'start_plan',
            'look_up_start', 'choose_start', 'as_start', 'label_start', 'objective_class', 'start_card',
            'describe_counts', 'distilled_share', 'count_start', 'check_balance', 'count_each', 'mask_of_counts',
-           'count_distilled', 'distils_some', 'start_set', 'needs_flat_experts', 'asks_experts', 'is_watched',
-           'difficulty_plans', 'all_difficulty_plans', 'start_helpers', 'start_steps', 'helper_steps', 'can_be_sent',
-           'make_ready', 'descent_words', 'describe_objective', 'plan_descent', 'compare_set', 'is_whole_set',
-           'SetFiles', 'SetTask', 'own_files', 'keep_set', 'make_set', 'read_note', 'add_seconds', 'read_seconds',
-           'write_history', 'has_history', 'check_derivatives', 'slopes', 'miss_of_derivatives', 'warn_of_rounding',
-           'set_task', 'describe_task', 'sets_plan', 'make_sets', 'list_sets', 'finish_tasks', 'small_sets',
-           'complete_set', 'completion_plan', 'finish_sets', 'ask_for_labels', 'join_real', 'kept_sets', 'last_sets',
-           'can_choose', 'checkpoint_trials', 'chosen_sets']
+           'count_distilled', 'distils_some', 'moves_some', 'start_set', 'needs_flat_experts', 'asks_experts',
+           'is_watched', 'difficulty_plans', 'all_difficulty_plans', 'start_helpers', 'start_steps', 'helper_steps',
+           'can_be_sent', 'make_ready', 'descent_words', 'describe_objective', 'plan_descent', 'compare_set',
+           'is_whole_set', 'SetFiles', 'SetTask', 'own_files', 'keep_set', 'make_set', 'read_note', 'add_seconds',
+           'read_seconds', 'write_history', 'has_history', 'check_derivatives', 'slopes', 'miss_of_derivatives',
+           'say_rounding', 'warn_of_rounding', 'set_task', 'describe_task', 'sets_plan', 'make_sets', 'list_sets',
+           'finish_tasks', 'small_sets', 'complete_set', 'completion_plan', 'finish_sets', 'ask_for_labels',
+           'join_real', 'kept_sets', 'last_sets', 'can_choose', 'checkpoint_trials', 'chosen_sets']
 
 # %% ../../nbs/53_sets.ipynb #a1008569
 import contextlib
@@ -259,6 +259,13 @@ def distils_some(study: Study, ratio: float, alpha: float) -> bool:
     counts = count_each(study.take(ratio), study.splits.train.n_classes)
     return any(count_distilled(counts, alpha))
 
+def moves_some(study: Study, method: Method, ratio: float) -> bool:
+    "Whether a method changes an image at one size. A base that is completed changes whole."
+    if method.objective is None:
+        return False
+    alpha = distilled_share(study, method, ratio)
+    return bool(method.completed) or distils_some(study, ratio, alpha)
+
 
 # %% ../../nbs/53_sets.ipynb #53start01
 def start_set(study: Study, name: str | Method, ratio: float, seed: int) -> SyntheticSet:
@@ -350,10 +357,8 @@ def start_steps(study: Study, method: Method, ratio: float, seed: int) -> Steps:
 # %% ../../nbs/53_sets.ipynb #53ready05
 def helper_steps(study: Study, method: Method, ratio: float, seed: int) -> Steps:
     "What a set needs besides its start: experts to follow, teachers to ask."
-    run, flat, n = study.at(seed), needs_flat_experts(method), count_start(study, method, ratio)
-    share = 1.0 if method.completed else distilled_share(study, method, ratio)
-    counts = count_each(n, study.splits.train.n_classes)
-    if flat is not None and method.objective and sum(count_distilled(counts, share)):
+    run, flat = study.at(seed), needs_flat_experts(method)
+    if flat is not None and moves_some(study, method, ratio):
         yield ("experts", flat, seed), lambda: [run.experts_plan(flat)]
     if method.completed or method.labels in ("teacher", "online"):
         yield ("teachers", seed), lambda: run.teacher_plans()
@@ -666,14 +671,24 @@ def miss_of_derivatives(spec: dict, shape: tuple, n_classes: int,    # as for `m
     return min(gap(given, one) for one in found) if settled else 0.0
 
 # %% ../../nbs/53_sets.ipynb #53round1
+def say_rounding(alpha: float, counts: Sequence[int]) -> str:    # images of each class
+    "That a share is no image of any class."
+    least, most = min(counts), max(counts)
+    images = f"{most}" if least == most else f"{least} to {most}"
+    said = f"{alpha} of {images} images a class rounds to none: nothing is distilled"
+    if alpha == 0:
+        return said
+    half = math.ceil(0.5 / alpha)       # where it rounds up, or one more
+    enough = half if count_distilled([half], alpha)[0] else half + 1
+    return f"{said} ({enough} a class would be enough)"
+
 def warn_of_rounding(start: SyntheticSet):
     "Warn of classes in which the share that is to be distilled rounds to no image."
     alpha, data = start.card.get("alpha"), start.data
     moving = torch.bincount(data.hard_labels[start.distilled], minlength=data.n_classes)
     without = [name for name, n in zip(data.classes, moving.tolist()) if not n]
     if alpha and len(without) == data.n_classes:
-        warnings.warn(f"{alpha} of {start.card.get('ipc')} images a class rounds to none: nothing "
-                      "is distilled")
+        warnings.warn(say_rounding(alpha, torch.bincount(data.hard_labels).tolist()))
     elif alpha and without:
         warnings.warn(f"{alpha} of the few images of {', '.join(without[:8])}"
                       f"{', …' if len(without) > 8 else ''} rounds to none: nothing is distilled "

@@ -4,10 +4,10 @@
 
 # %% auto #0
 __all__ = ['official_places', 'seed_uses', 'judged_together', 'data_folder', 'find_data', 'place_data', 'find_roots',
-           'list_sources', 'is_same', 'check_apart', 'check_home', 'seed_for', 'shared', 'StudyStore', 'StudyNetworks',
-           'advise_on_scores', 'StudyData', 'count_images', 'typical_size', 'check_equal', 'check_data', 'StudyRecipes',
-           'check_held_out', 'StudyScores', 'expert_bytes', 'digest_set', 'nearest', 'read_rows', 'is_about', 'Study',
-           'train_weights', 'say_scores', 'open_study']
+           'list_named', 'list_sources', 'is_same', 'check_apart', 'check_home', 'seed_for', 'shared', 'StudyStore',
+           'StudyNetworks', 'advise_on_scores', 'StudyData', 'count_images', 'typical_size', 'check_equal',
+           'check_data', 'StudyRecipes', 'check_held_out', 'StudyScores', 'expert_bytes', 'digest_set', 'nearest',
+           'read_rows', 'is_about', 'Study', 'train_weights', 'say_scores', 'open_study']
 
 # %% ../../nbs/52_study.ipynb #88befe67
 import contextlib
@@ -29,7 +29,7 @@ from torch import Tensor, nn
 from ..computer import Computer, note_use, with_threads
 from ..core import InputError, check_choice, fingerprint, home, read_path, root
 from ..data.fetch import official_files
-from ..data.folders import is_hidden, is_uneven
+from ..data.folders import is_hidden, is_uneven, list_parts
 from ..data.images import ImageSet, Splits, StoredImages, class_rows
 from ..data.loaders import datasets, load_data
 from ..data.whitening import Whitening, fit_whitening
@@ -62,9 +62,10 @@ def find_data(key: str, path: str, advice: str = "") -> Path:
     "The file or folder behind a path of a profile. Raises `InputError` when it is not there."
     place = data_folder() / path
     if not place.exists():
-        raise InputError(f"{key}={path!r} does not exist: {place} is not there (relative paths "
-                         "count from the folder that the environment variable SELMATCH_DATA "
-                         f"names){advice}")
+        counted = "" if Path(path).is_absolute() else (
+            f": {place} is not there (relative paths count from the folder that the environment "
+            "variable SELMATCH_DATA names)")
+        raise InputError(f"{key}={path!r} does not exist{counted}{advice}")
     return place
 
 # %% ../../nbs/52_study.ipynb #61f770d2
@@ -97,6 +98,17 @@ def find_roots(data: dict) -> list[Path]:   # a profile's data section
     return [p for p in (Path(place) / inside, Path(place)) if (p / marker).exists()][:1]
 
 # %% ../../nbs/52_study.ipynb #c27c67e7
+def list_named(data: dict) -> list[Path]:
+    "The folders of images that a table of labels names, wherever they lie."
+    if data.get("name") != "folder" or not data.get("labels"):
+        return []
+    with contextlib.suppress(InputError):        # what is wrong with it says who reads it
+        root = find_roots(data)[0]
+        parts = list_parts(root, data["labels"])[0]
+        files = [root / file for part in parts.values() for file, _ in part]
+        return list(dict.fromkeys(file.resolve().parent for file in files))
+    return []
+
 def list_sources(data: dict) -> list[Path]:   # existing folders and linked files, resolved
     "Where images are read from: the folder itself, and what links in it lead to."
     todo, seen = [], []
@@ -112,7 +124,7 @@ def list_sources(data: dict) -> list[Path]:   # existing folders and linked file
             links = [path for path in paths if path.is_symlink()]
             todo += [link for link in links if link.is_dir()]
             seen += [link.resolve() for link in links if link.is_file()]
-    return seen
+    return seen + [folder for folder in list_named(data) if folder not in seen]
 
 # %% ../../nbs/52_study.ipynb #3014741e
 def is_same(a: Path, b: Path) -> bool:
