@@ -7,9 +7,9 @@ __all__ = ['data_names', 'shortest_said', 'figure_endings', 'longest_minutes', '
            'shared_options', 'common', 'limits', 'settings', 'sections', 'long_names', 'fetched_names', 'others',
            'extras', 'find_path', 'data_section', 'choose_profile', 'narrow_profile', 'make_study', 'places_of',
            'join_cluster', 'make_computer', 'say_mirroring', 'read_parameters', 'say_words', 'settle_profile',
-           'make_data', 'read_time', 'say_costs', 'count_iterations', 'begin', 'check_writable', 'check_file',
-           'check_out', 'find_data_section', 'check_table', 'check_gallery', 'check_published', 'Place', 'within',
-           'is_seed', 'share', 'Sections', 'example', 'cli', 'write_table', 'figures_command', 'list_changes',
+           'make_data', 'read_time', 'say_costs', 'count_iterations', 'say_unmoved', 'begin', 'check_writable',
+           'check_file', 'check_out', 'find_data_section', 'check_table', 'check_gallery', 'check_published', 'Place',
+           'within', 'is_seed', 'share', 'Sections', 'example', 'cli', 'write_table', 'figures_command', 'list_changes',
            'adopt_command', 'profiles_command', 'methods_command', 'fetch_command', 'fetch_official', 'score_command',
            'window_command', 'experts_command', 'search_command', 'say_again', 'tune_command', 'say_balance',
            'write_set', 'make_one', 'select_command', 'distill_command', 'read_given_set', 'find_set', 'read_any_set',
@@ -239,6 +239,17 @@ def count_iterations(study, what: str, method: str | Method | None) -> int:
     chosen, ratio = find_method(method), study.profile.ratios[0]
     return plan_descent(study, chosen, *describe_objective(study, chosen, ratio)).iterations
 
+def say_unmoved(study, what: str, method: str | Method | None):
+    "Say it where a method would distil, and its share is no image at this size."
+    if what != "distill" or find_method(method).objective is None:
+        return
+    from selmatch.study.sets import count_each, distilled_share, moves_some, say_rounding
+    method, ratio = find_method(method), study.profile.ratios[0]
+    alpha = distilled_share(study, method, ratio)
+    if alpha and not moves_some(study, method, ratio):
+        counts = count_each(study.take(ratio), study.splits.train.n_classes)
+        click.echo(f"note: {say_rounding(alpha, counts)}")
+
 def begin(what: str, options: dict, method: str | Method | None = None):
     """The study of a stage command; None after `--estimate` has said what it takes. Raises
     `InputError` where the disk is too small, and with `--minutes` when it takes longer, unless
@@ -255,6 +266,7 @@ def begin(what: str, options: dict, method: str | Method | None = None):
     table = tabulate_parts(parts)
     wall = wall_seconds(table, study)
     if only_say:
+        say_unmoved(study, what, method)
         return say_costs(table, study)
     if wall <= limit:
         return study

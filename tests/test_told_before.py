@@ -44,6 +44,19 @@ def test_a_share_that_is_no_image_is_in_no_bill(tmp_path):
     assert stages.str.contains("distill").any() and stages.str.contains("experts").any()
 
 
+def test_an_estimate_says_that_nothing_would_move(tmp_path, capsys):
+    study = small_study(tmp_path)
+    for what, method, said in (("distill", "selmatch", True), ("distill", "mtt", False), ("distill", "window", False), ("select", "window", False)):
+        app.say_unmoved(study, what, method)
+        assert ("note: 0.04 of 4 images a class rounds to none" in capsys.readouterr().out) is said, (what, method)
+
+
+def test_what_the_command_refuses_its_estimate_refuses(tmp_path):
+    """One epoch tells nobody how an image is learnt: a bill was given, and the command then failed."""
+    study = small_study(tmp_path, score={**vars(load_profile("smoke").score), "epochs": 1})
+    refuses(lambda: estimate.tabulate_parts(estimate.command_parts(study, "select", "dual")), "score.epochs=1", "at least 2")
+
+
 def test_what_moves_is_asked_in_one_way(tmp_path):
     """Of methods that distil nothing, of a base that is completed, and of a share of nothing."""
     study = small_study(tmp_path)

@@ -6,10 +6,10 @@
 __all__ = ['titles', 'kept_draw', 'reading', 'fitted', 'training', 'use_it', 'renumber', 'reading_words', 'list_originals',
            'find_root', 'shorten', 'tabulate_files', 'draw_sheet', 'tabulate_proof', 'say_plain', 'say_augmentation',
            'way_of', 'say_others', 'say_verdict', 'tabulate_sizes', 'say_resolution', 'h_by_w', 'say_fit', 'is_deep',
-           'write_snippet', 'size_category', 'write_head', 'say_recipe', 'say_difficulty', 'say_making', 'write_readme',
-           'what_is_here', 'say_order', 'check_new', 'write_shrunk', 'fill_folder', 'name_pictures', 'find_rows',
-           'digest_rows', 'write_origins', 'keep_originals', 'shrink', 'name_table', 'warn_of_leaks', 'base_profile',
-           'named_words', 'list_words', 'list_changes', 'asked_data']
+           'write_snippet', 'size_category', 'write_head', 'say_recipe', 'say_difficulty', 'say_making',
+           'say_table_apart', 'write_readme', 'what_is_here', 'say_order', 'check_new', 'write_shrunk', 'fill_folder',
+           'name_pictures', 'find_rows', 'digest_rows', 'write_origins', 'keep_originals', 'shrink', 'name_table',
+           'warn_of_leaks', 'base_profile', 'named_words', 'list_words', 'list_changes', 'asked_data']
 
 # %% ../../nbs/66_card.ipynb #fa15e3b3
 import json
@@ -439,6 +439,14 @@ def say_making(found: Shrunk, asked: str) -> str:
     return "\n".join(f"- {line}" for line in lines if line)
 
 # %% ../../nbs/66_card.ipynb #eded562d
+def say_table_apart(found: Shrunk) -> str:
+    "Where a table of labels has to be put that lay elsewhere; its path of this machine is not told."
+    data = found.study.profile.data
+    table = Path(data.get("labels") or "")
+    if not table.is_absolute() or table.is_relative_to(data["root"]):
+        return ""
+    return f", with the table `{table.name}` put into that of the photographs"
+
 def write_readme(found: Shrunk, name: str, folders: dict[str, str], asked: str = "",
                  warning: str = "", evaluate: str = "",
                  program: str = "") -> str:     # from `write_snippet`
@@ -471,7 +479,8 @@ def write_readme(found: Shrunk, name: str, folders: dict[str, str], asked: str =
         parts += ["The plain recipe, in PyTorch and torchvision alone, to be run in this folder. "
                   "The variable PHOTOS is to name the folder of the images it was made from, whose "
                   "test images `files.csv` lists:\n", f"```python\n{program}```\n"]
-    parts += [f"The set's own recipe, to be run where both folders lie: `{evaluate}`\n"
+    parts += [f"The set's own recipe, to be run where both folders lie{say_table_apart(found)}: "
+              f"`{evaluate}`\n"
               if evaluate else "",
               "## Files\n", what_is_here(found) + "\n"]
     return "\n".join(part for part in parts if part)

@@ -618,7 +618,8 @@ def choose_set(table: pd.DataFrame,        # from `judge_sets`, with validation 
     seen = f" ± {test['half']:.1f}" if test["half"] >= 0 else ""     # without scatter: no interval
     if test["gap"] > test["half"]:
         return distilled, f"{why}; distilling wins by {test['gap']:.1f}{seen} points"
-    return best, (f"{why}; distilling gains {test['gap']:+.1f}{seen} points, "
+    first = " over the first random set" if best == "random" else ""
+    return best, (f"{why}; distilling gains {test['gap']:+.1f}{seen} points{first}, "
                   "which chance may explain, so real images are kept")
 
 # %% ../../nbs/59_shrink.ipynb #41405198

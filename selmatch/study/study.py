@@ -441,7 +441,10 @@ class StudyScores(StudyRecipes):
         return Plan("C-score", find, [train], [key], is_alone=True)
 
     def dynamics_plan(self) -> Plan:
-        "How each image was learnt in one training run, as one task."
+        "How each image was learnt in one training run, as one task. `InputError` for one epoch."
+        if self.profile.score.epochs < 2:
+            raise InputError(f"score.epochs={self.profile.score.epochs} is too few to see how "
+                             "images are learnt, as DUAL asks: at least 2")
         work = Run(self.splits.train, self.network, self.watch_recipe, self.seed("dynamics"),
                    device=self.computer.device)
         key = self.key(("select.dynamics",), "dynamics", replace(work, device=""))
