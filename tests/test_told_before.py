@@ -54,7 +54,7 @@ def test_an_estimate_says_that_nothing_would_move(tmp_path, capsys):
 def test_what_the_command_refuses_its_estimate_refuses(tmp_path):
     """One epoch tells nobody how an image is learnt: a bill was given, and the command then failed."""
     study = small_study(tmp_path, score={**vars(load_profile("smoke").score), "epochs": 1})
-    refuses(lambda: estimate.tabulate_parts(estimate.command_parts(study, "select", "dual")), "score.epochs=1", "at least 2")
+    refuses(lambda: estimate.tabulate_parts(estimate.command_parts(study, "select", "dual")), "score.epochs (to see images being learnt)=1", "2")
 
 
 def test_what_moves_is_asked_in_one_way(tmp_path):

@@ -43,8 +43,8 @@ from ..select.scores import rank_classes
 from ..study.estimate import duration
 from ..study.profile import Profile, list_profiles, load_profile
 from selmatch.study.shrink import (
-    Shrunk, Sizes, check_one_size, choose_effort, find_small, fit_epochs, fit_network, say_plan, say_sizes,
-    say_skipped, say_undistilled, summarise_sets, without_flips,
+    Shrunk, Sizes, check_one_size, choose_effort, find_small, fit_epochs, fit_network, say_plan,
+    say_sizes, say_skipped, say_undistilled, summarise_sets, without_flips,
 )
 from ..study.study import check_apart, place_data
 from ..train.training import settle_steps
@@ -440,7 +440,7 @@ def say_making(found: Shrunk, asked: str) -> str:
 
 # %% ../../nbs/66_card.ipynb #eded562d
 def say_table_apart(found: Shrunk) -> str:
-    "Where a table of labels has to be put that lay elsewhere; its path of this machine is not told."
+    "Where a table of labels has to be put that lay elsewhere; its own path is nobody's business."
     data = found.study.profile.data
     table = Path(data.get("labels") or "")
     if not table.is_absolute() or table.is_relative_to(data["root"]):

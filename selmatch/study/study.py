@@ -27,7 +27,7 @@ import torch
 from torch import Tensor, nn
 
 from ..computer import Computer, note_use, with_threads
-from ..core import InputError, check_choice, fingerprint, home, read_path, root
+from ..core import InputError, check_choice, check_range, fingerprint, home, read_path, root
 from ..data.fetch import official_files
 from ..data.folders import is_hidden, is_uneven, list_parts
 from ..data.images import ImageSet, Splits, StoredImages, class_rows
@@ -442,9 +442,7 @@ class StudyScores(StudyRecipes):
 
     def dynamics_plan(self) -> Plan:
         "How each image was learnt in one training run, as one task. `InputError` for one epoch."
-        if self.profile.score.epochs < 2:
-            raise InputError(f"score.epochs={self.profile.score.epochs} is too few to see how "
-                             "images are learnt, as DUAL asks: at least 2")
+        check_range("score.epochs (to see images being learnt)", self.profile.score.epochs, 2)
         work = Run(self.splits.train, self.network, self.watch_recipe, self.seed("dynamics"),
                    device=self.computer.device)
         key = self.key(("select.dynamics",), "dynamics", replace(work, device=""))
@@ -470,8 +468,7 @@ class StudyScores(StudyRecipes):
 
     @cached_property
     def easy(self) -> Tensor:
-        """`(n_test,)` bool: the easy half of the test images, by forgetting in run 0, ties by error
-        length."""
+        "`(n_test,)` bool: the easy half of the test images, by forgetting in run 0, then EL2N."
         seen = self.at(0).observations
         return easy_half(break_ties(seen["watched"], seen["watched_el2n"]))
 
