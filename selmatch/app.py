@@ -892,9 +892,9 @@ def find_set(path: str | None, options: dict) -> Path:
     words = [w for w in options["words"] if "=" in w and not os.path.exists(w)]
     paths = [w for w in (path, *options["words"]) if w is not None and w not in words]
     if len(paths) != 1:
-        raise InputError(f"{len(paths)} sets are named: give one, a folder that select, distill, "
-                         "shrink or import wrote, a file such as images_best.pt, or a folder of "
-                         "class folders")
+        raise InputError(f"{len(paths)} sets are named: give one, as SET or by --set SET: a folder "
+                         "that select, distill, shrink or import wrote, a file such as "
+                         "images_best.pt, or a folder of class folders")
     options["words"] = tuple(words)
     return find_path("set", paths[0])
 
@@ -975,11 +975,11 @@ def evaluate_command(path, out, draws, full, network, epochs, networks, **option
 def coverage_command(path, **options):
     "Share of test images that a small set covers."
     path = find_set(path, options)
+    from selmatch.study.tables import cover
+    study = make_study(**options)
     if not (path / "set.safetensors").is_file():
         raise InputError(f"{path} is no folder that select, distill, shrink or import wrote: "
                          "give one of these")
-    from selmatch.study.tables import cover
-    study = make_study(**options)
     for name, share in cover(study, read_given_set(path, study).data).items():
         click.echo(f"{name:14s} {100 * share:.1f} %")
 

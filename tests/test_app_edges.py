@@ -98,8 +98,9 @@ def test_without_a_limit_nothing_is_measured(priced, monkeypatch):
     assert begin() is not None
 
 
-def test_an_estimate_is_said_and_nothing_is_begun(priced, capsys):
+def test_an_estimate_is_said_and_nothing_is_begun(priced, capsys, monkeypatch):
     priced(train_experts=60, distill_SelMatch=600)
+    monkeypatch.setattr(app, "say_unmoved", lambda *given: None)
     assert begin(estimate=True) is None
     said = capsys.readouterr().out
     assert "train experts" in said and "10.0 minutes" in said and "in all about 11.0 minutes with 1 worker on cpu" in said

@@ -58,7 +58,8 @@ def test_files_of_others(command, said, meant, tmp_path, monkeypatch):
     monkeypatch.setattr(selmatch.others, "compare", lambda sets, data, **words: pd.DataFrame())
     monkeypatch.setattr(selmatch.others, "say_table", lambda table: "")
     monkeypatch.chdir(tmp_path)
-    assert run(command, tmp_path, "--data", "digits", *said.split()) == 0
+    (tmp_path / "theirs").mkdir()
+    assert run(command, tmp_path / "theirs", "--data", "digits", *said.split()) == 0
     assert told == [meant]
 
 
