@@ -406,9 +406,8 @@ def compare_picks(profile: str) -> str:
 def write_tuning(file: str) -> str:
     """Every trial of the step sizes: validation accuracy after the last iteration, or at an earlier look that is picked; the pick in bold."""
     rows = pd.read_csv(FIGURES / "bench" / file)
-    trial = [rows.method, rows.factor]
-    early = rows.picked.groupby(trial).transform("any") & (rows.picked.groupby(trial).cumsum() > 0)      # from the pick on
-    last = rows[rows.picked | (rows.share == 1) & ~early | (rows.factor == 0)]      # or before any
+    rows = rows[rows.picked | (rows.share == 1) | (rows.factor == 0)]      # before any iteration, after the last, or picked
+    last = rows.sort_values("picked", kind="stable").groupby(["method", "factor"]).tail(1).sort_index()
     say = lambda row: f"{100 * row.score:.1f}" if not row.picked else f"**{100 * row.score:.1f}**" + (f" after {row.iterations}" if row.share < 1 else "")
     texts = last.apply(say, axis=1)
     columns = last.factor.map(lambda f: f"{f:g} of the default" if f else "the start")

@@ -241,12 +241,12 @@ def count_iterations(study, what: str, method: str | Method | None) -> int:
 
 def say_unmoved(study, what: str, method: str | Method | None):
     "Say it where a method would distil, and its share is no image at this size."
-    if what != "distill" or find_method(method).objective is None:
+    if what != "distill":
         return
     from selmatch.study.sets import count_each, distilled_share, moves_some, say_rounding
     method, ratio = find_method(method), study.profile.ratios[0]
     alpha = distilled_share(study, method, ratio)
-    if alpha and not moves_some(study, method, ratio):
+    if method.objective and alpha and not moves_some(study, method, ratio):
         counts = count_each(study.take(ratio), study.splits.train.n_classes)
         click.echo(f"note: {say_rounding(alpha, counts)}")
 
@@ -977,9 +977,6 @@ def coverage_command(path, **options):
     path = find_set(path, options)
     from selmatch.study.tables import cover
     study = make_study(**options)
-    if not (path / "set.safetensors").is_file():
-        raise InputError(f"{path} is no folder that select, distill, shrink or import wrote: "
-                         "give one of these")
     for name, share in cover(study, read_given_set(path, study).data).items():
         click.echo(f"{name:14s} {100 * share:.1f} %")
 
@@ -1063,9 +1060,10 @@ def import_command(file, label_file, normalised, number, label_order, out, **opt
     (images_best.pt), of DC and DM, or any folder of images."""
     file, out = find_path("file", file), out or Path(f"{file.stem}-read")
     check_out(out, find_data_section(options))
-    if file.is_dir():
-        check_out(out, {"name": "folder", "root": str(file.resolve())})
     from selmatch.others import read_set
+    from selmatch.study.study import check_apart
+    if file.is_dir():
+        check_apart(out, {"name": "folder", "root": str(file.resolve())})
     label_file = label_file and find_path("--label-file", label_file)
     small = read_set(file, make_data(**options), label_file, normalised, number, label_order)
     small.save(out)

@@ -121,7 +121,8 @@ def check_labels(labels, images: Tensor, k: int, path: Path) -> Tensor:    # (n,
 
 # %% ../nbs/65_others.ipynb #0e4a43c5
 def find_labels(path: Path, labels: Path | None):
-    "Labels that stand in a file beside: as named, or `labels_best.pt` beside `images_best.pt`."
+    """Labels that stand in a file beside, and that file: as named, or `labels_best.pt` beside
+    `images_best.pt`."""
     beside = labels or path.with_name(path.name.replace("images", "labels"))
     if beside == path or not beside.exists():
         lacks = "" if beside == path else f", and {beside} is not there"

@@ -49,11 +49,12 @@ def look(folder):
     return survey(folder, cache=folder.parent / "cache")
 
 
-def refuses(call, *words):
-    """The call must raise an InputError of one line that holds all the words."""
+def refuses(call, *words, without=()):
+    """The call must raise an InputError of one line that holds all the words, and none of the others."""
     from selmatch.core import InputError
     with pytest.raises(InputError) as error: call()
     for word in words: assert str(word) in str(error.value), error.value
+    for word in without: assert word not in str(error.value), error.value
     assert "\n" not in str(error.value)
 
 

@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['distilled_mask', 'SyntheticSet', 'is_ours', 'tensor_names', 'card_words', 'check_place', 'is_begun', 'check_begun',
-           'make_card', 'save_set', 'check_card', 'check_normalisation', 'check_tensors', 'check_labels', 'load_set',
-           'relabel']
+           'make_card', 'save_set', 'check_card', 'check_normalisation', 'check_tensors', 'check_labels',
+           'find_set_file', 'load_set', 'relabel']
 
 # %% ../../nbs/38_sets.ipynb #cd27004f
 import json
@@ -179,11 +179,20 @@ def check_labels(labels: Tensor, n: int, k: int, place: str):
     if soft and not (labels.isfinite().all() and (labels >= 0).all() and labels.sum(1).all()):
         raise InputError(f"{place}: soft labels must be finite, not negative, and not all zero")
 
+# %% ../../nbs/38_sets.ipynb #38find01
+def find_set_file(folder: Path) -> Path:
+    "The file of a set in its folder. `InputError` where there is none."
+    place = Path(folder) / "set.safetensors"
+    if not place.is_file():
+        raise InputError(f"{folder} is no folder that select, distill, shrink or import wrote: "
+                         "give one of these")
+    return place
+
 # %% ../../nbs/38_sets.ipynb #65159a22
 def load_set(folder: Path, mapped: bool = False) -> SyntheticSet:   # mapped: pixels stay on disk
     "Read a set written by `save_set`; `InputError` names what is damaged, lacking or impossible."
-    t, card = load_tensors(Path(folder) / "set.safetensors", mapped=["images"] * mapped)
-    place = f"{folder}/set.safetensors"
+    place = find_set_file(folder)
+    t, card = load_tensors(place, mapped=["images"] * mapped)
     missing = {"images", "labels", "distilled"} - set(t)
     missing |= {"classes", "mean", "std", "name", "lr"} - set(card)
     if missing:

@@ -29,7 +29,7 @@ from torch import Tensor, nn
 from ..computer import Computer, note_use, with_threads
 from ..core import InputError, check_choice, check_range, fingerprint, home, read_path, root
 from ..data.fetch import official_files
-from ..data.folders import is_hidden, is_uneven, list_parts
+from ..data.folders import is_hidden, is_uneven, list_table
 from ..data.images import ImageSet, Splits, StoredImages, class_rows
 from ..data.loaders import datasets, load_data
 from ..data.whitening import Whitening, fit_whitening
@@ -98,22 +98,20 @@ def find_roots(data: dict) -> list[Path]:   # a profile's data section
     return [p for p in (Path(place) / inside, Path(place)) if (p / marker).exists()][:1]
 
 # %% ../../nbs/52_study.ipynb #c27c67e7
-def list_named(data: dict) -> list[Path]:
-    "The folders of images that a table of labels names, wherever they lie."
-    if data.get("name") != "folder" or not data.get("labels"):
-        return []
-    with contextlib.suppress(InputError):        # what is wrong with it says who reads it
-        root = find_roots(data)[0]
-        parts = list_parts(root, data["labels"])[0]
-        files = [root / file for part in parts.values() for file, _ in part]
-        return list(dict.fromkeys(file.resolve().parent for file in files))
-    return []
+def list_named(root: Path, labels: str) -> set[Path]:    # a folder, and a table of labels
+    "The folders outside of `root` that hold images which the table names."
+    named = list_table(root / read_path("labels", labels), root)
+    places = {(root / file).parent for part in named.values() for file, _ in part}
+    return {place for place in map(Path.resolve, places)
+            if not place.is_relative_to(root.resolve())}
 
 def list_sources(data: dict) -> list[Path]:   # existing folders and linked files, resolved
-    "Where images are read from: the folder itself, and what links in it lead to."
+    "Where images are read from: the folder, what links in it lead to, what a table names besides."
     todo, seen = [], []
     with contextlib.suppress(InputError):        # a missing folder is named by who reads it
         todo = find_roots(data)
+        if todo and data["name"] == "folder" and data.get("labels"):
+            todo = [*todo, *list_named(todo[0], data["labels"])]
     while todo:
         folder = todo.pop().resolve()
         if folder in seen or not folder.is_dir():
@@ -124,7 +122,7 @@ def list_sources(data: dict) -> list[Path]:   # existing folders and linked file
             links = [path for path in paths if path.is_symlink()]
             todo += [link for link in links if link.is_dir()]
             seen += [link.resolve() for link in links if link.is_file()]
-    return seen + [folder for folder in list_named(data) if folder not in seen]
+    return seen
 
 # %% ../../nbs/52_study.ipynb #3014741e
 def is_same(a: Path, b: Path) -> bool:

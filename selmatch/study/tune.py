@@ -81,8 +81,8 @@ def tuned_places(study: Study, names: Iterable[str] | None = None) -> list[tuple
     leaders = list_leaders(names, tuned_methods(study.profile))
     places = list(itertools.product(leaders, tuned_sizes(study)))
     for method, ratio in places:
-        share = sets.distilled_share(study, method, ratio)
-        if not method.completed and not sets.distils_some(study, ratio, share):
+        if not sets.moves_some(study, method, ratio):
+            share = sets.distilled_share(study, method, ratio)
             raise InputError(f"alpha={share} distils no image of {method.name!r} at {ratio:.0%}, "
                              "where its step size is tuned: name other sizes in tuning.ratios")
     return places
