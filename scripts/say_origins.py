@@ -4,12 +4,14 @@
 
 Figures of one folder that were drawn at different times may come from different versions of a profile. Their JSONs
 say so, one by one; the page says it side by side."""
+import csv
 import json
 import re
 import sys
 from pathlib import Path
 
 from selmatch.core import write_atomic
+from selmatch.methods import methods, set_leader, variants
 from selmatch.study.store import row_words
 
 WORDS = {     # what is shown of a profile: column -> where it stands
@@ -40,8 +42,41 @@ def say_sample(caption: str) -> str:
 
 
 def tell_version(profile: dict) -> str:
-    """What rows depend on, as text: which methods and sizes are compared is another question."""
-    return json.dumps([row_words(profile), profile.get("tuned", {})], sort_keys=True)
+    """What rows depend on, as text: which methods and sizes are compared is another question, and so is what was
+    tuned (`tuned_alike`)."""
+    return json.dumps(row_words(profile), sort_keys=True)
+
+
+def shown_leaders(card: dict, folder: Path) -> set[str]:
+    """The methods under whose names the sets of a figure are tuned, as far as its table names any."""
+    with open(folder / f"{card['figure']}.csv", encoding="utf-8", newline="") as file:
+        titles = {row.get("method") for row in csv.DictReader(file)}
+    return {set_leader(m) for m in [*methods.values(), *variants.values()] if m.title in titles}
+
+
+def tuned_alike(one: dict, other: dict, folder: Path) -> bool:
+    """Whether two figures of a folder show sets by the same tuned words. What only one of two profiles tunes makes no
+    difference where the other figure does not show it, or where the pick is what the profile says anyway."""
+    for mine, theirs in ((one, other), (other, one)):
+        known, base = theirs["profile"].get("tuned", {}), theirs["profile"]["matching"]
+        for name, words in mine["profile"].get("tuned", {}).items():
+            plain = {word: base.get(word) for word in words}
+            if words != known.get(name, plain) and (name in known or name in shown_leaders(theirs, folder)):
+                return False
+    return True
+
+
+def tell_versions(cards: list[dict], folder: Path) -> list[int]:
+    """Of each figure the number of its version of the profile."""
+    versions = []
+    for card in cards:
+        same = lambda other, card=card: (tell_version(card["profile"]) == tell_version(other["profile"])
+                                         and tuned_alike(card, other, folder))
+        found = next((version for version in versions if all(map(same, version))), None)
+        if found is None:
+            versions.append(found := [])
+        found.append(card)
+    return [next(i for i, version in enumerate(versions) if card in version) for card in cards]
 
 
 def say_adopted(card: dict) -> str:
@@ -53,16 +88,16 @@ def say_adopted(card: dict) -> str:
 def describe_folder(folder: Path) -> str:
     """The page of a folder of figures."""
     cards = [json.loads(path.read_text(encoding="utf-8")) for path in sorted(folder.glob("*.json"))]
-    versions = list(dict.fromkeys(tell_version(card["profile"]) for card in cards))
+    versions = tell_versions(cards, folder)
     lines = [f"# {folder.name}: which profile drew what", "",
              "This page is made from the JSONs beside the figures (`python scripts/say_origins.py`). " + (
-                 "All figures come from one version of the profile." if len(versions) == 1 else
-                 f"The figures come from **{len(versions)} versions of the profile**, so numbers of rows with different letters may not be read as of one experiment.") +
+                 "All figures come from one version of the profile." if max(versions) == 0 else
+                 f"The figures come from **{max(versions) + 1} versions of the profile**, so numbers of rows with different letters may not be read as of one experiment.") +
              " What is said of distilling concerns those that show distilled sets.",
              "", "| figure | sample | profile | " + " | ".join(WORDS) + " | joined at epochs | code | PyTorch | processor |",
              "|---" * (len(WORDS) + 7) + "|"]
-    for card in cards:
-        version = "ABCDEFGH"[versions.index(tell_version(card["profile"]))]
+    for card, number in zip(cards, versions):
+        version = "ABCDEFGH"[number]
         cells = [read_word(card["profile"], place) for place in WORDS.values()]
         lines.append(f"| [{card['figure']}]({card['figure']}.ipynb){say_adopted(card)} | {say_sample(card['caption'])} | {version} | " + " | ".join(cells) +
                      f" | {say_joined(card['profile'])} | `{card['code']}` | {card['versions']['torch'].split('+')[0]} | {card.get('processor', '–')} |")

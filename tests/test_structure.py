@@ -449,16 +449,41 @@ def test_figures_of_a_folder_share_one_profile():
     for folder in {path.parent for path in executed()}:
         numbers = lambda words: {float(key) if re.fullmatch(r"[\d.]+", key) else key: value for key, value in words.items()}
         cards = [json.loads(card.read_text(encoding="utf-8"), object_hook=numbers)["profile"] for card in folder.glob("*.json")]
-        profiles = {repr(read_section(card, Profile)) for card in cards}        # with words that came later, at their defaults
+        # With words that came later, at their defaults; what was tuned for one figure only is the next test's.
+        profiles = {repr(read_section(card | {"tuned": {}}, Profile)) for card in cards}
         assert len(profiles) == 1, folder.name
+
+
+def origins():
+    sys.path.insert(0, str(ROOT / "scripts"))
+    import say_origins
+    return say_origins
+
+
+def test_what_a_folder_shows_was_tuned_alike():
+    for folder in {path.parent for path in executed()}:
+        cards = [json.loads(card.read_text(encoding="utf-8")) for card in sorted(folder.glob("*.json"))]
+        assert set(origins().tell_versions(cards, folder)) == {0}, folder.name
+
+
+def test_a_word_tuned_for_one_figure_matters_where_another_shows_the_method(tmp_path):
+    """What only one of two profiles tunes makes another version where the other figure shows that method, and only there."""
+    (tmp_path / "one.csv").write_text("method,score\nMTT,1\n", encoding="utf-8")
+    (tmp_path / "two.csv").write_text("method,score\nDM,1\n", encoding="utf-8")
+    profile = lambda **tuned: {"matching": {"lr_images": 5.0}, "tuned": {m: {"lr_images": v} for m, v in tuned.items()}}
+    def versions(mine, theirs):
+        cards = [{"figure": "one", "profile": profile(**mine)}, {"figure": "two", "profile": profile(**theirs)}]
+        return origins().tell_versions(cards, tmp_path)
+    assert versions({"mtt": 1.0}, {"mtt": 1.0, "dm": 2.0}) == [0, 0]         # figure one shows no DM
+    assert versions({"mtt": 1.0, "dm": 2.0}, {"mtt": 1.0}) == [0, 1]         # figure two does
+    assert versions({"mtt": 1.0, "dm": 5.0}, {"mtt": 1.0}) == [0, 0]         # by what the profile says anyway
+    assert versions({"mtt": 1.0}, {"mtt": 3.0}) == [0, 1]                    # tuned in both, otherwise
 
 
 @pytest.mark.parametrize("name", ["cifar10-jpeg-lite"])
 def test_a_folder_that_was_drawn_piece_by_piece_says_what_drew_what(name):
-    sys.path.insert(0, str(ROOT / "scripts"))
-    import say_origins
     page = (ROOT / "figures" / name / "README.md").read_text(encoding="utf-8")
-    assert page == say_origins.describe_folder(ROOT / "figures" / name), f"python scripts/say_origins.py figures/{name}"
+    assert page == origins().describe_folder(ROOT / "figures" / name), f"python scripts/say_origins.py figures/{name}"
     assert "All figures come from one version of the profile" in page
 
 
