@@ -40,7 +40,8 @@ from .care import Stopped, heed_signals
 from .core import InputError, check_choice, check_range, check_seed, read_path
 from .core import find_stop, fingerprint, home, root, set_aside, write_atomic
 from .methods import Method, find_method, methods
-from .show.figures import compare_published, draw_figures, expect, figures, read_card
+from .show.figures import (
+    choose_parameters, compare_published, draw_figures, expect, figures, read_card)
 from .study.profile import list_profiles, load_profile, nearest_alpha
 
 # %% ../nbs/68_app.ipynb #68path01
@@ -580,7 +581,8 @@ def figures_command(profile, only, everything, parameters, only_estimate, downlo
     check_home(home(), p.data)
     study = Study(p, make_computer(device, workers, cluster), home())
     if only_estimate:
-        return click.echo(f"{p.name}: {', '.join(names)}\n{expect(study, names)[1]}")
+        own = choose_parameters(names, given, study) if given else {}
+        return click.echo(f"{p.name}: {', '.join(names)}\n{expect(study, names, own)[1]}")
     check_gallery(out or root() / "figures" / p.name, names, p.data)
     asked = str(Path(profile).resolve()) if profile.endswith((".yaml", ".yml")) else profile
     folder = draw_figures(study, names, given, out.resolve() if out else None, asked, click.echo)

@@ -351,8 +351,10 @@ def say_table(table: pd.DataFrame) -> str:    # from `compare`
     "The rows as lines: images, accuracy with its interval, and what that stands over."
     lines = []
     for row in table.itertuples():
-        half = "" if pd.isna(row.half) else f" ± {row.half:.1f}"
-        counted = f"{row.sets} set{'s' * (row.sets > 1)}, {row.networks} networks"
+        half, over = ("", "") if pd.isna(row.half) else (
+            f" ± {row.half:.1f}", f"; interval over {row.over}")
+        counted = ", ".join(f"{n} {one}{'s' * (n > 1)}" for n, one in
+                            ((row.sets, "set"), (row.networks, "network")))
         lines.append(f"{row.set:28s} {row.images:6d} images  {row.mean:5.1f}{half} %  "
-                     f"({counted}; interval over {row.over})")
+                     f"({counted}{over})")
     return "\n".join(lines)

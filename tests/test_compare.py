@@ -128,6 +128,7 @@ def test_all_are_judged_by_one_protocol(data, few):
     assert table.networks.tolist() == [3, 3, 6, 3] and table.sets.tolist() == [1, 1, 2, 1]
     assert table["half"].notna().all() and table["mean"].between(0, 100).all()
     assert "2 sets, 6 networks; interval over sets" in say_table(table)
+    assert say_table(table.head(1).assign(networks=1, half=float("nan"))).endswith("(1 set, 1 network)")
     wide = sm.compare({"theirs": theirs}, data, draws=0, full=False, network={"name": "ConvNet", "width": 8, "depth": 1})
     assert wide["set"].tolist() == ["theirs"]
     same = sm.compare({"a": theirs, "b": theirs}, data, draws=0, full=False)

@@ -210,3 +210,30 @@ def test_who_is_told_to_stop_stops_the_kernels_that_draw_and_nobody_else(stop, m
     assert drawn[1].cancelled() and killed == [("python", "-m", "ipykernel_launcher"), ("ipykernel", "2")]
     with pytest.raises(InputError), room.stopped_kernels(drawn): raise InputError("no reason to kill")
     assert len(killed) == 2
+
+
+def test_a_figure_of_one_size_computes_and_counts_the_size_that_is_asked_for(tmp_path, monkeypatch):
+    """Once the runner made the sets of the default size whatever `-p ratio=` said, and the notebook those that were shown."""
+    from selmatch.study import tables
+    from selmatch.study.study import Study
+    study, made = Study(load_profile("smoke"), Computer(workers=1), tmp_path / "home"), []
+    sizes, shown = study.profile.ratios, [name for name, figure in room.figures.items() if figure.at]
+    asked = [name for name in room.figures if "ratio" in room.known_parameters(name)]
+    assert set(asked) - set(shown) == {"fig1_coverage"}          # of all sizes: the parameter names the panel
+    monkeypatch.setattr(tables, "anatomy", lambda study, ratio: made.append(ratio))
+    monkeypatch.setattr(room, "execute_notebook", lambda name, folder, options: made.append(options["ratio"]))
+    monkeypatch.setattr(room, "write_gallery", lambda folder: None)
+    for ratio in sizes:
+        room.draw_figures(study, ["fig2_method"], {"ratio": ratio}, tmp_path / "out", say=lambda words: None)
+    assert made == [ratio for ratio in sizes for _ in range(2)]
+
+
+def test_an_estimate_of_figures_refuses_a_parameter_that_none_has(tmp_path, monkeypatch):
+    from click.testing import CliRunner
+    from selmatch.app import cli
+    monkeypatch.setenv("SELMATCH_HOME", str(tmp_path))
+    asked = ["figures", "--profile", "smoke", "--only", "fig2_method", "--estimate", "-p"]
+    refused = CliRunner().invoke(cli, [*asked, "nonsense=3"])
+    assert refused.exit_code and "nonsense" in refused.output + str(refused.exception)
+    bills = [CliRunner().invoke(cli, [*asked, f"ratio={ratio}"]).output for ratio in (0.1, 0.3)]
+    assert ["10%" in bill for bill in bills] == [True, False], bills

@@ -50,6 +50,7 @@ def test_gains_are_of_means_over_sets_and_in_the_order_of_the_rows():
 def test_what_distilling_gained_is_said_as_it_is(gain, words):
     said = beside.say_gain({"before": 50.0, "after": 50 + gain, "gain": gain, "networks": 3, "images": 40})
     assert words in said and "on 40 held-out images, 3 networks each: 50.0 % before" in said
+    assert "images, 1 network each:" in beside.say_gain({"before": 50.0, "after": 50 + gain, "gain": gain, "networks": 1, "images": 40})
 
 
 def test_what_was_not_distilled_or_cannot_be_judged_has_no_gain(study):

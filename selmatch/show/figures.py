@@ -6,12 +6,12 @@
 __all__ = ['four', 'painted', 'rivals', 'transferred', 'figures', 'package', 'page_tags', 'page_attributes', 'page_style',
            'page_frame', 'claim_list', 'is_number', 'claim_parts', 'describe_origin', 'describe_adopted', 'say_taken',
            'digest_published', 'publish', 'write_picture', 'write_claims', 'Figure', 'open_rooms', 'ask_tables',
-           'second_size', 'everything', 'lacks_place', 'check_some_size', 'want_alphas', 'want_candidates',
-           'find_packaged', 'figure_notebook', 'known_parameters', 'read_numbers', 'check_parameters',
-           'choose_parameters', 'import_extra', 'check_extras', 'drop_warnings', 'mend_links', 'clean_book',
-           'is_picture', 'clean_html', 'make_page', 'execute_notebook', 'is_card', 'read_card', 'compare_figure',
-           'compare_published', 'fill', 'say_claim', 'list_claims', 'write_gallery', 'expect', 'stopped_kernels',
-           'said_at_the_end', 'refuse_failed', 'begin_gallery', 'draw_figures', 'notebook_options']
+           'first_size', 'second_size', 'everything', 'lacks_place', 'check_some_size', 'sized', 'want_alphas',
+           'want_candidates', 'choose_figures', 'find_packaged', 'figure_notebook', 'known_parameters', 'read_numbers',
+           'check_parameters', 'choose_parameters', 'import_extra', 'check_extras', 'drop_warnings', 'mend_links',
+           'clean_book', 'is_picture', 'clean_html', 'make_page', 'execute_notebook', 'is_card', 'read_card',
+           'compare_figure', 'compare_published', 'fill', 'say_claim', 'list_claims', 'write_gallery', 'expect',
+           'stopped_kernels', 'said_at_the_end', 'refuse_failed', 'begin_gallery', 'draw_figures', 'notebook_options']
 
 # %% ../../nbs/63_figures.ipynb #37bb4f2e
 import contextlib
@@ -24,7 +24,7 @@ import re
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
 from types import SimpleNamespace
@@ -140,6 +140,7 @@ class Figure:
     full: bool = False                       # needs networks that are trained on all the data
     chosen: bool = False                     # chooses checkpoints, where enough is held out
     easy: bool = False                       # tells easy test images apart without such a row
+    at: Callable | None = None               # ratio -> this figure, of sets of another size
 
 # %% ../../nbs/63_figures.ipynb #3a3copenr
 def open_rooms() -> SimpleNamespace:
@@ -156,6 +157,10 @@ def ask_tables(*calls: Callable) -> Callable:
     return compute
 
 # %% ../../nbs/63_figures.ipynb #3a3csecond
+def first_size(study) -> float:
+    "The first size of a profile."
+    return study.profile.ratios[0]
+
 def second_size(study) -> float:
     "The second size of a profile, or its only one: what figures of one size show by default."
     return study.profile.ratios[:2][-1]
@@ -173,6 +178,13 @@ def check_some_size(study):
     "`InputError` for a profile that names no size: no figure could be drawn."
     if not study.profile.ratios:
         raise InputError("ratios=() is empty: figures need one size, at least")
+
+# %% ../../nbs/63_figures.ipynb #63size002
+def sized(default: Callable,      # study -> size
+          make: Callable,         # such a function -> figure
+) -> Figure:
+    "A figure of one size, which its notebook's parameter `ratio` may name."
+    return replace(make(default), at=lambda ratio: make(lambda study: ratio))
 
 # %% ../../nbs/63_figures.ipynb #74dc213d
 four = ("random", "window", "mtt", "selmatch")
@@ -194,9 +206,9 @@ figures: dict[str, Figure] = {      # in the order in which they are drawn
                             lambda r, s: [*r.estimate.wish_rows(s, four),
                                           *r.estimate.wish(s, four, judges=[None])],
                             lambda r, prices: [r.estimate.feature_part(prices)], easy=True),
-    "fig2_method": Figure(ask_tables(lambda r, s: r.tables.anatomy(s, second_size(s))),
-                          lambda r, s: r.estimate.wish(s, ["selmatch"], [second_size(s)], [0],
-                                                       [None])),
+    "fig2_method": sized(second_size, lambda size: Figure(
+        ask_tables(lambda r, s: r.tables.anatomy(s, size(s))),
+        lambda r, s: r.estimate.wish(s, ["selmatch"], [size(s)], [0], [None]))),
     "tab4_cost": Figure(ask_tables()),              # drawn from a file of `selmatch bench`
 }
 
@@ -218,15 +230,15 @@ figures |= {                        # the long ones
     "tab2_ablation": Figure(
         ask_tables(lambda r, s: r.tables.ablation(s)),
         lambda r, s: r.estimate.wish(s, r.tables.ablation_rows().values()), is_long=True),
-    "tab3_transfer": Figure(
-        ask_tables(lambda r, s: r.tables.transfer(s)),
-        lambda r, s: r.estimate.wish(s, transferred, [second_size(s)], judges=s.judges),
-        is_long=True, full=True),
+    "tab3_transfer": sized(second_size, lambda size: Figure(
+        ask_tables(lambda r, s: r.tables.transfer(s, size(s))),
+        lambda r, s: r.estimate.wish(s, transferred, [size(s)], judges=s.judges),
+        is_long=True, full=True)),
     "fig4_alpha": Figure(ask_tables(lambda r, s: r.tables.along_alpha(s)), want_alphas,
                          lambda r, prices: [r.estimate.feature_part(prices)], is_long=True),
-    "fig5_images": Figure(
-        ask_tables(lambda r, s: r.tables.changes(s, painted, second_size(s))),
-        lambda r, s: r.estimate.wish(s, painted, [second_size(s)], [0], [None]), is_long=True),
+    "fig5_images": sized(second_size, lambda size: Figure(
+        ask_tables(lambda r, s: r.tables.changes(s, painted, size(s))),
+        lambda r, s: r.estimate.wish(s, painted, [size(s)], [0], [None]), is_long=True)),
     "fig6_search": Figure(
         ask_tables(lambda r, s: r.search.regrets(s)), want_candidates,
         lambda r, prices: r.estimate.race_parts(prices, "selmatch"), is_long=True, easy=True),
@@ -245,21 +257,26 @@ figures |= {
     "tab5_tuning": Figure(
         ask_tables(lambda r, s: r.tune.tune(s)), lambda r, s: r.tune.tuning_wishes(s),
         lambda r, prices: r.tune.tuning_parts(prices), is_long=True, windows=lacks_place),
-    "fig9_beside": Figure(
-        ask_tables(lambda r, s: r.beside.judge_ways(s, everything(s)[0], second_size(s)),
-                   lambda r, s: r.beside.budgets(s, everything(s)[0], second_size(s)),
+    "fig9_beside": sized(second_size, lambda size: Figure(
+        ask_tables(lambda r, s: r.beside.judge_ways(s, everything(s)[0], size(s)),
+                   lambda r, s: r.beside.budgets(s, everything(s)[0], size(s)),
                    lambda r, s: r.tables.full_accuracy(s)),
-        lambda r, s: r.estimate.wish(s, everything(s)[0], [second_size(s)]),
+        lambda r, s: r.estimate.wish(s, everything(s)[0], [size(s)]),
         lambda r, prices: r.beside.way_parts(prices, everything(prices.study)[0],
-                                             second_size(prices.study)),
-        is_long=True, full=True),
-    "fig8_starts": Figure(
-        ask_tables(lambda r, s: r.tables.starts(s, s.profile.ratios[0])),
-        lambda r, s: r.estimate.wish(s, ["selmatch"], s.profile.ratios[:1], [0], [None],
-                                     made=False),
-        lambda r, prices: r.estimate.walk_parts(prices, prices.study.profile.ratios[0]),
-        is_long=True, windows=lacks_place),
+                                             size(prices.study)),
+        is_long=True, full=True)),
+    "fig8_starts": sized(first_size, lambda size: Figure(
+        ask_tables(lambda r, s: r.tables.starts(s, size(s))),
+        lambda r, s: r.estimate.wish(s, ["selmatch"], [size(s)], [0], [None], made=False),
+        lambda r, prices: r.estimate.walk_parts(prices, size(prices.study)),
+        is_long=True, windows=lacks_place)),
 }
+
+# %% ../../nbs/63_figures.ipynb #63size004
+def choose_figures(names: Sequence[str], own: dict[str, dict]) -> list[Figure]:
+    "Figures by name, each of the size that its own parameters name."
+    asked = [(figures[name], own.get(name, {}).get("ratio")) for name in names]
+    return [figure.at(ratio) if figure.at and ratio else figure for figure, ratio in asked]
 
 # %% ../../nbs/63_figures.ipynb #540098a8
 package = Path(selmatch.__file__).parent
@@ -541,13 +558,16 @@ def write_gallery(folder: Path) -> Path:    # the page
     return folder / "index.html"
 
 # %% ../../nbs/63_figures.ipynb #74b51ca9
-def expect(study, names: Sequence[str], quick: bool = False) -> tuple[float, str]:
-    """Seconds until these figures are drawn, and the estimate in words. `quick`: just before they
-    are drawn; nothing where little is to be counted, and `InputError` where the disk is too small.
-    Raises `InputError` for a profile without a size."""
+def expect(study, names: Sequence[str],
+           own: dict[str, dict] | None = None,   # parameters of each, from `choose_parameters`
+           quick: bool = False,                  # just before they are drawn
+) -> tuple[float, str]:
+    """Seconds until these figures are drawn, and the estimate in words. `quick`: nothing where
+    little is to be counted, and `InputError` where the disk is too small. Raises `InputError` for a
+    profile without a size."""
     check_some_size(study)
-    rooms = open_rooms()
-    estimate, asked = rooms.estimate, [figures[name] for name in names]
+    rooms, asked = open_rooms(), choose_figures(names, own or {})
+    estimate = rooms.estimate
     wishes = list(dict.fromkeys(wish for figure in asked for wish in figure.wants(rooms, study)))
     if quick and estimate.estimate_flops(study, wishes) < 2e13 and not any(
             figure.is_long for figure in asked):
@@ -620,7 +640,7 @@ def draw_figures(
     check_extras()
     study.splits                                      # loads the data: a bad profile ends here
     own = choose_parameters(names, given, study)
-    wait, words = expect(study, names, quick=True)
+    wait, words = expect(study, names, own, quick=True)
     if wait > 900:
         say(words)
     options = notebook_options(study, profile, out)
@@ -636,13 +656,13 @@ def draw_figures(
     side_by_side = min(2, study.computer.workers)
     with (some_threads(study.computer.threads), ThreadPoolExecutor(side_by_side) as pool,
           stopped_kernels(drawn)):
-        for i, name in enumerate(names, 1):
+        for i, (name, figure) in enumerate(zip(names, choose_figures(names, own)), 1):
             say(f"[{i}/{len(names)}] {name}")
             with said_at_the_end(failed, name, say):
-                figures[name].compute(study)
+                figure.compute(study)
                 drawn.append(pool.submit(draw, name))
-        for figure in drawn:
-            figure.result()
+        for future in drawn:
+            future.result()
     refuse_failed(failed, len(names))
     return folder
 

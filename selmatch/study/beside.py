@@ -184,7 +184,8 @@ def gain_over_start(study: Study, task: SetTask) -> dict | None:
 
 def say_gain(found: dict) -> str:      # from `gain_over_start`
     "The answer in a sentence."
-    said = (f"on {found['images']} held-out images, {found['networks']} networks each: "
+    said = (f"on {found['images']} held-out images, "
+            f"{found['networks']} network{'s' * (found['networks'] > 1)} each: "
             f"{found['before']:.1f} % before distilling, {found['after']:.1f} % after")
     if found["gain"] > 0:
         return f"{said} ({found['gain']:+.1f} points)"
