@@ -247,6 +247,8 @@ def read_set(path: str | Path,            # ours, a `.pt` file of others, or a f
     check_whole("number", number)
     train = study.loaded.train                       # as pixels, where the data is whitened, too
     check_choice("label order", label_order or "number", list(label_orders))
+    if normalised is not None:
+        check_choice("normalised", normalised, list(normalisations))
     if not path.exists():
         raise InputError(f"set {path} does not exist: give a folder of selmatch's, a .pt file, or "
                          "a folder with one sub-folder per class")

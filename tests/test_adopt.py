@@ -247,7 +247,7 @@ def test_the_estimate_counts_sets_that_are_looked_at_though_their_rows_are_adopt
     study = open_at(tmp_path)
     wishes = figures["fig1_coverage"].wants(open_rooms(), study)
     assert {w.judge for w in wishes if w.method.name == "mtt"} == {None}
-    assert {w.judge for w in wishes if w.method.name == "selmatch"} == {"its own", None}
+    assert {w.judge for w in wishes if w.method.name == "selmatch"} == {estimate.usual, None}
 
 
 def test_a_word_that_is_newer_than_the_table_has_its_default():

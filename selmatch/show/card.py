@@ -682,6 +682,9 @@ def shrink(images: str | Path | Data,        # a folder, or data that are read a
     if not len(data.validation):
         raise InputError("there is no validation image to choose on: hold some out")
     files = list_originals(data)
+    if originals != "none" and files is None:
+        raise InputError(f"originals={originals!r} is not allowed: these images were given as "
+                         "arrays, so there are no photographs to keep")
     warning = " ".join(filter(None, [say_resolution(data, files), warn_of_leaks(data.splits)]))
     sizes = data.sizes(ratio=ratio, images=number, per_class=per_class)
     tell(say_sizes(sizes))

@@ -4,7 +4,8 @@
 
 # %% auto #0
 __all__ = ['squeeze', 'label_robust_score', 'augmentation_robust_score', 'list_ways', 'way_trials', 'judge_ways', 'way_parts',
-           'score_ways', 'count_networks', 'count_kinds', 'budget', 'budgets', 'gain_over_start', 'say_gain']
+           'score_ways', 'count_networks', 'count_kinds', 'budget', 'budgets', 'gain_trials', 'gain_part',
+           'gain_over_start', 'say_gain']
 
 # %% ../../nbs/58_beside.ipynb #d2b99c14
 import math
@@ -18,10 +19,10 @@ from ..methods import Method, find_method, set_leader
 from ..distill.sets import SyntheticSet
 from ..select.coresets import coreset_selections, scores_needed
 from .estimate import (
-    Part, Prices, is_completed, same_images, tried_sets, wish)
+    Part, Prices, is_completed, is_made, same_images, tried_sets, wish)
 from selmatch.study.sets import (
     SetTask, ask_for_labels, asks, asks_experts, describe_objective, finish_sets, last_sets,
-    needs_difficulty, objective_class, plan_descent, read_seconds, small_sets,
+    moves_some, needs_difficulty, objective_class, plan_descent, read_seconds, small_sets,
 )
 from .study import Study
 from .tables import tags_of, trials_on
@@ -163,13 +164,9 @@ def budgets(study: Study, names: Iterable[str | Method], ratio: float) -> pd.Dat
     return pd.DataFrame([budget(study, name, ratio) for name in names]).set_index("method")
 
 # %% ../../nbs/58_beside.ipynb #58start1
-def gain_over_start(study: Study, task: SetTask) -> dict | None:
-    """Accuracies on validation images of a set before and after distilling: before, after, gain
-    (points), networks (each), images; None when nothing was distilled, or none are held out."""
-    held = study.splits.validation
-    if task.objective is None or not len(held):
-        return None
-    method, e = task.method, study.profile.evaluation
+def gain_trials(study: Study, task: SetTask) -> list[Trial]:
+    "Networks on a set as it began and as it is made, looked at on validation images."
+    method, e, held = task.method, study.profile.evaluation, study.splits.validation
     looks = finish_sets(study, {"before": (task, task.start), "after": (task, task.last())})
     loss, work = study.at(task.number).taught if method.labels == "online" else None, []
     for name, small in looks.items():
@@ -177,8 +174,28 @@ def gain_over_start(study: Study, task: SetTask) -> dict | None:
                        network=study.judge_network, distilled=small.distilled, loss=loss,
                        recipe=study.recipe(method.augmentation), tests={"on": held},
                        tags={"look": name})
-    rows = study.run_trials(work, "judge before and after")
-    before, after = (100 * rows.on_accuracy[rows["look"] == name].mean() for name in looks)
+    return work
+
+def gain_part(prices: Prices, name: str | Method, ratio: float) -> Part:
+    "The networks of `gain_over_start`, for one set of a method."
+    study, method = prices.study, find_method(name)
+    held, one = len(study.splits.validation), wish(study, [method], [ratio], [0])[0]
+    every = left = 2 * study.profile.evaluation.n * bool(held and moves_some(study, method, ratio))
+    if every and is_made(prices, one):
+        work = gain_trials(study, prices.task(one))
+        left = study.left(study.trials_plan(work, "judge before and after"))
+    return Part("judge before and after", every, left,
+                lambda: prices.trial(study.recipe(method.augmentation), held))
+
+def gain_over_start(study: Study, task: SetTask) -> dict | None:
+    """Accuracies on validation images of a set before and after distilling: before, after, gain
+    (points), networks (each), images; None when nothing was distilled, or none are held out."""
+    e, held = study.profile.evaluation, study.splits.validation
+    if task.objective is None or not len(held):
+        return None
+    rows = study.run_trials(gain_trials(study, task), "judge before and after")
+    before, after = (100 * rows.on_accuracy[rows["look"] == name].mean()
+                     for name in ("before", "after"))
     return {"before": before, "after": after, "gain": after - before, "networks": e.n,
             "images": len(held)}
 

@@ -111,11 +111,13 @@ def list_candidates(study: Study, ratio: float) -> list[tuple[float, float]]:
 
 def list_rungs(study: Study, method: Method, ratio: float) -> tuple[int, ...]:
     """Iterations at which candidates are judged: the profile's, or an eighth, a quarter, half and
-    all; in proportion where the method was tuned to go on for longer or shorter than matching."""
+    all; in proportion where the method was tuned to go on for longer or shorter than matching, and
+    never beyond its own run."""
     usual = study.profile.matching.iterations
     own = descent_words(study, method, ratio)[1].get("iterations", usual)
+    check_range("iterations of a race", min(own, usual), 1)
     rungs = study.profile.search.rungs or (usual // 8, usual // 4, usual // 2, usual)
-    return tuple(sorted({max(1, round(rung * own / usual)) for rung in rungs}))
+    return tuple(sorted({min(own, max(1, round(rung * own / usual))) for rung in rungs}))
 
 # %% ../../nbs/55_search.ipynb #8b1d2c72
 def check_racing(name: str | Method) -> Method:

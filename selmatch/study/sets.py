@@ -9,12 +9,12 @@ __all__ = ['Steps', 'differentiated_twice', 'fewest_to_choose', 'selection_needs
            'describe_counts', 'distilled_share', 'count_start', 'check_balance', 'count_each', 'mask_of_counts',
            'count_distilled', 'distils_some', 'moves_some', 'start_set', 'needs_flat_experts', 'asks_experts',
            'is_watched', 'difficulty_plans', 'all_difficulty_plans', 'start_helpers', 'start_steps', 'helper_steps',
-           'can_be_sent', 'make_ready', 'descent_words', 'describe_objective', 'plan_descent', 'compare_set',
-           'is_whole_set', 'SetFiles', 'SetTask', 'own_files', 'keep_set', 'make_set', 'read_note', 'add_seconds',
-           'read_seconds', 'write_history', 'has_history', 'check_derivatives', 'slopes', 'miss_of_derivatives',
-           'say_rounding', 'warn_of_rounding', 'set_task', 'describe_task', 'sets_plan', 'make_sets', 'list_sets',
-           'finish_tasks', 'small_sets', 'complete_set', 'completion_plan', 'finish_sets', 'ask_for_labels',
-           'join_real', 'kept_sets', 'last_sets', 'can_choose', 'checkpoint_trials', 'chosen_sets']
+           'can_be_sent', 'make_ready', 'descent_words', 'describe_objective', 'plan_descent', 'count_iterations',
+           'compare_set', 'is_whole_set', 'SetFiles', 'SetTask', 'own_files', 'keep_set', 'make_set', 'read_note',
+           'add_seconds', 'read_seconds', 'write_history', 'has_history', 'check_derivatives', 'slopes',
+           'miss_of_derivatives', 'say_rounding', 'warn_of_rounding', 'set_task', 'describe_task', 'sets_plan',
+           'make_sets', 'list_sets', 'finish_tasks', 'small_sets', 'complete_set', 'completion_plan', 'finish_sets',
+           'ask_for_labels', 'join_real', 'kept_sets', 'last_sets', 'can_choose', 'checkpoint_trials', 'chosen_sets']
 
 # %% ../../nbs/53_sets.ipynb #a1008569
 import contextlib
@@ -447,6 +447,10 @@ def plan_descent(study: Study, method: Method, objective: Any, moves: dict) -> D
     between = tuple(i for i in descent.stops if 0 < i < descent.iterations)
     descent = replace(descent, evaluate_at=between)    # the same stops have the same key
     return descent if method.labels == "soft" else replace(descent, lr_labels=0.0)
+
+def count_iterations(study: Study, method: Method, ratio: float) -> int:
+    "For how many iterations a method distils at one size."
+    return plan_descent(study, method, *describe_objective(study, method, ratio)).iterations
 
 # %% ../../nbs/53_sets.ipynb #53dur001
 @functools.lru_cache(maxsize=4096)

@@ -7,8 +7,8 @@ __all__ = ['most_seen', 'least_epochs', 'brief', 'efforts', 'Sizes', 'count_clas
            'count_small', 'say_sizes', 'fill_classes', 'window_of_counts', 'check_rows', 'choose_rows', 'rows_of_class',
            'take_rows', 'start_of_counts', 'at_size', 'with_share', 'plan_small', 'make_small', 'depth_for',
            'fit_network', 'limit_epochs', 'fit_epochs', 'without_flips', 'brief_trials', 'flip_trials', 'compare_flips',
-           'settle_flips', 'random_rows', 'random_set', 'shorten', 'judge_trials', 'judge_sets', 'name_given',
-           'teacher_of', 'summarise_sets', 'last_window', 'count_windows', 'window_trials', 'say_skipped',
+           'check_flips', 'settle_flips', 'random_rows', 'random_set', 'shorten', 'judge_trials', 'judge_sets',
+           'name_given', 'teacher_of', 'summarise_sets', 'last_window', 'count_windows', 'window_trials', 'say_skipped',
            'best_window', 'Effort', 'apply_effort', 'plan_stages', 'wall_of', 'can_distil', 'say_undistilled',
            'choose_effort', 'say_plan', 'Shrunk', 'choose_set', 'find_small', 'keep_random', 'judge_pictures',
            'read_pictures']
@@ -35,8 +35,8 @@ from ..select.window import count_per_class, window_start
 from .estimate import Prices, duration, iteration_seconds
 from .profile import Evaluation, Profile, nearest_alpha
 from selmatch.study.sets import (
-    SetTask, check_derivatives, count_distilled, finish_sets, is_ordered, label_start, make_sets,
-    mask_of_counts, say_rounding, selection_needs, set_task, start_card, start_function,
+    SetTask, check_derivatives, count_distilled, count_iterations, finish_sets, is_ordered,
+    label_start, make_sets, mask_of_counts, say_rounding, selection_needs, set_task, start_card, start_function,
 )
 from .study import Study
 from .tables import cover, trials_on
@@ -324,11 +324,22 @@ def compare_flips(study: Study, sizes: Sizes, n: int = 2) -> tuple[float, float]
     means = rows.groupby("flips").validation_accuracy.mean()
     return float(means[True]), float(means[False])
 
+def check_flips(p: Profile, asked: bool | None) -> bool:
+    """Whether a profile mirrors images at all. Raises `InputError` where it does not, and somebody
+    asks for it."""
+    if p.allowed != without_flips(p).augmentation:
+        return True
+    if asked:
+        raise InputError("flips=True (--flips yes) is not allowed: the profile mirrors nothing "
+                         "(data.flip, augmentation.strong, augmentation.simple)")
+    return False
+
 def settle_flips(study: Study, sizes: Sizes, asked: bool | None) -> tuple[bool, str]:
     "May images be mirrored, and how do we know? As asked, as the data says, or found out."
+    mirrors = check_flips(study.profile, asked)
     if asked is not None:
         return asked, "as asked"
-    if study.profile.allowed == without_flips(study.profile).augmentation:
+    if not mirrors:
         return False, "as the profile says"
     if not len(study.splits.validation):
         return True, "nothing was held out to ask"
@@ -520,12 +531,14 @@ def plan_stages(study: Study, sizes: Sizes, effort: Effort, flips: bool | None,
     study = study.with_profile(p, "loaded", "splits", "whitening")
     prices, held = prices or Prices(study), sum(sizes.validation)
     price = functools.partial(prices.trial, size=sum(sizes.small))
-    trial = price(study.recipe("dsa"), held + sum(sizes.test))
+    seen, beside = held + sum(sizes.test), 1 + effort.draws + effort.distils
+    whole = prices.trial(study.recipe("dsa"), seen, size=sum(sizes.train))
+    trial = price(study.recipe("dsa"), seen)
     place = price(study.recipe("dsa", shorten(p.evaluation, brief)), held)
     watch = prices.training(study.network, study.watch_recipe)
     held_out = watch
     watch += p.score.epochs * prices.looking(study.network, sum(sizes.test))
-    compared = p.evaluation.n * (2 + effort.draws + effort.distils)
+    compared, mean = p.evaluation.n * (beside + 1), (beside * trial + whole) / (beside + 1)
     rows = [("does mirroring help?", 0 if flips is not None else 4, place),
             ("watch networks learn", p.score.runs, watch),
             ("C-score", int(p.score.kind == "c_score"), 4 * p.score.runs * held_out),
@@ -535,9 +548,9 @@ def plan_stages(study: Study, sizes: Sizes, effort: Effort, flips: bool | None,
         expert = prices.training(study.network, study.expert_tasks()[0].recipe)
         each = iteration_seconds(replace(prices, study=there), method, sizes.ratio)
         rows += [("train experts", p.experts.n, expert),
-                 ("distill", 1, p.matching.iterations * each)]
-    rows += [("judge, each by its own recipe", compared, trial),
-             ("judge, all by crop and flip", compared, trial),
+                 ("distill", 1, count_iterations(there, method, sizes.ratio) * each)]
+    rows += [("judge, each by its own recipe", compared, mean),
+             ("judge, all by crop and flip", compared, mean),
              ("judge its pictures", 2 * p.evaluation.n * effort.distils, trial),
              ("coverage", 1, prices.training(study.network, study.recipe("simple"),
                                          sum(sizes.train)))]
@@ -567,6 +580,7 @@ def choose_effort(study: Study, sizes: Sizes, budget: float,    # seconds
 ) -> tuple[Effort, pd.DataFrame, float]:
     "The first effort that fits into the budget, its stages and its seconds; else the least."
     prices, moves = Prices(study), can_distil(study, sizes)
+    check_flips(study.profile, flips)
     for one in efforts:
         effort = replace(one, named=named, distils=one.distils and moves)
         stages = plan_stages(study, sizes, effort, flips, prices)
