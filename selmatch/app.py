@@ -8,12 +8,12 @@ __all__ = ['data_names', 'places_of_options', 'shortest_said', 'figure_endings',
            'fetched_names', 'others', 'extras', 'find_path', 'data_section', 'choose_profile', 'narrow_profile',
            'make_study', 'places_of', 'join_cluster', 'make_computer', 'say_mirroring', 'read_parameters', 'say_words',
            'check_one_way', 'refuse_beside', 'settle_profile', 'make_data', 'read_time', 'say_costs', 'longest_run',
-           'say_unmoved', 'begin', 'check_writable', 'check_file', 'check_out', 'find_data_section', 'check_table',
-           'check_gallery', 'check_published', 'Place', 'within', 'is_seed', 'share', 'Sections', 'example', 'cli',
-           'write_table', 'figures_command', 'list_changes', 'adopt_command', 'profiles_command', 'methods_command',
-           'fetch_command', 'fetch_named', 'fetch_official', 'score_command', 'window_command', 'experts_command',
-           'search_command', 'say_again', 'tune_command', 'say_balance', 'write_set', 'make_one', 'select_command',
-           'distill_command', 'read_given_set', 'find_set', 'read_any_set', 'read_network', 'fits_in',
+           'say_unmoved', 'list_stages', 'begin', 'check_writable', 'check_file', 'check_out', 'find_data_section',
+           'check_table', 'check_gallery', 'check_published', 'Place', 'within', 'is_seed', 'share', 'Sections',
+           'example', 'cli', 'write_table', 'figures_command', 'list_changes', 'adopt_command', 'profiles_command',
+           'methods_command', 'fetch_command', 'fetch_named', 'fetch_official', 'score_command', 'window_command',
+           'experts_command', 'search_command', 'say_again', 'tune_command', 'say_balance', 'write_set', 'make_one',
+           'select_command', 'distill_command', 'read_given_set', 'find_set', 'read_any_set', 'read_network', 'fits_in',
            'evaluate_command', 'coverage_command', 'shrink_command', 'of_others', 'import_command', 'compare_command',
            'bench_command', 'cache_command', 'clean_cache', 'doctor_command', 'explain', 'tell_user', 'main', 'leave',
            'keep_memory_of_command']
@@ -269,19 +269,25 @@ def say_unmoved(study, what: str, method: str | Method | None):
         counts = count_each(study.take(ratio), study.splits.train.n_classes)
         click.echo(f"note: {say_rounding(alpha, counts)}")
 
+# %% ../nbs/68_app.ipynb #68begin2
+def list_stages(study, what: str, method: str | Method | None) -> list:    # of `estimate.Part`
+    "The stages that one command still takes, those among them that say what distilling gained."
+    from selmatch.study.beside import gain_part
+    from selmatch.study.estimate import Prices, command_parts
+    prices = Prices(study)
+    parts = command_parts(study, what, method, prices)
+    if what == "distill":
+        parts.append(gain_part(prices, method, study.profile.ratios[0]))
+    return parts
+
 def begin(what: str, options: dict, method: str | Method | None = None):
     """The study of a stage command; None after `--estimate` has said what it takes. Raises
     `InputError` where the disk is too small, and with `--minutes` when it takes longer, unless
     fewer iterations help."""
     only_say, limit = options.pop("estimate"), read_time(options.pop("minutes"))
     study = make_study(**options)
-    from selmatch.study.beside import gain_part
-    from selmatch.study.estimate import (
-        Prices, check_disk, command_parts, duration, tabulate_parts, wall_seconds)
-    prices = Prices(study)
-    parts = command_parts(study, what, method, prices)
-    if what == "distill":
-        parts.append(gain_part(prices, method, study.profile.ratios[0]))
+    from selmatch.study.estimate import check_disk, duration, tabulate_parts, wall_seconds
+    parts = list_stages(study, what, method)
     if not only_say:
         check_disk(study, parts)
     if not only_say and limit is None:

@@ -14,7 +14,7 @@ from selmatch.core import InputError
 from selmatch.methods import find_method
 from selmatch.show.figures import describe_adopted, expect, figures, open_rooms, publish, say_taken
 from selmatch.study import tables
-from selmatch.study.estimate import wish_rows
+from selmatch.study.estimate import usual, wish_rows
 from selmatch.study.profile import load_profile
 from selmatch.study.store import adopt, fill_words, row_words
 from selmatch.study.study import Study, is_about
@@ -247,7 +247,7 @@ def test_the_estimate_counts_sets_that_are_looked_at_though_their_rows_are_adopt
     study = open_at(tmp_path)
     wishes = figures["fig1_coverage"].wants(open_rooms(), study)
     assert {w.judge for w in wishes if w.method.name == "mtt"} == {None}
-    assert {w.judge for w in wishes if w.method.name == "selmatch"} == {estimate.usual, None}
+    assert {w.judge for w in wishes if w.method.name == "selmatch"} == {usual, None}
 
 
 def test_a_word_that_is_newer_than_the_table_has_its_default():

@@ -82,7 +82,7 @@ def priced(monkeypatch):
     monkeypatch.setattr(app, "make_study", make_study)
     def price(**stages):
         parts = [estimate.Part(stage.replace("_", " "), 1, 1, lambda s=s: float(s)) for stage, s in stages.items()]
-        monkeypatch.setattr(estimate, "command_parts", lambda study, what, method: parts)
+        monkeypatch.setattr(app, "list_stages", lambda study, what, method: parts)
         return made
     return price
 
@@ -110,7 +110,7 @@ def test_an_estimate_is_said_and_nothing_is_begun(priced, capsys, monkeypatch):
 def test_as_many_iterations_as_fit_are_those_of_the_method(iterations, method, n, priced, capsys, monkeypatch):
     """A method with iterations of its own was given a share of somebody else's: more than it had, or too few."""
     made = priced(train_experts=100, distill_it=1000)
-    monkeypatch.setattr(app, "count_iterations", lambda study, what, name: {"selmatch": 6, "dm": 20_000}[name])
+    monkeypatch.setattr(app, "longest_run", lambda study, what, name: {"selmatch": 6, "dm": 20_000}[name])
     study = begin(method=method, minutes="10m")
     assert study.narrowed == n and made[-1]["iterations"] == n
     assert f"{n} iterations fit into 10.0 minutes" in capsys.readouterr().out
@@ -120,16 +120,16 @@ def test_iterations_are_counted_for_the_method(tmp_path):
     from selmatch.study.study import Study
     p = load_profile("smoke", objectives={"dm": {"iterations": 17}, "dd": {"iterations": 23}})
     study = Study(p, Computer(quiet=True), tmp_path)
-    assert app.count_iterations(study, "distill", "dm") == app.count_iterations(study, "search", "selmatch-dm") == 17, "a race goes on for as long as its method"
-    assert app.count_iterations(study, "distill", "mtt") == p.matching.iterations == app.count_iterations(study, "search", "selmatch")
-    assert app.count_iterations(study, "distill", "dd") == 23
+    assert app.longest_run(study, "distill", "dm") == app.longest_run(study, "search", "selmatch-dm") == 17, "a race goes on for as long as its method"
+    assert app.longest_run(study, "distill", "mtt") == p.matching.iterations == app.longest_run(study, "search", "selmatch")
+    assert app.longest_run(study, "distill", "dd") == 23
 
 
 @pytest.mark.parametrize("stages, minutes, words", [({"train_experts": 700, "distill_it": 100}, "10m", ["distill takes about 13.3 minutes", "10.0 minutes are allowed", "--minutes"]),
                                                     ({"distill_it": 1e6}, "1s", ["1.0 seconds"]), ({"watch_networks": 700}, "10m", ["--set"])])
 def test_what_does_not_fit_is_refused(stages, minutes, words, priced, monkeypatch):
     priced(**stages)
-    monkeypatch.setattr(app, "count_iterations", lambda *given: 6)
+    monkeypatch.setattr(app, "longest_run", lambda *given: 6)
     refuses(lambda: begin(minutes=minutes), *words)
 
 

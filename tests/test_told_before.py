@@ -111,10 +111,10 @@ def test_iterations_that_fit_do_not_depend_on_idle_workers(workers, monkeypatch)
     study = SimpleNamespace(computer=Computer(workers=workers))
     asked = []
     monkeypatch.setattr(app, "make_study", lambda **options: asked.append(options) or study)
-    monkeypatch.setattr(estimate, "command_parts", lambda *given: [])
+    monkeypatch.setattr(app, "list_stages", lambda *given: [])
     monkeypatch.setattr(estimate, "check_disk", lambda *given: None)
     monkeypatch.setattr(estimate, "tabulate_parts", lambda parts: bill(("train experts", 1, 20.0), ("distill A, 5%", 1, 100.0)))
-    monkeypatch.setattr(app, "count_iterations", lambda *given: 1000)
+    monkeypatch.setattr(app, "longest_run", lambda *given: 1000)
     app.begin("distill", {"estimate": False, "minutes": "70s"}, "dm")
     assert asked[-1]["iterations"] == 500
 
