@@ -8,8 +8,8 @@ __all__ = ['titles', 'kept_draw', 'reading', 'fitted', 'training', 'use_it', 're
            'way_of', 'say_others', 'say_verdict', 'tabulate_sizes', 'say_resolution', 'h_by_w', 'say_fit', 'is_deep',
            'write_snippet', 'size_category', 'write_head', 'say_recipe', 'say_difficulty', 'say_making',
            'say_table_apart', 'write_readme', 'what_is_here', 'say_order', 'check_new', 'write_shrunk', 'fill_folder',
-           'name_pictures', 'find_rows', 'digest_rows', 'write_origins', 'keep_originals', 'shrink', 'name_table',
-           'warn_of_leaks', 'base_profile', 'named_words', 'list_words', 'list_changes', 'asked_data']
+           'name_pictures', 'find_rows', 'digest_rows', 'write_origins', 'keep_originals', 'check_kept', 'shrink',
+           'name_table', 'warn_of_leaks', 'base_profile', 'named_words', 'list_words', 'list_changes', 'asked_data']
 
 # %% ../../nbs/66_card.ipynb #fa15e3b3
 import json
@@ -642,6 +642,13 @@ def keep_originals(chosen: list[str], names: list[str], place: Path, keep: str):
         else:
             shutil.copyfile(file, target)
 
+# %% ../../nbs/66_card.ipynb #66kept001
+def check_kept(keep: str, files: dict | None):    # files: from `list_originals`
+    "Raise `InputError` where photographs are to be kept of images that were given as arrays."
+    if keep != "none" and files is None:
+        raise InputError(f"originals={keep!r} is not allowed: these images were given as arrays, "
+                         "so there are no photographs to keep")
+
 # %% ../../nbs/66_card.ipynb #1611a04c
 def shrink(images: str | Path | Data,        # a folder, or data that are read already
            out: str | Path = "small", *,
@@ -682,9 +689,7 @@ def shrink(images: str | Path | Data,        # a folder, or data that are read a
     if not len(data.validation):
         raise InputError("there is no validation image to choose on: hold some out")
     files = list_originals(data)
-    if originals != "none" and files is None:
-        raise InputError(f"originals={originals!r} is not allowed: these images were given as "
-                         "arrays, so there are no photographs to keep")
+    check_kept(originals, files)
     warning = " ".join(filter(None, [say_resolution(data, files), warn_of_leaks(data.splits)]))
     sizes = data.sizes(ratio=ratio, images=number, per_class=per_class)
     tell(say_sizes(sizes))

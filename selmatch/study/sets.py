@@ -448,6 +448,7 @@ def plan_descent(study: Study, method: Method, objective: Any, moves: dict) -> D
     descent = replace(descent, evaluate_at=between)    # the same stops have the same key
     return descent if method.labels == "soft" else replace(descent, lr_labels=0.0)
 
+# %% ../../nbs/53_sets.ipynb #53count02
 def count_iterations(study: Study, method: Method, ratio: float) -> int:
     "For how many iterations a method distils at one size."
     return plan_descent(study, method, *describe_objective(study, method, ratio)).iterations
