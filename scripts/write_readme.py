@@ -438,6 +438,8 @@ BLOCKS = {
     "parts digits": lambda: write_claims("digits", "tab2_ablation"),
     "alpha digits": lambda: write_claims("digits", "fig4_alpha"),
     "variants digits": lambda: write_claims("digits", "tab6_variants", "than SelMatch, DSA"),
+    "variants cifar10-jpeg-lite": lambda: write_claims("cifar10-jpeg-lite", "tab6_variants",
+                                                       "than SelMatch, DSA"),
     "everything digits": lambda: write_gains("digits", "tab1_everything", TO_RANDOM),
     "everything cifar10-jpeg-lite": lambda: write_gains("cifar10-jpeg-lite", "tab1_everything",
                                                         TO_RANDOM),
