@@ -149,7 +149,7 @@ def drawing(monkeypatch, tmp_path):
     monkeypatch.setattr(room, "figures", {name: compute(name) for name in ("a", "b", "c")})
     monkeypatch.setattr(room, "check_extras", lambda: None)
     monkeypatch.setattr(room, "choose_parameters", lambda names, given, study: {name: {} for name in names})
-    monkeypatch.setattr(room, "expect", lambda study, names, quick: (1000.0, "an hour"))
+    monkeypatch.setattr(room, "expect", lambda study, names, own, quick: (1000.0, "an hour"))
     def execute(name, folder, parameters):
         if f"draw {name}" in state.fails: raise state.fails[f"draw {name}"]
         state.drawn.append(name)
