@@ -68,15 +68,16 @@ def tuned_alike(one: dict, other: dict, folder: Path) -> bool:
 
 def tell_versions(cards: list[dict], folder: Path) -> list[int]:
     """Of each figure the number of its version of the profile."""
-    versions = []
+    versions, numbers = [], []
+    def fits(card: dict, version: list[dict]) -> bool:
+        return all(tell_version(card["profile"]) == tell_version(other["profile"])
+                   and tuned_alike(card, other, folder) for other in version)
     for card in cards:
-        same = lambda other, card=card: (tell_version(card["profile"]) == tell_version(other["profile"])
-                                         and tuned_alike(card, other, folder))
-        found = next((version for version in versions if all(map(same, version))), None)
-        if found is None:
-            versions.append(found := [])
-        found.append(card)
-    return [next(i for i, version in enumerate(versions) if card in version) for card in cards]
+        number = next((i for i, version in enumerate(versions) if fits(card, version)), len(versions))
+        versions[number:] = versions[number:] or [[]]
+        versions[number].append(card)
+        numbers.append(number)
+    return numbers
 
 
 def say_adopted(card: dict) -> str:

@@ -19,7 +19,7 @@ from ..methods import Method, find_method, set_leader
 from ..distill.sets import SyntheticSet
 from ..select.coresets import coreset_selections, scores_needed
 from .estimate import (
-    Part, Prices, is_completed, is_made, same_images, tried_sets, wish)
+    Part, Prices, Wish, is_completed, is_made, same_images, tried_sets, wish)
 from selmatch.study.sets import (
     SetTask, ask_for_labels, asks, asks_experts, describe_objective, finish_sets, last_sets,
     moves_some, needs_difficulty, objective_class, plan_descent, read_seconds, small_sets,
@@ -179,7 +179,7 @@ def gain_trials(study: Study, task: SetTask) -> list[Trial]:
 def gain_part(prices: Prices, name: str | Method, ratio: float) -> Part:
     "The networks of `gain_over_start`, for one set of a method."
     study, method = prices.study, find_method(name)
-    held, one = len(study.splits.validation), wish(study, [method], [ratio], [0])[0]
+    held, one = len(study.splits.validation), Wish(method, ratio, 0)
     every = left = 2 * study.profile.evaluation.n * bool(held and moves_some(study, method, ratio))
     if every and is_made(prices, one):
         work = gain_trials(study, prices.task(one))

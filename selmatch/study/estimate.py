@@ -924,7 +924,7 @@ def estimate_flops(study: Study, asked: Iterable[str | Method | Wish]) -> float:
     count = lambda spec: count_flops(make_network(spec, shape, k, 0), shape)
     follow = {same_images(study, w) for w in wishes if w.made and same_images(study, w)[1]
               and needs_flat_experts(w.method) is not None}
-    judged = {w for w in wishes if w.judge in (usual, "its own")}
+    judged = {w.place for w in wishes if w.judge in (usual, "its own")}
     e = p.evaluation
     steps = mean_steps(study, study.recipe("dsa"))
     judging = 3 * count(study.judge_network) * steps * e.batch * e.n

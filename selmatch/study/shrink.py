@@ -36,8 +36,8 @@ from .estimate import Prices, duration, iteration_seconds
 from .profile import Evaluation, Profile, nearest_alpha
 from selmatch.study.sets import (
     SetTask, check_derivatives, count_distilled, count_iterations, finish_sets, is_ordered,
-    label_start, make_sets, mask_of_counts, say_rounding,
-    selection_needs, set_task, start_card, start_function,
+    label_start, make_sets, mask_of_counts, say_rounding, selection_needs, set_task, start_card,
+    start_function,
 )
 from .study import Study
 from .tables import cover, trials_on
